@@ -1,0 +1,234 @@
+"""The differentiable attention window of DRAW: an N x N grid of Gaussian filters.
+
+Pure functions without parameters, Sec. 3.2-3.3 of Gregor et al., "DRAW: A Recurrent Neural
+Network For Image Generation" (ICML 2015). The module imports JAX and nothing else of weight, and
+serves as a glimpse operation of its own: `read` cuts an N x N patch out of an image, `write` lays
+one on a canvas, and gradients reach the image, the patch and the window.
+
+>>> window = window_from_logits(jnp.zeros(5), image_shape=(28, 28), patch_size=12)
+>>> patch = read(image, window, patch_size=12)          # [28, 28, 1] -> [12, 12, 1]
+
+Axes: `*batch` any leading shape, `height` (the paper's B) and `width` (the paper's A) of the
+image, `N` filters a side, `channels`. Pixel coordinates are the paper's: 1 is the centre of the
+first pixel, so (A + 1) / 2 is the middle of the image.
+
+Numerics. Whatever the window, every filter sums to one and values and gradients are finite:
+
+* The exponents of Eq. 21 (log variance, log stride, log intensity) are limited to
+  [-20, 40]. Outside, the value stays at the limit and the gradient is zero. At the lower
+  limit a filter is 5e-5 pixels wide, at the upper one it is flat over any image.
+* A filter far narrower than a pixel picks the nearest pixel; one far off the image picks the
+  nearest edge pixel instead of vanishing.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["Window", "filterbanks", "read", "window_from_logits", "write"]
+
+# exp(-20) is a filter 5e-5 pixels wide, beyond telling from a single pixel; exp(40) is flat over
+# any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
+_MIN_LOG, _MAX_LOG = -20.0, 40.0
+_MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17
+_FARTHEST = 1.0e12  # pixels; keeps an infinite centre or stride from turning into inf - inf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Where an attention window looks, and how: a pytree with one scalar a field and image.
+
+    All fields share one shape, `[*batch]`. Coordinates are in pixels, 1 being the centre of the
+    first pixel.
+    """
+
+    center_x: Float[Array, "*batch"]  # g_X, along the width
+    center_y: Float[Array, "*batch"]  # g_Y, along the height
+    stride: Float[Array, "*batch"]  # delta, distance of neighbouring filters
+    variance: Float[Array, "*batch"]  # sigma^2 of each filter, in pixels^2
+    intensity: Float[Array, "*batch"]  # gamma, scales what is read; its inverse what is written
+
+
+def window_from_logits(
+    logits: Float[Array, "*batch 5"], image_shape: tuple[int, int], patch_size: int
+) -> Window:
+    """Turns five unbounded numbers into a window, Eq. 21-24.
+
+    Args:
+      logits: `[*batch, 5]`, in the order of Eq. 21: centre x and centre y in units of half the
+        image (-1 and 1 lie half a pixel outside the first and last pixel's centre), log variance,
+        log stride in units of the widest stride that fits, log intensity.
+      image_shape: `(height, width)` of the image in pixels.
+      patch_size: N, filters a side. With N = 1 Eq. 24 divides by zero; the stride, which then
+        moves no filter, is scaled by max(A, B) - 1.
+
+    Returns:
+      A `Window` whose fields have shape `[*batch]`. Zeros give a window in the middle whose
+      outermost filters lie on the first and last pixel of the longer side, with variance 1 and
+      intensity 1.
+
+    Raises:
+      ValueError: if the last axis is not 5, or a size is not positive.
+    """
+    height, width = _check_image_shape(image_shape)
+    _check_patch_size(patch_size)
+    if logits.ndim < 1 or logits.shape[-1] != 5:
+        raise ValueError(f"logits must have shape [..., 5], got {list(logits.shape)}")
+    center_x, center_y, log_variance, log_stride, log_intensity = (logits[..., i] for i in range(5))
+    widest_stride = (max(width, height) - 1) / max(patch_size - 1, 1)
+    return Window(
+        center_x=(width + 1) / 2 * (center_x + 1),  # Eq. 22
+        center_y=(height + 1) / 2 * (center_y + 1),  # Eq. 23
+        stride=widest_stride * _exp(log_stride),  # Eq. 24
+        variance=_exp(log_variance),
+        intensity=_exp(log_intensity),
+    )
+
+
+def filterbanks(
+    window: Window, image_shape: tuple[int, int], patch_size: int
+) -> tuple[Float[Array, "*batch N height"], Float[Array, "*batch N width"]]:
+    """The two banks of N one-dimensional Gaussian filters of a window, Eq. 19-20 and 25-26.
+
+    Args:
+      window: fields `[*batch]`.
+      image_shape: `(height, width)` of the image in pixels.
+      patch_size: N, filters a side.
+
+    Returns:
+      `(rows, columns)`: F_Y `[*batch, N, height]` and F_X `[*batch, N, width]`. Every filter
+      (last axis) is non-negative and sums to one. The dtype is the window's; narrower floats are
+      computed in float32, since they cannot hold pixel coordinates.
+
+    Raises:
+      ValueError: if a size is not positive or the window's fields differ in shape.
+    """
+    height, width = _check_image_shape(image_shape)
+    _check_patch_size(patch_size)
+    _check_window(window)
+    dtype = jnp.result_type(window.center_x)
+    window = jax.tree.map(lambda field: field.astype(jnp.promote_types(dtype, "float32")), window)
+    rows = _filters(window.center_y, window.stride, window.variance, height, patch_size)
+    columns = _filters(window.center_x, window.stride, window.variance, width, patch_size)
+    return rows.astype(dtype), columns.astype(dtype)
+
+
+def read(
+    image: Float[Array, "*batch height width channels"], window: Window, patch_size: int
+) -> Float[Array, "*batch N N channels"]:
+    """Cuts an N x N patch out of an image: gamma F_Y x F_X^T, one image of Eq. 27.
+
+    Args:
+      image: `[*batch, height, width, channels]`; all channels are read by the same filters.
+      window: fields `[*batch]`. The batch shapes of image and window broadcast, so one image can
+        be read by many windows and the reverse.
+      patch_size: N.
+
+    Returns:
+      The patch, `[*batch, N, N, channels]`; its first axis runs down the image.
+
+    Raises:
+      ValueError: if the image has fewer than three axes, the batch shapes do not broadcast, or a
+        size is not positive.
+    """
+    image = jnp.asarray(image)
+    _check_rank("image", image, "[..., height, width, channels]")
+    rows, columns = filterbanks(window, (image.shape[-3], image.shape[-2]), patch_size)
+    _check_broadcast("image", image.shape[:-3], window)
+    # Down the height first: the longer contraction runs over contiguous memory.
+    lines = jnp.einsum("...nh,...hwc->...nwc", rows, image)
+    patch = jnp.einsum("...mw,...nwc->...nmc", columns, lines)
+    return window.intensity[..., None, None, None] * patch
+
+
+def write(
+    patch: Float[Array, "*batch N N channels"], window: Window, image_shape: tuple[int, int]
+) -> Float[Array, "*batch height width channels"]:
+    """Lays an N x N patch on an empty image: F_Y^T w F_X / gamma, Eq. 29.
+
+    Args:
+      patch: `[*batch, N, N, channels]`.
+      window: fields `[*batch]`; batch shapes broadcast with the patch's.
+      image_shape: `(height, width)` of the image in pixels.
+
+    Returns:
+      The image, `[*batch, height, width, channels]`, zero where the window does not reach.
+
+    Raises:
+      ValueError: if the patch is not square or has fewer than three axes, the batch shapes do not
+        broadcast, or a size is not positive.
+    """
+    patch = jnp.asarray(patch)
+    _check_rank("patch", patch, "[..., N, N, channels]")
+    if patch.shape[-3] != patch.shape[-2]:
+        raise ValueError(f"patch must have shape [..., N, N, channels], got {list(patch.shape)}")
+    rows, columns = filterbanks(window, image_shape, patch.shape[-3])
+    _check_broadcast("patch", patch.shape[:-3], window)
+    patch = patch / window.intensity[..., None, None, None]
+    lines = jnp.einsum("...mw,...nmc->...nwc", columns, patch)
+    return jnp.einsum("...nh,...nwc->...hwc", rows, lines)
+
+
+def _exp(logits: jax.Array) -> jax.Array:
+    # Limited before exp, not after: the gradient of a limit on inf would be 0 * inf.
+    return jnp.exp(jnp.clip(logits, _MIN_LOG, _MAX_LOG))
+
+
+def _filters(
+    center: Float[Array, "*batch"],
+    stride: Float[Array, "*batch"],
+    variance: Float[Array, "*batch"],
+    size: int,
+    count: int,
+) -> Float[Array, "*batch {count} {size}"]:
+    """`count` Gaussian filters over pixels 1..size, each summing to one."""
+    dtype = center.dtype
+    offsets = jnp.arange(1, count + 1, dtype=dtype) - count / 2 - 0.5
+    pixels = jnp.arange(1, size + 1, dtype=dtype)
+    # An infinite stride would make 0 * inf of an odd grid's middle filter.
+    stride = jnp.clip(stride, -_FARTHEST, _FARTHEST)
+    variance = jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None, None]
+    means = center[..., None] + offsets * stride[..., None]  # Eq. 19-20
+    means = jnp.clip(means, -_FARTHEST, _FARTHEST)[..., None]
+    # Eq. 25-26 with exponents relative to the pixel nearest to the mean, where they are largest:
+    # (a - mu)^2 - (m - mu)^2 = (a - m)(a + m - 2 mu). The nearest pixel's weight is then exactly
+    # one, so the sum is never zero, and no digits are lost for a mean far off the image.
+    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 1, size))
+    exponents = -(pixels - nearest) * (pixels + nearest - 2 * means) / (2 * variance)
+    weights = jnp.exp(exponents)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _check_image_shape(image_shape: tuple[int, int]) -> tuple[int, int]:
+    if len(image_shape) != 2 or min(image_shape) < 1:
+        raise ValueError(f"image_shape must be (height, width), both positive, got {image_shape}")
+    return image_shape
+
+
+def _check_patch_size(patch_size: int) -> None:
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+
+
+def _check_rank(name: str, array: jax.Array, expected: str) -> None:
+    if array.ndim < 3:
+        raise ValueError(f"{name} must have shape {expected}, got {list(array.shape)}")
+
+
+def _check_window(window: Window) -> None:
+    shapes = {field.name: getattr(window, field.name).shape for field in dataclasses.fields(window)}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"the fields of a window must share one shape, got {shapes}")
+
+
+def _check_broadcast(name: str, batch: tuple[int, ...], window: Window) -> None:
+    try:
+        jnp.broadcast_shapes(batch, window.center_x.shape)
+    except ValueError:
+        raise ValueError(
+            f"the batch shape of the {name} and of the window must broadcast, "
+            f"got {list(batch)} and {list(window.center_x.shape)}"
+        ) from None

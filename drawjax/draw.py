@@ -1,0 +1,288 @@
+"""DRAW, Sec. 2.1 and 2.3 of Gregor et al. (2015): one pure step, and scans over it.
+
+The networks come in as an argument (`Networks`, which `drawjax.modules.Draw` fulfils) and so does
+the noise, `[T, batch, Z]`, so everything here is deterministic. Three roads through the same
+equations:
+
+* `infer`: images and noise -> canvases, windows and KL of every step (Eq. 3-8, 10). `reconstruct`
+  is the same with the posterior's mean in place of a sample.
+* `generate`: prior noise -> canvases and windows, through the decoder alone (Eq. 13-16).
+* `importance_weights`: the log-weights of the K-sample bound.
+
+Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from drawjax import objective
+from drawjax.attention import Window
+
+__all__ = [
+    "Networks",
+    "State",
+    "Trace",
+    "generate",
+    "importance_weighted_bound",
+    "infer",
+    "loss",
+    "reconstruct",
+    "step",
+]
+
+Carry = Any  # what a recurrent cell hands on to its next step, e.g. the (c, h) of an LSTM
+
+
+class Networks(Protocol):
+    """The learned functions of DRAW. `h` is a hidden vector `[batch, units]`."""
+
+    def initial_state(self, batch: int) -> "State":
+        """The learned c_0, h_0^enc and h_0^dec (with both cells' states), for `batch` images."""
+        ...
+
+    def read(
+        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
+    ) -> tuple[jax.Array, Window | None]:
+        """Eq. 4: a flat glimpse `[batch, features]`, and the window unless Eq. 17 is used."""
+        ...
+
+    def encode(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
+        """Eq. 5: the next carry and h^enc_t."""
+        ...
+
+    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Eq. 1-2: mu_t and log sigma_t, each `[batch, Z]`."""
+        ...
+
+    def decode(self, carry: Carry, latent: jax.Array) -> tuple[Carry, jax.Array]:
+        """Eq. 7: the next carry and h^dec_t."""
+        ...
+
+    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
+        """Eq. 8: what is added to the canvas, and the window unless Eq. 18 is used."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What one step hands to the next."""
+
+    canvas: Float[Array, "batch height width channels"]  # c_t, logits
+    encoder: Carry  # includes h^enc_t
+    decoder: Carry  # includes h^dec_t
+    h_dec: Float[Array, "batch units"]  # h^dec_t
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What happened at every step. Fields that a road does not produce are None."""
+
+    canvases: Float[Array, "T batch height width channels"]  # c_1..c_T, logits
+    write_windows: Window | None  # fields [T, batch]; None without attention
+    read_windows: Window | None  # fields [T, batch]; None without attention or when generating
+    kl: Float[Array, "T batch"] | None  # nats, Eq. 10
+    log_ratio: Float[Array, "T batch"] | None  # log p(z_t) - log q(z_t | h^enc_t), nats
+
+
+def step(
+    networks: Networks,
+    state: State,
+    image: Float[Array, "batch height width channels"],
+    noise: Float[Array, "batch Z"],
+) -> tuple[State, Trace]:
+    """One step of Eq. 3-8.
+
+    Args:
+      networks: the learned functions.
+      state: c_{t-1} and the cells' states.
+      image: x, values in [0, 1].
+      noise: standard normal; zeros give the posterior's mean.
+
+    Returns:
+      The next state, and a `Trace` of this step alone (fields without the axis T).
+    """
+    error = image - jax.nn.sigmoid(state.canvas)  # Eq. 3
+    glimpse, read_window = networks.read(image, error, state.h_dec)  # Eq. 4
+    inputs = jnp.concatenate([glimpse, state.h_dec], axis=-1)
+    encoder, h_enc = networks.encode(state.encoder, inputs)  # Eq. 5
+    mean, log_scale = networks.posterior(h_enc)  # Eq. 1-2
+    latent = mean + jnp.exp(log_scale) * noise  # Eq. 6
+    decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 7
+    change, write_window = networks.write(h_dec)
+    canvas = state.canvas + change  # Eq. 8
+    kl = objective.gaussian_kl(mean, log_scale)  # Eq. 10, one term
+    log_ratio = objective.gaussian_log_density(latent) - objective.gaussian_log_density(
+        latent, mean, log_scale
+    )
+    return State(canvas, encoder, decoder, h_dec), Trace(
+        canvas, write_window, read_window, kl, log_ratio
+    )
+
+
+def infer(
+    networks: Networks,
+    images: Float[Array, "batch height width channels"],
+    noise: Float[Array, "T batch Z"],
+    *,
+    remat: bool = False,
+) -> Trace:
+    """Draws images with the encoder looking at them: T steps of Eq. 3-8.
+
+    Args:
+      networks: the learned functions.
+      images: x, values in [0, 1].
+      noise: standard normal, one draw a step, image and latent; T is its length.
+      remat: recompute the steps in the backward pass in blocks of about sqrt(T), which stores
+        about 2 sqrt(T) steps in place of T and costs one more forward pass.
+
+    Returns:
+      A `Trace` with every field.
+    """
+    chex.assert_rank([images, noise], [4, 3])
+    _check_batch(images, noise)
+    state = networks.initial_state(images.shape[0])
+
+    def body(state: State, noise: jax.Array) -> tuple[State, Trace]:
+        return step(networks, state, images, noise)
+
+    return _scan(body, state, noise, remat)
+
+
+def reconstruct(
+    networks: Networks, images: Float[Array, "batch height width channels"], steps: int
+) -> Trace:
+    """`infer` with the posterior's mean at each of `steps` steps; deterministic."""
+    mean, _ = jax.eval_shape(networks.posterior, networks.initial_state(1).h_dec)
+    noise = jnp.zeros((steps, images.shape[0], mean.shape[-1]), images.dtype)
+    return infer(networks, images, noise)
+
+
+def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
+    """Draws from the prior with the decoder alone, Eq. 13-16.
+
+    Args:
+      networks: the learned functions; `read`, `encode` and `posterior` are not called.
+      noise: z_1..z_T, standard normal, one draw a step, image and latent.
+
+    Returns:
+      A `Trace` with canvases and write windows. The image's Bernoulli means (Eq. 16) are the
+      sigmoid of the last canvas.
+    """
+    chex.assert_rank(noise, 3)
+
+    def body(state: State, latent: jax.Array) -> tuple[State, Trace]:
+        decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 14
+        change, write_window = networks.write(h_dec)
+        canvas = state.canvas + change  # Eq. 15
+        return State(canvas, state.encoder, decoder, h_dec), Trace(
+            canvas, write_window, None, None, None
+        )
+
+    return _scan(body, networks.initial_state(noise.shape[1]), noise, remat=False)
+
+
+def loss(
+    networks: Networks,
+    images: Float[Array, "batch height width channels"],
+    noise: Float[Array, "T batch Z"],
+    *,
+    remat: bool = False,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """L^x and L^z of Eq. 9-10 with one sample, each in nats an image, `[batch]`.
+
+    Their sum is the negative bound of Eq. 12. Arguments as for `infer`.
+    """
+    trace = infer(networks, images, noise, remat=remat)
+    return objective.reconstruction_loss(trace.canvases[-1], images), jnp.sum(trace.kl, axis=0)
+
+
+def importance_weighted_bound(
+    networks: Networks,
+    images: Float[Array, "batch height width channels"],
+    key: jax.Array,
+    *,
+    steps: int,
+    latents: int,
+    num_samples: int,
+    chunk: int = 50,
+) -> Float[Array, " batch"]:
+    """The K-sample bound on log p(x) of Burda et al. (2016), in memory of `chunk` samples.
+
+    Args:
+      networks: the learned functions.
+      images: binary images, `[batch, height, width, channels]`.
+      key: PRNG key; sample k uses `fold_in(key, k)`, so the value does not depend on `chunk`.
+      steps: T.
+      latents: Z.
+      num_samples: K.
+      chunk: how many samples are held in memory at once.
+
+    Returns:
+      A lower bound on log p(x), nats an image, `[batch]`. In expectation it grows with K.
+
+    Raises:
+      ValueError: if `num_samples` or `chunk` is not positive.
+    """
+    if num_samples < 1 or chunk < 1:
+        raise ValueError(f"num_samples and chunk must be positive, got {num_samples} and {chunk}")
+    batch = images.shape[0]
+    chunk = min(chunk, num_samples)
+
+    def log_weights(index: jax.Array) -> jax.Array:  # one sample of z for each image
+        noise = jax.random.normal(
+            jax.random.fold_in(key, index), (steps, batch, latents), images.dtype
+        )
+        trace = infer(networks, images, noise)
+        fit = -objective.reconstruction_loss(trace.canvases[-1], images)
+        return fit + jnp.sum(trace.log_ratio, axis=0)
+
+    def add_chunk(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+        indices = first + jnp.arange(chunk)
+        weights = jax.vmap(log_weights)(indices)
+        # The last chunk may reach beyond K; what lies there weighs nothing.
+        weights = jnp.where((indices < num_samples)[:, None], weights, -jnp.inf)
+        return jnp.logaddexp(total, jax.nn.logsumexp(weights, axis=0)), None
+
+    start = jnp.full((batch,), -jnp.inf, images.dtype)
+    total, _ = jax.lax.scan(add_chunk, start, jnp.arange(0, num_samples, chunk))
+    return total - math.log(num_samples)
+
+
+def _scan(
+    body: Callable[[State, jax.Array], tuple[State, Trace]],
+    state: State,
+    noise: jax.Array,
+    remat: bool,
+) -> Trace:
+    if not remat:
+        return jax.lax.scan(body, state, noise)[1]
+    steps = noise.shape[0]
+    block = max(1, round(math.sqrt(steps)))
+    whole = steps - steps % block
+    scan_block = jax.checkpoint(functools.partial(jax.lax.scan, body))
+    state, trace = jax.lax.scan(
+        scan_block, state, noise[:whole].reshape(-1, block, *noise.shape[1:])
+    )
+    trace = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), trace)
+    if whole == steps:
+        return trace
+    _, rest = scan_block(state, noise[whole:])
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), trace, rest)
+
+
+def _check_batch(images: jax.Array, noise: jax.Array) -> None:
+    if images.shape[0] != noise.shape[1]:
+        raise ValueError(
+            "images [batch, ...] and noise [T, batch, Z] must have one batch size, got "
+            f"{images.shape[0]} and {noise.shape[1]}"
+        )

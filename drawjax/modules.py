@@ -1,0 +1,213 @@
+"""The parameters of DRAW, as Flax NNX modules: the only room with Flax in it.
+
+NNX is a container here. Build a module, `split` it once, let the plain pytree of arrays travel
+through `jax.jit`, `jax.grad` and Optax, and `merge` it inside the traced function:
+
+>>> model = Draw(DrawConfig(), image_shape=(28, 28, 1), key=jax.random.key(0))
+>>> graph, params = split(model)
+>>> networks = merge(graph, params)       # inside jit; goes into drawjax.draw.infer
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from drawjax import attention
+from drawjax.attention import Window
+from drawjax.draw import State
+
+__all__ = ["LSTM", "Dense", "Draw", "DrawConfig", "merge", "split"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawConfig:
+    """Sizes of a DRAW network; the defaults are the MNIST row of Table 3."""
+
+    steps: int = 64
+    """T, how many glimpses are taken and how often the canvas is written to."""
+    units: int = 256
+    """Units of the encoder's and of the decoder's LSTM."""
+    latents: int = 100
+    """Z, latent variables a step."""
+    read_size: int | None = 2
+    """N of the read window, filters a side; None reads the whole image (Eq. 17)."""
+    write_size: int | None = 5
+    """N of the write window, filters a side; None writes the whole canvas (Eq. 18)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the matrix products' inputs; sums, states and losses stay float32."""
+    remat: bool = False
+    """Recompute steps in the backward pass in blocks of about sqrt(steps): less memory, slower."""
+
+    def __post_init__(self):
+        for field in ("steps", "units", "latents", "read_size", "write_size"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}")
+
+
+class Dense(nnx.Module):
+    """W(h) of the paper: a linear map with a bias, `[..., inputs] -> [..., outputs]`."""
+
+    def __init__(self, inputs: int, outputs: int, *, key: jax.Array, scale: float = 1.0, dtype):
+        init = jax.nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+        self.kernel = nnx.Param(init(key, (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return _product(inputs, self.kernel[...], self.dtype) + self.bias[...]
+
+
+class LSTM(nnx.Module):
+    """An LSTM cell with forget gates (Gers et al. 2000) and one kernel for all that comes in.
+
+    The kernel's rows are the inputs followed by the hidden vector; its columns are the input,
+    forget, cell and output gates. Forget gates start open (bias 1).
+    """
+
+    def __init__(self, inputs: int, units: int, *, key: jax.Array, dtype):
+        input_key, hidden_key = jax.random.split(key)
+        from_inputs = jax.nn.initializers.lecun_normal()(input_key, (inputs, 4 * units))
+        from_hidden = jnp.concatenate(
+            [
+                jax.nn.initializers.orthogonal()(gate_key, (units, units))
+                for gate_key in jax.random.split(hidden_key, 4)
+            ],
+            axis=1,
+        )
+        self.kernel = nnx.Param(jnp.concatenate([from_inputs, from_hidden]))
+        self.bias = nnx.Param(jnp.zeros((4 * units,)).at[units : 2 * units].set(1.0))
+        self.dtype = dtype
+
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Takes `(c, h)`, each `[batch, units]`, and inputs; returns the next `(c, h)` and h."""
+        cell, hidden = carry
+        joined = jnp.concatenate([inputs, hidden], axis=-1)
+        gates = _product(joined, self.kernel[...], self.dtype) + self.bias[...]
+        enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
+        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+        return (cell, hidden), hidden
+
+
+class Draw(nnx.Module):
+    """The learned functions of DRAW (`drawjax.draw.Networks`).
+
+    Args:
+      config: sizes.
+      image_shape: `(height, width, channels)`.
+      key: PRNG key for the initial parameters.
+    """
+
+    def __init__(self, config: DrawConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
+        height, width, channels = image_shape
+        for name, size in (("read_size", config.read_size), ("write_size", config.write_size)):
+            if size is not None and size > max(height, width):
+                raise ValueError(
+                    f"{name} must be at most the image's longer side, {max(height, width)}, "
+                    f"got {size}"
+                )
+        self.config = config
+        self.image_shape = tuple(image_shape)
+        keys = iter(jax.random.split(key, 8))
+        dtype = jnp.dtype(config.precision)
+        units, latents = config.units, config.latents
+        pixels = height * width * channels
+        glimpse = 2 * (pixels if config.read_size is None else config.read_size**2 * channels)
+        patch = pixels if config.write_size is None else config.write_size**2 * channels
+
+        self.encoder = LSTM(glimpse + units, units, key=next(keys), dtype=dtype)
+        self.decoder = LSTM(latents, units, key=next(keys), dtype=dtype)
+        self.mean = Dense(units, latents, key=next(keys), dtype=dtype)
+        self.log_scale = Dense(units, latents, key=next(keys), dtype=dtype)
+        self.patch = Dense(units, patch, key=next(keys), dtype=dtype)
+        # Windows start near the whole image: the heads' first weights are a tenth of the usual.
+        self.read_window, self.write_window = (
+            None if size is None else Dense(units, 5, key=next(keys), scale=0.1, dtype=dtype)
+            for size in (config.read_size, config.write_size)
+        )
+        self.initial_canvas = nnx.Param(jnp.zeros(image_shape))
+        self.initial_encoder = nnx.Param(jnp.zeros((2, units)))
+        self.initial_decoder = nnx.Param(jnp.zeros((2, units)))
+
+    def initial_state(self, batch: int) -> State:
+        """See `drawjax.draw.Networks`."""
+
+        def repeat(param: nnx.Param) -> jax.Array:
+            return jnp.broadcast_to(param[...], (batch, *param.shape))
+
+        def carry(param: nnx.Param) -> tuple[jax.Array, jax.Array]:
+            both = repeat(param)
+            return both[:, 0], both[:, 1]
+
+        decoder = carry(self.initial_decoder)
+        return State(
+            repeat(self.initial_canvas), carry(self.initial_encoder), decoder, h_dec=decoder[1]
+        )
+
+    def read(
+        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
+    ) -> tuple[jax.Array, Window | None]:
+        """Eq. 27, or Eq. 17 without a read window."""
+        both = jnp.concatenate([image, error], axis=-1)
+        if self.read_window is None:
+            return both.reshape(both.shape[0], -1), None
+        size = self.config.read_size
+        window = attention.window_from_logits(
+            self.read_window(h_dec), self.image_shape[:2], size
+        )  # Eq. 21
+        patches = attention.read(both, window, size)
+        return patches.reshape(patches.shape[0], -1), window
+
+    def encode(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 5."""
+        return self.encoder(carry, inputs)
+
+    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Eq. 1-2."""
+        return self.mean(h_enc), self.log_scale(h_enc)
+
+    def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 7."""
+        return self.decoder(carry, latent)
+
+    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
+        """Eq. 28-29, or Eq. 18 without a write window."""
+        height, width, channels = self.image_shape
+        patch = self.patch(h_dec)
+        if self.write_window is None:
+            return patch.reshape(-1, height, width, channels), None
+        size = self.config.write_size
+        window = attention.window_from_logits(self.write_window(h_dec), (height, width), size)
+        patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
+        return attention.write(patch, window, (height, width)), window
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
+    """Takes a module apart into its structure and a plain nested dict of arrays."""
+    graph, state = nnx.split(module)
+    return graph, nnx.to_pure_dict(state)
+
+
+def merge(graph: nnx.GraphDef, params: Any) -> Any:
+    """Binds parameters to a structure again; cheap enough for the inside of a traced function."""
+    return nnx.merge(graph, params)
+
+
+def _product(inputs: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    if dtype == jnp.bfloat16:
+        return jnp.matmul(
+            inputs.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32
+        )
+    return inputs @ kernel
+
+
+def parameter_count(params: Any) -> int:
+    """How many numbers a pytree of arrays holds."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,107 @@
+"""The losses of DRAW, Sec. 2.2 of Gregor et al. (2015), in nats. Pure functions.
+
+Axes: `*batch` any leading shape, `height`, `width`, `channels` of the image, `Z` latents, `T`
+steps, `K` samples of the importance-weighted bound.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+__all__ = [
+    "gaussian_kl",
+    "gaussian_log_density",
+    "importance_weighted_bound",
+    "negative_bound",
+    "reconstruction_loss",
+]
+
+
+def reconstruction_loss(
+    logits: Float[Array, "*batch height width channels"],
+    images: Float[Array, "*batch height width channels"],
+) -> Float[Array, "*batch"]:
+    """L^x of Eq. 9: minus the log-likelihood of images under Bernoulli means sigmoid(logits).
+
+    Images may hold intensities in [0, 1] as well as zeros and ones; for intensities the value is
+    the cross-entropy that the paper uses for colour, "independent emission probabilities", and not
+    a likelihood: do not compare it with figures for binary images.
+
+    Args:
+      logits: `[*batch, height, width, channels]`, the last canvas.
+      images: the same shape, values in [0, 1].
+
+    Returns:
+      Nats an image, summed over pixels and channels, `[*batch]`.
+
+    Raises:
+      ValueError: if the shapes differ or have fewer than three axes.
+    """
+    if logits.shape != images.shape or logits.ndim < 3:
+        raise ValueError(
+            "logits and images must both have shape [..., height, width, channels], got "
+            f"{list(logits.shape)} and {list(images.shape)}"
+        )
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, images), axis=(-3, -2, -1))
+
+
+def gaussian_kl(
+    mean: Float[Array, "*batch Z"], log_scale: Float[Array, "*batch Z"]
+) -> Float[Array, "*batch"]:
+    """KL(N(mean, exp(log_scale)^2) || N(0, 1)) summed over latents, one step of Eq. 10-11.
+
+    Exact and never negative: Eq. 11 prints its constant as T/2 for all latents together; it is
+    1/2 for each latent and step.
+
+    Args:
+      mean: mu_t, `[*batch, Z]`.
+      log_scale: log sigma_t, the same shape.
+
+    Returns:
+      Nats, `[*batch]`.
+    """
+    # expm1 keeps the digits when sigma is near one: sigma^2 - 1 - log sigma^2 is then tiny.
+    log_variance = 2 * log_scale
+    return 0.5 * jnp.sum(jnp.square(mean) + jnp.expm1(log_variance) - log_variance, axis=-1)
+
+
+def gaussian_log_density(
+    value: Float[Array, "*batch Z"],
+    mean: Float[Array, "*batch Z"] | float = 0.0,
+    log_scale: Float[Array, "*batch Z"] | float = 0.0,
+) -> Float[Array, "*batch"]:
+    """log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
+    standardised = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))
+    terms = -0.5 * jnp.square(standardised) - log_scale - 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.sum(terms, axis=-1)
+
+
+def negative_bound(
+    reconstruction: Float[Array, "*batch"], kl: Float[Array, "T *batch"]
+) -> Float[Array, "*batch"]:
+    """L = L^x + L^z of Eq. 12 with one sample: minus a lower bound on log p(x).
+
+    Args:
+      reconstruction: L^x in nats, `[*batch]`.
+      kl: the KL of each step in nats, `[T, *batch]`; their sum is L^z.
+
+    Returns:
+      Nats an image, `[*batch]`.
+    """
+    return reconstruction + jnp.sum(kl, axis=0)
+
+
+def importance_weighted_bound(
+    log_weights: Float[Array, "K *batch"],
+) -> Float[Array, "*batch"]:
+    """log (1/K sum_k w_k), the K-sample bound on log p(x) (Burda et al. 2016, Eq. 8).
+
+    Args:
+      log_weights: log p(x, z_k) - log q(z_k | x) in nats, `[K, *batch]`, for K samples of z.
+
+    Returns:
+      A lower bound on log p(x) in nats, `[*batch]`; K = 1 is the bound of Eq. 12 (one sample) and
+      larger K is tighter in expectation.
+    """
+    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])
