@@ -75,6 +75,7 @@ def window_from_logits(
     """
     height, width = _check_image_shape(image_shape)
     _check_patch_size(patch_size)
+    logits = jnp.asarray(logits)
     if logits.ndim < 1 or logits.shape[-1] != 5:
         raise ValueError(f"logits must have shape [..., 5], got {list(logits.shape)}")
     center_x, center_y, log_variance, log_stride, log_intensity = (logits[..., i] for i in range(5))
@@ -117,7 +118,7 @@ def filterbanks(
 
 
 def read(
-    image: Float[Array, "*batch height width channels"], window: Window, patch_size: int
+    image: Float[Array, "*#batch height width channels"], window: Window, patch_size: int
 ) -> Float[Array, "*batch N N channels"]:
     """Cuts an N x N patch out of an image: gamma F_Y x F_X^T, one image of Eq. 27.
 
@@ -145,7 +146,7 @@ def read(
 
 
 def write(
-    patch: Float[Array, "*batch N N channels"], window: Window, image_shape: tuple[int, int]
+    patch: Float[Array, "*#batch N N channels"], window: Window, image_shape: tuple[int, int]
 ) -> Float[Array, "*batch height width channels"]:
     """Lays an N x N patch on an empty image: F_Y^T w F_X / gamma, Eq. 29.
 

@@ -10,13 +10,14 @@ through `jax.jit`, `jax.grad` and Optax, and `merge` it inside the traced functi
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from drawjax import attention
+from drawjax import attention, hoist
 from drawjax.attention import Window
 from drawjax.draw import State
 
@@ -59,7 +60,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        return _product(inputs, self.kernel[...], self.dtype) + self.bias[...]
+        return hoist.product(inputs, self.kernel[...], self.dtype) + self.bias[...]
 
 
 class LSTM(nnx.Module):
@@ -87,13 +88,11 @@ class LSTM(nnx.Module):
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         """Takes `(c, h)`, each `[batch, units]`, and inputs; returns the next `(c, h)` and h."""
-        cell, hidden = carry
-        joined = jnp.concatenate([inputs, hidden], axis=-1)
-        gates = _product(joined, self.kernel[...], self.dtype) + self.bias[...]
-        enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
-        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
-        return (cell, hidden), hidden
+
+        def linear(joined: jax.Array) -> jax.Array:
+            return hoist.product(joined, self.kernel[...], self.dtype) + self.bias[...]
+
+        return _lstm(linear, carry, inputs)
 
 
 class Draw(nnx.Module):
