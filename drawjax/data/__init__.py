@@ -1,0 +1,18 @@
+"""Where images come from: prepared TFDS sets, digits that come with a package, Grain batches."""
+
+from drawjax.data.binarise import binarise, to_unit
+from drawjax.data.pipeline import eval_batches, train_batches
+from drawjax.data.sources import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source, load
+
+__all__ = [
+    "ArraySource",
+    "DataConfig",
+    "DataNotFoundError",
+    "ImageSet",
+    "Source",
+    "binarise",
+    "eval_batches",
+    "load",
+    "to_unit",
+    "train_batches",
+]

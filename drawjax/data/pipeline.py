@@ -1,0 +1,97 @@
+"""Batches through Grain: shuffled and resumable for training, in order for evaluation.
+
+Grain shuffles, repeats, batches and prefetches record numbers; a batch is then read with one call
+to its source, which for a set held in memory is one indexing operation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+
+from drawjax.data.sources import Batch, Source
+
+__all__ = ["eval_batches", "train_batches"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """Reads one process's share of a batch of record numbers."""
+
+    source: Source
+    process_index: int
+    process_count: int
+
+    def __call__(self, indices: np.ndarray) -> Batch:
+        share = len(indices) // self.process_count
+        start = self.process_index * share
+        return self.source.__getitems__(indices[start : start + share])
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    transform: Callable[[Batch, np.random.Generator], Batch] | None = None,
+    prefetch: int = 4,
+) -> grain.DatasetIterator:
+    """Endless shuffled batches, the same for the same seed; every epoch has an order of its own.
+
+    Args:
+      source: where the records are.
+      batch_size: records a batch over all processes together. Batches cross the ends of epochs,
+        so no record is left out.
+      seed: of the order, and of `transform`'s random numbers.
+      process_index: which process this is; it reads its share of each batch.
+      process_count: of how many.
+      transform: `(batch, rng) -> batch`, on the host, e.g. a random crop.
+      prefetch: batches read ahead in a thread.
+
+    Returns:
+      An iterator of dicts of arrays. `get_state()` is small and goes into JSON; `set_state(...)`
+      goes on with exactly the batches that would have followed.
+
+    Raises:
+      ValueError: if the batch is larger than the data, or does not divide over the processes.
+    """
+    if not 1 <= batch_size <= len(source):
+        raise ValueError(
+            f"batch size must be between 1 and the {len(source)} training images, got {batch_size}"
+        )
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch size must divide over the {process_count} processes, got {batch_size}"
+        )
+    batches = (
+        grain.MapDataset.range(len(source))
+        .shuffle(seed=seed % 2**32)
+        .repeat()
+        .batch(batch_size)
+        .map(_Read(source, process_index, process_count))
+    )
+    if transform is not None:
+        batches = batches.seed(seed % 2**32).random_map(transform)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+    return iter(batches.to_iter_dataset(options))
+
+
+def eval_batches(source: Source, *, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Every record once, in order.
+
+    Args:
+      source: where the records are.
+      batch_size: records a batch. The last batch is filled up by repeating its last record.
+
+    Yields:
+      `(batch, weight)`: weight `[batch_size]` float32 is one for a record and zero for filling.
+    """
+    for start in range(0, len(source), batch_size):
+        numbers = np.arange(start, start + batch_size)
+        yield (
+            source.__getitems__(np.minimum(numbers, len(source) - 1)),
+            (numbers < len(source)).astype(np.float32),
+        )
