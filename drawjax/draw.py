@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drawjax import objective
+from drawjax import hoist, objective
 from drawjax.attention import Window
 
 __all__ = [
+    "Hoistable",
     "Networks",
     "State",
     "Trace",
@@ -68,6 +69,24 @@ class Networks(Protocol):
 
     def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
         """Eq. 8: what is added to the canvas, and the window unless Eq. 18 is used."""
+        ...
+
+
+class Hoistable(Networks, Protocol):
+    """Networks that name their matrix products, so that `drawjax.hoist` can speed up training.
+
+    The scans of this module take the fast road for networks with these members, and a plain
+    `jax.lax.scan` for all others; values and gradients agree up to rounding.
+    """
+
+    product_dtype: Any  # the type in which the products are computed; None: as they come
+
+    def weights(self) -> hoist.Weights:
+        """Kernel and bias of every product, by name."""
+        ...
+
+    def bind(self, linear: hoist.Linear) -> Networks:
+        """The same functions with the products taken from `linear(name, inputs)`."""
         ...
 
 
@@ -150,12 +169,11 @@ def infer(
     """
     chex.assert_rank([images, noise], [4, 3])
     _check_batch(images, noise)
-    state = networks.initial_state(images.shape[0])
 
-    def body(state: State, noise: jax.Array) -> tuple[State, Trace]:
+    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Trace]:
         return step(networks, state, images, noise)
 
-    return _scan(body, state, noise, remat)
+    return _scan(body, networks, noise, remat)[1]
 
 
 def reconstruct(
@@ -180,7 +198,7 @@ def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
     """
     chex.assert_rank(noise, 3)
 
-    def body(state: State, latent: jax.Array) -> tuple[State, Trace]:
+    def body(networks: Networks, state: State, latent: jax.Array) -> tuple[State, Trace]:
         decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 14
         change, write_window = networks.write(h_dec)
         canvas = state.canvas + change  # Eq. 15
@@ -188,7 +206,7 @@ def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
             canvas, write_window, None, None, None
         )
 
-    return _scan(body, networks.initial_state(noise.shape[1]), noise, remat=False)
+    return _scan(body, networks, noise, remat=False)[1]
 
 
 def loss(
@@ -202,8 +220,15 @@ def loss(
 
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`.
     """
-    trace = infer(networks, images, noise, remat=remat)
-    return objective.reconstruction_loss(trace.canvases[-1], images), jnp.sum(trace.kl, axis=0)
+    chex.assert_rank([images, noise], [4, 3])
+    _check_batch(images, noise)
+
+    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, jax.Array]:
+        state, trace = step(networks, state, images, noise)
+        return state, trace.kl  # the canvases of a Trace would be kept in memory, all T of them
+
+    state, kl = _scan(body, networks, noise, remat)
+    return objective.reconstruction_loss(state.canvas, images), jnp.sum(kl, axis=0)
 
 
 def importance_weighted_bound(
@@ -259,25 +284,36 @@ def importance_weighted_bound(
 
 
 def _scan(
-    body: Callable[[State, jax.Array], tuple[State, Trace]],
-    state: State,
+    body: Callable[[Networks, State, jax.Array], tuple[State, Any]],
+    networks: Networks,
     noise: jax.Array,
     remat: bool,
-) -> Trace:
+) -> tuple[State, Any]:
+    """Scans `body(networks, state, noise_t)` from the initial state: last state, stacked rest."""
+    if hasattr(networks, "bind"):
+        scan = functools.partial(
+            hoist.scan,
+            lambda linear, *args: body(networks.bind(linear), *args),
+            networks.weights(),
+            dtype=networks.product_dtype,
+        )
+    else:
+        scan = functools.partial(jax.lax.scan, functools.partial(body, networks))
+    state = networks.initial_state(noise.shape[1])
     if not remat:
-        return jax.lax.scan(body, state, noise)[1]
+        return scan(state, noise)
     steps = noise.shape[0]
     block = max(1, round(math.sqrt(steps)))
     whole = steps - steps % block
-    scan_block = jax.checkpoint(functools.partial(jax.lax.scan, body))
-    state, trace = jax.lax.scan(
+    scan_block = jax.checkpoint(scan)
+    state, outputs = jax.lax.scan(
         scan_block, state, noise[:whole].reshape(-1, block, *noise.shape[1:])
     )
-    trace = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), trace)
+    outputs = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs)
     if whole == steps:
-        return trace
-    _, rest = scan_block(state, noise[whole:])
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), trace, rest)
+        return state, outputs
+    state, rest = scan_block(state, noise[whole:])
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
 
 
 def _check_batch(images: jax.Array, noise: jax.Array) -> None:

@@ -136,12 +136,15 @@ def scan(
 
 
 def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
-    """inputs @ kernel, `[*batch, outputs]`: both cast to `dtype`, the sums kept in their own type.
+    """Multiplies inputs and kernel, both cast to `dtype`, summing in float32 or wider.
 
     Args:
       inputs: `[*batch, inputs]`.
       kernel: `[inputs, outputs]`.
       dtype: the type in which both enter; None leaves them as they are.
+
+    Returns:
+      `[*batch, outputs]`, in the wider type of the two before the cast, at least float32.
     """
     result = jnp.promote_types(jnp.result_type(inputs, kernel), "float32")
     if dtype is not None:
@@ -199,7 +202,7 @@ _probed.defvjp(_probed_forward, _probed_backward)
 
 
 def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:
-    """sum over steps and batch of x^T dy: `[T, *batch, inputs]` and `[..., outputs]`."""
+    """Sums x^T dy over steps and batch: `[T, *batch, inputs]` and `[..., outputs]`."""
     axes = tuple(range(inputs.ndim - 1))
     return jax.lax.dot_general(
         inputs,

@@ -9,6 +9,7 @@ through `jax.jit`, `jax.grad` and Optax, and `merge` it inside the traced functi
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -60,6 +61,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
+        """W(h), `[..., outputs]`."""
         return hoist.product(inputs, self.kernel[...], self.dtype) + self.bias[...]
 
 
@@ -88,14 +90,61 @@ class LSTM(nnx.Module):
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         """Takes `(c, h)`, each `[batch, units]`, and inputs; returns the next `(c, h)` and h."""
-
-        def linear(joined: jax.Array) -> jax.Array:
-            return hoist.product(joined, self.kernel[...], self.dtype) + self.bias[...]
-
-        return _lstm(linear, carry, inputs)
+        product = functools.partial(hoist.product, kernel=self.kernel[...], dtype=self.dtype)
+        return _lstm(lambda joined: product(joined) + self.bias[...], carry, inputs)
 
 
-class Draw(nnx.Module):
+_PRODUCTS = ("encoder", "decoder", "mean", "log_scale", "patch", "read_window", "write_window")
+
+
+class _Equations:
+    """Eq. 1-8 over named products: what `Draw` computes, wherever its weights are."""
+
+    config: DrawConfig
+    image_shape: tuple[int, int, int]
+    linear: hoist.Linear
+
+    def read(
+        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
+    ) -> tuple[jax.Array, Window | None]:
+        """Eq. 27, or Eq. 17 without a read window."""
+        both = jnp.concatenate([image, error], axis=-1)
+        if self.config.read_size is None:
+            return both.reshape(both.shape[0], -1), None
+        size = self.config.read_size
+        window = attention.window_from_logits(
+            self.linear("read_window", h_dec), self.image_shape[:2], size
+        )  # Eq. 21
+        patches = attention.read(both, window, size)
+        return patches.reshape(patches.shape[0], -1), window
+
+    def encode(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 5."""
+        return _lstm(functools.partial(self.linear, "encoder"), carry, inputs)
+
+    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Eq. 1-2."""
+        return self.linear("mean", h_enc), self.linear("log_scale", h_enc)
+
+    def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 7."""
+        return _lstm(functools.partial(self.linear, "decoder"), carry, latent)
+
+    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
+        """Eq. 28-29, or Eq. 18 without a write window."""
+        height, width, channels = self.image_shape
+        patch = self.linear("patch", h_dec)
+        if self.config.write_size is None:
+            return patch.reshape(-1, height, width, channels), None
+        size = self.config.write_size
+        window = attention.window_from_logits(
+            self.linear("write_window", h_dec), (height, width), size
+        )
+        patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
+        return attention.write(patch, window, (height, width)), window
+
+
+class Draw(_Equations, nnx.Module):
     """The learned functions of DRAW (`drawjax.draw.Networks`).
 
     Args:
@@ -150,42 +199,37 @@ class Draw(nnx.Module):
             repeat(self.initial_canvas), carry(self.initial_encoder), decoder, h_dec=decoder[1]
         )
 
-    def read(
-        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
-    ) -> tuple[jax.Array, Window | None]:
-        """Eq. 27, or Eq. 17 without a read window."""
-        both = jnp.concatenate([image, error], axis=-1)
-        if self.read_window is None:
-            return both.reshape(both.shape[0], -1), None
-        size = self.config.read_size
-        window = attention.window_from_logits(
-            self.read_window(h_dec), self.image_shape[:2], size
-        )  # Eq. 21
-        patches = attention.read(both, window, size)
-        return patches.reshape(patches.shape[0], -1), window
+    def linear(self, name: str, inputs: jax.Array) -> jax.Array:
+        """The product called `name`: inputs @ kernel + bias."""
+        layer = getattr(self, name)
+        return hoist.product(inputs, layer.kernel[...], self.product_dtype) + layer.bias[...]
 
-    def encode(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
-        """Eq. 5."""
-        return self.encoder(carry, inputs)
+    def weights(self) -> hoist.Weights:
+        """See `drawjax.draw.Hoistable`."""
+        layers = {name: getattr(self, name) for name in _PRODUCTS}
+        return {
+            name: (layer.kernel[...], layer.bias[...])
+            for name, layer in layers.items()
+            if layer is not None
+        }
 
-    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Eq. 1-2."""
-        return self.mean(h_enc), self.log_scale(h_enc)
+    @property
+    def product_dtype(self) -> Any:
+        """See `drawjax.draw.Hoistable`."""
+        return jnp.bfloat16 if self.config.precision == "bfloat16" else None
 
-    def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
-        """Eq. 7."""
-        return self.decoder(carry, latent)
+    def bind(self, linear: hoist.Linear) -> "_Equations":
+        """See `drawjax.draw.Hoistable`."""
+        return _Bound(self.config, self.image_shape, linear)
 
-    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
-        """Eq. 28-29, or Eq. 18 without a write window."""
-        height, width, channels = self.image_shape
-        patch = self.patch(h_dec)
-        if self.write_window is None:
-            return patch.reshape(-1, height, width, channels), None
-        size = self.config.write_size
-        window = attention.window_from_logits(self.write_window(h_dec), (height, width), size)
-        patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
-        return attention.write(patch, window, (height, width)), window
+
+@dataclasses.dataclass(frozen=True)
+class _Bound(_Equations):
+    """The equations over products computed elsewhere."""
+
+    config: DrawConfig
+    image_shape: tuple[int, int, int]
+    linear: hoist.Linear
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
@@ -199,12 +243,17 @@ def merge(graph: nnx.GraphDef, params: Any) -> Any:
     return nnx.merge(graph, params)
 
 
-def _product(inputs: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
-    if dtype == jnp.bfloat16:
-        return jnp.matmul(
-            inputs.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32
-        )
-    return inputs @ kernel
+def _lstm(
+    gates: Callable[[jax.Array], jax.Array], carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """One step of an LSTM whose gates are a linear map of the joined inputs and hidden vector."""
+    cell, hidden = carry
+    enter, forget, new, leave = jnp.split(
+        gates(jnp.concatenate([inputs, hidden], axis=-1)), 4, axis=-1
+    )
+    cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
+    hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+    return (cell, hidden), hidden
 
 
 def parameter_count(params: Any) -> int:
