@@ -1,0 +1,1 @@
+"""What experiments share: a model, its data, its training and its figures, bound together."""

@@ -1,0 +1,105 @@
+"""Metrics to a JSON-lines file, to TensorBoard, and to the person who waits."""
+
+import json
+import logging
+import pathlib
+import sys
+import time
+from typing import Any
+
+import tensorboardX
+import tqdm
+
+__all__ = ["MetricWriter", "Progress", "read_metrics"]
+
+_log = logging.getLogger(__name__)
+
+
+class MetricWriter:
+    """Appends entries to `metrics.jsonl` and TensorBoard events under `tensorboard/`.
+
+    Args:
+      workdir: the run's folder.
+      step: the step the run goes on from; entries of later steps, which an interrupted run left
+        behind, are taken out.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        path = workdir / "metrics.jsonl"
+        kept = [entry for entry in read_metrics(workdir) if entry["step"] <= step]
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        draft.replace(path)
+        self._file = path.open("a")
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+        """Adds one entry, e.g. `write(100, "train", {"loss": 95.2})`."""
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The entries of a run's `metrics.jsonl`, oldest first; a torn last line is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    entries = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return entries
+
+
+class Progress:
+    """A bar on a terminal, plain log lines elsewhere.
+
+    Args:
+      total: steps in all.
+      done: steps done before.
+      batch_size: images a step.
+    """
+
+    def __init__(self, total: int, done: int, batch_size: int):
+        self._total, self._batch_size = total, batch_size
+        self._last, self._time = done, time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
+
+    def advance(self) -> None:
+        """Counts one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def show(self, step: int, metrics: dict[str, float]) -> float:
+        """Shows the metrics of the steps since the last call; returns images per second."""
+        now = time.monotonic()
+        rate = (step - self._last) * self._batch_size / max(now - self._time, 1e-9)
+        self._last, self._time = step, now
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{metrics['loss']:.2f} nats, {rate:,.0f} images/s")
+        else:
+            left = (self._total - step) * self._batch_size / max(rate, 1e-9)
+            _log.info(
+                "step %d of %d: %.2f nats, %.0f images/s, %s left",
+                step, self._total, metrics["loss"], rate, tqdm.tqdm.format_interval(left),
+            )  # fmt: skip
+        return rate
+
+    def pause(self) -> None:
+        """Leaves the time until now, spent on something else, out of the rate."""
+        self._time = time.monotonic()
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,37 @@
+"""What the loop must know of an experiment."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+
+__all__ = ["BatchIterator", "Task"]
+
+PyTree = Any
+
+
+class BatchIterator(Protocol):
+    """Batches as pytrees of NumPy arrays, with a position that can be saved (as Grain's)."""
+
+    def __next__(self) -> PyTree: ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An experiment, as the training loop sees it: no model and no data set."""
+
+    init: Callable[[jax.Array], PyTree]
+    """Key -> parameters, a pytree of arrays."""
+    loss: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[jax.Array, dict[str, jax.Array]]]
+    """(parameters, batch, key, constants) -> (mean loss, scalars to log); traced under jit."""
+    batches: Callable[[int], BatchIterator]
+    """Seed -> training batches; with several processes, this process's share of each."""
+    evaluate: Callable[[PyTree], dict[str, float]] | None = None
+    """Averaged parameters -> validation metrics; `loss` among them picks the best checkpoint."""
+    constants: PyTree = ()
+    """Arrays that stay on the device and are handed to each call of `loss`."""
