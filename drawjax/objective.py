@@ -67,9 +67,9 @@ def gaussian_kl(
 
 
 def gaussian_log_density(
-    value: Float[Array, "*batch Z"],
-    mean: Float[Array, "*batch Z"] | float = 0.0,
-    log_scale: Float[Array, "*batch Z"] | float = 0.0,
+    value: Float[Array, "*#batch Z"],
+    mean: Float[Array, "*#batch Z"] | float = 0.0,
+    log_scale: Float[Array, "*#batch Z"] | float = 0.0,
 ) -> Float[Array, "*batch"]:
     """log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
     standardised = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))

