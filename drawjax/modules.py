@@ -22,7 +22,17 @@ from drawjax import attention, hoist
 from drawjax.attention import Window
 from drawjax.draw import State
 
-__all__ = ["LSTM", "Dense", "Draw", "DrawConfig", "merge", "split"]
+__all__ = [
+    "LSTM",
+    "Dense",
+    "Draw",
+    "DrawConfig",
+    "Ram",
+    "RamConfig",
+    "merge",
+    "parameter_count",
+    "split",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +240,71 @@ class _Bound(_Equations):
     config: DrawConfig
     image_shape: tuple[int, int, int]
     linear: hoist.Linear
+
+
+@dataclasses.dataclass(frozen=True)
+class RamConfig:
+    """Sizes of a Differentiable RAM; the defaults are Table 3's row for cluttered MNIST."""
+
+    glimpses: int = 8
+    """T, how many glimpses are taken."""
+    units: int = 256
+    """Units of the LSTM."""
+    read_size: int = 12
+    """N of the read window, filters a side."""
+    classes: int = 10
+    """How many classes there are."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the matrix products' inputs; sums, states and losses stay float32."""
+
+    def __post_init__(self):
+        for field in ("glimpses", "units", "read_size", "classes"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+
+
+class Ram(nnx.Module):
+    """The learned functions of a Differentiable RAM (`drawjax.classifier.Networks`).
+
+    Args:
+      config: sizes.
+      image_shape: `(height, width, channels)`.
+      key: PRNG key for the initial parameters.
+    """
+
+    def __init__(self, config: RamConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
+        self.config = config
+        self.image_shape = tuple(image_shape)
+        dtype = jnp.dtype(config.precision)
+        cell, window, classes = jax.random.split(key, 3)
+        inputs = config.read_size**2 * image_shape[2]
+        self.cell = LSTM(inputs, config.units, key=cell, dtype=dtype)
+        self.read_window = Dense(config.units, 5, key=window, scale=0.1, dtype=dtype)
+        self.classes = Dense(config.units, config.classes, key=classes, dtype=dtype)
+        self.initial = nnx.Param(jnp.zeros((2, config.units)))
+
+    def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
+        """See `drawjax.classifier.Networks`."""
+        cell, hidden = (
+            jnp.broadcast_to(part, (batch, part.shape[-1])) for part in self.initial[...]
+        )
+        return (cell, hidden), hidden
+
+    def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
+        """Eq. 21 and 27."""
+        size = self.config.read_size
+        window = attention.window_from_logits(
+            self.read_window(hidden), self.image_shape[:2], size
+        )
+        return attention.read(image, window, size), window
+
+    def recur(self, carry: Any, patch: jax.Array) -> tuple[Any, jax.Array]:
+        """One step of the LSTM."""
+        return self.cell(carry, patch.reshape(patch.shape[0], -1))
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Unnormalised log-probabilities."""
+        return self.classes(hidden)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:

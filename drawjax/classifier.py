@@ -1,0 +1,91 @@
+"""The Differentiable RAM, Sec. 4.1 of Gregor et al. (2015): attention for classification.
+
+An LSTM looks at an image through the read window of Eq. 27, step by step, and a softmax over its
+last hidden vector names the class. There is no decoder and no canvas; the window of step t comes
+from the hidden vector of step t - 1. Pure functions; the networks come in as an argument.
+
+Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from drawjax.attention import Window
+
+__all__ = ["Glimpses", "Networks", "classify", "loss"]
+
+
+class Networks(Protocol):
+    """The learned functions. `hidden` is `[batch, units]`."""
+
+    def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
+        """The learned initial carry of the cell, and its hidden vector, for `batch` images."""
+        ...
+
+    def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
+        """Eq. 21 and 27: the patch `[batch, N, N, channels]` and its window."""
+        ...
+
+    def recur(self, carry: Any, patch: jax.Array) -> tuple[Any, jax.Array]:
+        """The next carry and hidden vector."""
+        ...
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Unnormalised log-probabilities, `[batch, classes]`."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Glimpses:
+    """What was looked at, and what came of it."""
+
+    logits: Float[Array, "batch classes"]  # after the last glimpse
+    windows: Window  # fields [T, batch]
+    patches: Float[Array, "T batch N N channels"]
+
+
+def classify(
+    networks: Networks, images: Float[Array, "batch height width channels"], steps: int
+) -> Glimpses:
+    """Looks `steps` times, then names a class.
+
+    Args:
+      networks: the learned functions.
+      images: values in [0, 1].
+      steps: T, at least 1.
+
+    Returns:
+      Class logits, and the windows and patches of every step.
+
+    Raises:
+      ValueError: if `steps` is not positive.
+    """
+    chex.assert_rank(images, 4)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+    def look(state: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], Any]:
+        carry, hidden = state
+        patch, window = networks.read(images, hidden)
+        carry, hidden = networks.recur(carry, patch)
+        return (carry, hidden), (window, patch)
+
+    (_, hidden), (windows, patches) = jax.lax.scan(
+        look, networks.initial_state(images.shape[0]), None, length=steps
+    )
+    return Glimpses(networks.logits(hidden), windows, patches)
+
+
+def loss(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Cross-entropy in nats and whether the class is wrong (0 or 1), each `[batch]`."""
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return cross_entropy, jnp.asarray(jnp.argmax(logits, axis=-1) != labels, logits.dtype)
