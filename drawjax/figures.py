@@ -15,9 +15,10 @@ from PIL import Image, ImageDraw
 
 from drawjax.attention import Window
 
-__all__ = ["save_animation", "save_curves", "save_grid", "save_sequence"]
+__all__ = ["save_animation", "save_curves", "save_glimpses", "save_grid", "save_sequence", "save_zooms"]
 
 _RED, _GREEN = (230, 30, 30), (40, 200, 60)
+_GROUND = (90, 90, 90)
 _GAP = 2  # pixels between the cells of a grid, before scaling
 
 
@@ -26,14 +27,28 @@ def save_grid(
     images: Float[np.ndarray, "count height width channels"],
     *,
     columns: int | None = None,
+    beside: Float[np.ndarray, "rows height width channels"] | None = None,
     scale: int | None = None,
 ) -> None:
-    """Writes images in rows, `columns` to a row (default: as square as can be)."""
+    """Writes images in rows.
+
+    Args:
+      path: PNG to write.
+      images: values in [0, 1].
+      columns: images to a row; default: as square as can be.
+      beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbours).
+      scale: screen pixels an image pixel; default: chosen by the image's size.
+    """
     count = len(images)
     columns = columns or math.ceil(math.sqrt(count))
     scale = scale or _scale(images.shape[1:3])
     cells = [_cell(image, None, _RED, scale) for image in images]
-    _tile([cells[i : i + columns] for i in range(0, count, columns)]).save(path)
+    rows = [cells[i : i + columns] for i in range(0, count, columns)]
+    if beside is not None:
+        gap = Image.new("RGB", (cells[0].width // 4, cells[0].height), _GROUND)
+        for row, image in zip(rows, beside, strict=True):
+            row += [gap, _cell(image, None, _RED, scale)]
+    _tile(rows).save(path)
 
 
 def save_sequence(
@@ -72,6 +87,83 @@ def save_sequence(
     ).save(path)
 
 
+def save_glimpses(
+    path: str | pathlib.Path,
+    images: Float[np.ndarray, "rows height width channels"],
+    windows: Window,
+    patches: Float[np.ndarray, "T rows N N channels"],
+    *,
+    titles: Sequence[str] | None = None,
+) -> None:
+    """Writes what was looked at, as in Fig. 5: a row an image, time to the right.
+
+    Each step shows the image with its window as a green rectangle, whose line width shows the
+    filters' standard deviation, and beside it the patch that was read.
+
+    Args:
+      path: PNG to write.
+      images: values in [0, 1].
+      windows: fields `[T, rows]`.
+      patches: what was read, without the intensity, values in [0, 1].
+      titles: a line of text above each row.
+    """
+    steps, rows, size = patches.shape[:3]
+    scale = max(1, round(150 / max(images.shape[1:3])))
+    page = []
+    for row in range(rows):
+        cells = []
+        for t in range(steps):
+            frame = _cell(images[row], _at(windows, t, row), _GREEN, scale, size)
+            patch = _cell(patches[t, row], None, _GREEN, max(1, frame.height // (2 * size)))
+            column = Image.new("RGB", (patch.width, frame.height), _GROUND)
+            column.paste(patch, (0, (frame.height - patch.height) // 2))
+            cells += [frame, column]
+        if titles is not None:
+            page.append([_text(titles[row], sum(cell.width + _GAP for cell in cells))])
+        page.append(cells)
+    _tile(page).save(path)
+
+
+def save_zooms(
+    path: str | pathlib.Path,
+    image: Float[np.ndarray, "height width channels"],
+    windows: Window,
+    patches: Float[np.ndarray, "rows N N channels"],
+    rebuilt: Float[np.ndarray, "rows height width channels"],
+) -> None:
+    """Writes one image read by several windows, as in Figs. 3 and 4.
+
+    A row a window: the image with the centres of the N x N filters, their standard deviation as
+    circles and the window as a green rectangle; the patch; the image written back from it.
+
+    Args:
+      path: PNG to write.
+      image: values in [0, 1].
+      windows: fields `[rows]`.
+      patches: what was read.
+      rebuilt: what was written back.
+    """
+    size = patches.shape[1]
+    scale = max(1, round(300 / max(image.shape[:2])))
+    page = []
+    for row in range(len(patches)):
+        window = _at(windows, row)
+        frame = _cell(image, window, _GREEN, scale, size)
+        center_x, center_y, stride, variance = window
+        radius = math.sqrt(variance) * scale
+        pen = ImageDraw.Draw(frame)
+        for j in range(size):
+            for i in range(size):
+                x = (center_x + (i - size / 2 + 0.5) * stride - 0.5) * scale
+                y = (center_y + (j - size / 2 + 0.5) * stride - 0.5) * scale
+                pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RED)
+        patch = _cell(patches[row], None, _GREEN, max(1, frame.height // size))
+        column = Image.new("RGB", (patch.width, frame.height), _GROUND)
+        column.paste(patch, (0, (frame.height - patch.height) // 2))
+        page.append([frame, column, _cell(rebuilt[row], None, _GREEN, scale)])
+    _tile(page).save(path)
+
+
 def save_animation(
     path: str | pathlib.Path,
     frames: Float[np.ndarray, "T count height width channels"],
@@ -104,14 +196,26 @@ def save_animation(
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, loop=0)
 
 
-def save_curves(path: str | pathlib.Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Plots the loss of `metrics.jsonl` entries over steps, and its two parts."""
+def save_curves(
+    path: str | pathlib.Path,
+    entries: Sequence[dict[str, Any]],
+    names: Sequence[str] = ("loss", "reconstruction", "latent"),
+    unit: str = "nats per image",
+) -> None:
+    """Plots metrics over training steps, training thin and validation with dots (Fig. 11).
+
+    Args:
+      path: picture to write; its suffix is the format.
+      entries: of `metrics.jsonl`, as `drawjax.training.metrics.read_metrics` gives them.
+      names: which of their values to plot.
+      unit: of the values.
+    """
     figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     lowest, top = math.inf, []
     for split, style in (("train", "-"), ("validation", "o-")):
         rows = [entry for entry in entries if entry["split"] == split]
-        for name, colour in (("loss", "C3"), ("reconstruction", "C0"), ("latent", "C2")):
+        for name, colour in zip(names, ("C3", "C0", "C2"), strict=False):
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:
                 steps, values = zip(*points, strict=True)
@@ -124,7 +228,7 @@ def save_curves(path: str | pathlib.Path, entries: Sequence[dict[str, Any]]) -> 
     if top:  # the first steps would flatten all that follows
         axes.set_ylim(0.9 * lowest, 1.1 * max(top))
     axes.set_xlabel("training steps")
-    axes.set_ylabel("nats per image")
+    axes.set_ylabel(unit)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
@@ -165,18 +269,23 @@ def _cell(
 
 
 def _tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    width, height = rows[0][0].size
-    page = Image.new(
-        "RGB",
-        (
-            max(map(len, rows)) * (width + _GAP) + _GAP,
-            len(rows) * (height + _GAP) + _GAP,
-        ),
-        (90, 90, 90),
-    )
-    for j, row in enumerate(rows):
-        for i, cell in enumerate(row):
-            page.paste(cell, (_GAP + i * (width + _GAP), _GAP + j * (height + _GAP)))
+    """Puts cells in rows; those of a row share a height."""
+    width = max(sum(cell.width + _GAP for cell in row) for row in rows)
+    height = sum(row[0].height + _GAP for row in rows)
+    page = Image.new("RGB", (width + _GAP, height + _GAP), _GROUND)
+    top = _GAP
+    for row in rows:
+        left = _GAP
+        for cell in row:
+            page.paste(cell, (left, top))
+            left += cell.width + _GAP
+        top += row[0].height + _GAP
+    return page
+
+
+def _text(line: str, width: int) -> Image.Image:
+    page = Image.new("RGB", (width, 16), _GROUND)
+    ImageDraw.Draw(page).text((4, 2), line, fill=(255, 255, 255))
     return page
 
 

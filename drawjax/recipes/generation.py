@@ -7,20 +7,26 @@ import logging
 import math
 import pathlib
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, draw, figures, modules
-from drawjax.data import DataConfig
+from drawjax import data, draw, figures, modules, objective
+from drawjax.data import DataConfig, ImageSet
+from drawjax.recipes import saved
+from drawjax.recipes.neighbours import nearest_images
 from drawjax.training import Run, Task, TrainConfig, train
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["GenerationConfig", "build", "evaluate", "run", "sample"]
+__all__ = ["Generation", "GenerationConfig", "View", "run"]
 
 _log = logging.getLogger(__name__)
+
+# The noise of every evaluation, and the binarisation if it is dynamic, come from this key.
+_EVALUATION_SEED = 20150211
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,189 +35,324 @@ class GenerationConfig:
 
     workdir: str = "runs/generation"
     """The run's folder; a run that was interrupted goes on from there."""
+    mode: Literal["train", "evaluate", "draw"] = "train"
+    """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
+    run; data, model and train are then the run's own."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: modules.DrawConfig = dataclasses.field(default_factory=modules.DrawConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval_batch_size: int = 200
     """Images a batch in evaluation."""
     importance_samples: int = 0
-    """K of the importance-weighted bound on the test set after training; 0 leaves it out."""
+    """K of the importance-weighted bound on the test set; 0 leaves it out."""
     samples: int = 100
     """How many images to generate for the figures."""
 
+    def __post_init__(self):
+        for name in ("eval_batch_size", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.importance_samples < 0:
+            raise ValueError(f"importance_samples must not be negative: {self.importance_samples}")
 
-def run(config: GenerationConfig, default_set: str) -> dict[str, Any]:
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a batch of a set becomes what the model sees; differs between experiments."""
+
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    images: Callable[[dict[str, Any], jax.Array, bool], jax.Array]
+    """(batch, key, training) -> `[batch, height, width, channels]` in [0, 1]; inside jit."""
+
+
+def plain_view(config: GenerationConfig, images: ImageSet) -> View:
+    """The set's own images, binarised as the config says."""
+
+    def see(batch: dict[str, Any], key: jax.Array, training: bool) -> jax.Array:
+        del training
+        return data.binarise(data.to_unit(batch["image"]), config.data.binarisation, key)
+
+    return View(images.image_shape, see)
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """A model bound to its data: all that training, evaluating and drawing need."""
+
+    config: GenerationConfig
+    images: ImageSet
+    view: View
+
+    @functools.cached_property
+    def graph(self) -> Any:
+        """The model's structure, without its parameters."""
+        return modules.split(self._model(jax.random.key(0)))[0]
+
+    def init(self, key: jax.Array) -> Any:
+        """Initial parameters."""
+        return modules.split(self._model(key))[1]
+
+    def networks(self, params: Any) -> modules.Draw:
+        """The model with parameters in it."""
+        return modules.merge(self.graph, params)
+
+    def task(self) -> Task:
+        """The task of training the model, for `drawjax.training.train`."""
+
+        def mean_loss(params, batch, key, constants):
+            del constants
+            parts = jax.tree.map(jnp.mean, self._losses(params, batch, key, training=True))
+            return parts["reconstruction"] + parts["latent"], parts
+
+        return Task(
+            init=self.init,
+            loss=mean_loss,
+            batches=lambda seed: data.train_batches(
+                self.images.train,
+                batch_size=self.config.train.batch_size,
+                seed=seed,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            ),
+            evaluate=lambda params: self.evaluate(params, self.images.validation),
+        )
+
+    def evaluate(
+        self, params: Any, source: data.Source, importance_samples: int = 0
+    ) -> dict[str, float]:
+        """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
+
+        The noise, and the binarisation if it is dynamic, are drawn by a fixed key.
+
+        Args:
+          params: the model's parameters.
+          source: the images.
+          importance_samples: K of the importance-weighted bound; 0 leaves it out.
+
+        Returns:
+          Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
+          `latent`, the number of `images`, and with `importance_samples` also minus the K-sample
+          bound, `importance_weighted`, with its standard error.
+        """
+        size = min(self.config.eval_batch_size, len(source))
+        losses = self._weighted_losses(importance_samples) if importance_samples else self._jitted
+        key = jax.random.key(_EVALUATION_SEED)
+        columns: dict[str, list[np.ndarray]] = {}
+        for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+            values = losses(params, batch, jax.random.fold_in(key, number))
+            for name, value in values.items():
+                columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
+        parts = {name: np.concatenate(column).astype(float) for name, column in columns.items()}
+        parts = {"loss": parts["reconstruction"] + parts["latent"], **parts}
+        result: dict[str, float] = {"images": len(parts["loss"])}
+        for name, values in parts.items():
+            result[name] = float(values.mean())
+        result["standard_error"] = _standard_error(parts["loss"])
+        if importance_samples:
+            result["importance_samples"] = importance_samples
+            result["importance_weighted_standard_error"] = _standard_error(
+                parts["importance_weighted"]
+            )
+        return result
+
+    def bits_per_dimension(self, params: Any) -> dict[str, Any]:
+        """A bound on the test set in bits per dimension, for images of 256 levels.
+
+        The model's means get a discretised logistic emission whose scale, one number a channel, is
+        the best of a grid on 2,000 training images.
+
+        Returns:
+          `bits_per_dimension`, its `standard_error`, and the `scales` chosen.
+        """
+        grid = jnp.linspace(-6.0, -0.5, 56)
+
+        @jax.jit
+        def losses(params, batch, key, log_scales):  # [S, channels] -> emission [S, batch], KL
+            image_key, noise_key = jax.random.split(key)
+            images = self.view.images(batch, image_key, False)
+            model = self.config.model
+            noise = jax.random.normal(noise_key, (model.steps, len(images), model.latents))
+            trace = draw.infer(self.networks(params), images, noise)
+            means = jax.nn.sigmoid(trace.canvases[-1])
+
+            def emission(log_scale):
+                one = jax.vmap(objective.discretised_logistic_loss, in_axes=(-1, -1, 0))
+                return one(means[..., None, :], images[..., None, :], log_scale[:, None])
+
+            return jax.lax.map(emission, log_scales), jnp.sum(trace.kl, axis=0)
+
+        def total(source, count, log_scales):  # sums over images: [S, channels, count], [count]
+            size = min(self.config.eval_batch_size, count)
+            emissions, kls = [], []
+            for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+                if number * size >= count:
+                    break
+                key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), number)
+                emission, kl = losses(params, batch, key, log_scales)
+                emissions.append(np.asarray(emission)[..., weight > 0])
+                kls.append(np.asarray(kl)[weight > 0])
+            return np.concatenate(emissions, axis=-1), np.concatenate(kls)
+
+        channels = self.view.image_shape[2]
+        train = self.images.train
+        fit, _ = total(train, min(2_000, len(train)), jnp.tile(grid[:, None], (1, channels)))
+        best = grid[np.argmin(fit.sum(axis=-1), axis=0)]
+        emission, kl = total(self.images.test, len(self.images.test), best[None])
+        bits = (emission[0].sum(axis=0) + kl) / (math.prod(self.view.image_shape) * math.log(2))
+        return {
+            "bits_per_dimension": float(bits.mean()),
+            "standard_error": _standard_error(bits),
+            "scales": [float(scale) for scale in np.exp(best)],
+        }
+
+    def sample(self, params: Any, count: int, key: jax.Array) -> draw.Trace:
+        """`count` images from the prior, Eq. 13-16, with every step of the drawing."""
+        model = self.config.model
+        noise = jax.random.normal(key, (model.steps, count, model.latents))
+        return jax.jit(lambda params, noise: draw.generate(self.networks(params), noise))(
+            params, noise
+        )
+
+    def seen(self, source: data.Source) -> Any:
+        """Yields `(images, weight)` of a source in order, as the model sees them untrained on."""
+        see = jax.jit(lambda batch, key: self.view.images(batch, key, False))
+        size = min(1_000, len(source))
+        key = jax.random.key(_EVALUATION_SEED)
+        for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+            yield see(batch, jax.random.fold_in(key, number)), weight
+
+    def _model(self, key: jax.Array) -> modules.Draw:
+        return modules.Draw(self.config.model, self.view.image_shape, key=key)
+
+    def _losses(
+        self, params: Any, batch: Any, key: jax.Array, *, training: bool
+    ) -> dict[str, jax.Array]:
+        """L^x and L^z of each image in nats, `[batch]`."""
+        image_key, noise_key = jax.random.split(key)
+        images = self.view.images(batch, image_key, training)
+        model = self.config.model
+        noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
+        reconstruction, latent = draw.loss(
+            self.networks(params), images, noise, remat=model.remat
+        )
+        return {"reconstruction": reconstruction, "latent": latent}
+
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        return jax.jit(functools.partial(self._losses, training=False))
+
+    def _weighted_losses(self, num_samples: int) -> Any:
+        def losses(params, batch, key):
+            image_key, noise_key = jax.random.split(key)
+            images = self.view.images(batch, image_key, False)
+            bound = draw.importance_weighted_bound(
+                self.networks(params), images, noise_key, steps=self.config.model.steps,
+                latents=self.config.model.latents, num_samples=num_samples,
+                chunk=max(1, 1_000 // len(images)),
+            )  # fmt: skip
+            return {
+                **self._losses(params, batch, key, training=False),
+                "importance_weighted": -bound,
+            }
+
+        return jax.jit(losses)
+
+
+def run(
+    config: GenerationConfig,
+    default_set: str,
+    view: Callable[[GenerationConfig, ImageSet], View] = plain_view,
+) -> dict[str, Any]:
     """Trains, or goes on training, then evaluates on the test set and draws the figures.
+
+    Args:
+      config: what to do, and where.
+      default_set: the experiment's own set, used where `config.data.name` is None.
+      view: how the set's records become what the model sees.
 
     Returns:
       What it wrote to `results.json`.
     """
+    if config.mode != "train":
+        config = saved.with_saved(config, ("data", "model", "train"))
     images = data.load(config.data, default_set)
     for note in images.notes:
         _log.info("%s", note)
+    work = Generation(config, images, view(config, images))
     started = time.monotonic()
     with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
-        graph, task = build(config, images)
-        state = train(task, config.train, folder)
-        results = {
-            "data": images.name,
-            "binarisation": config.data.binarisation,
-            "notes": list(images.notes),
-            "steps": int(state.step),
-            "skipped_steps": int(state.skipped),
-            "test": evaluate(
-                config, graph, state.average, images.test, config.importance_samples
-            ),
-            "parameters": modules.parameter_count(state.params),
-            "seconds": round(time.monotonic() - started, 1),
-            "device": jax.devices()[0].device_kind,
-        }
-        draw_figures(config, graph, state.average, images, folder.workdir)
-        (folder.workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    test = results["test"]
-    _log.info(
-        "test: %.2f +- %.2f nats (reconstruction %.2f, latent %.2f) on %d images; see %s",
-        test["loss"], test["standard_error"], test["reconstruction"], test["latent"],
-        test["images"], folder.workdir,
-    )  # fmt: skip
+        if config.mode == "train":
+            train(work.task(), config.train, folder)
+        best, validation = folder.restore_best(work.init(jax.random.key(config.train.seed)))
+        results = {}
+        if config.mode != "draw":
+            _log.info("evaluating on %d test images", len(images.test))
+            results = {
+                "data": images.name,
+                "binarisation": config.data.binarisation,
+                "notes": list(images.notes),
+                "validation": validation,
+                "test": work.evaluate(best, images.test, config.importance_samples),
+                "parameters": modules.parameter_count(best),
+                "seconds": round(time.monotonic() - started, 1),
+                "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            }
+            if config.data.binarisation == "none":
+                results["discretised"] = work.bits_per_dimension(best)
+            text = json.dumps(results, indent=2)
+            (folder.workdir / "results.json").write_text(text + "\n")
+            _log.info("%s", _summary(results["test"]))
+        _log.info("drawing figures")
+        draw_figures(work, best, folder.workdir)
+        _log.info("done: %s", folder.workdir)
     return results
 
 
-def build(config: GenerationConfig, images: data.ImageSet) -> tuple[Any, Task]:
-    """The model's structure, and the task of training it on a set."""
-    model = functools.partial(modules.Draw, config.model, images.image_shape)
-    graph, _ = modules.split(model(key=jax.random.key(0)))
+def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
+    """Writes the pictures of a run.
 
-    def loss(params, batch, key, constants):
-        del constants
-        return _losses(config, graph, params, batch, key)
-
-    def mean_loss(params, batch, key, constants):
-        parts = {name: jnp.mean(value) for name, value in loss(params, batch, key, constants).items()}
-        return parts["reconstruction"] + parts["latent"], parts
-
-    task = Task(
-        init=lambda key: modules.split(model(key=key))[1],
-        loss=mean_loss,
-        batches=lambda seed: data.train_batches(
-            images.train,
-            batch_size=config.train.batch_size,
-            seed=seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
-        evaluate=lambda params: evaluate(config, graph, params, images.validation),
-    )
-    return graph, task
-
-
-def _losses(
-    config: GenerationConfig, graph: Any, params: Any, batch: Any, key: jax.Array
-) -> dict[str, jax.Array]:
-    """L^x and L^z of each image, `[batch]`, in nats."""
-    image_key, noise_key = jax.random.split(key)
-    images = data.binarise(data.to_unit(batch["image"]), config.data.binarisation, image_key)
-    model = config.model
-    noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
-    networks = modules.merge(graph, params)
-    reconstruction, latent = draw.loss(networks, images, noise, remat=model.remat)
-    return {"reconstruction": reconstruction, "latent": latent}
-
-
-@functools.lru_cache(maxsize=4)
-def _evaluators(config: GenerationConfig, graph: Any, num_samples: int) -> Any:
-    """The jitted losses of a batch; one compilation a config."""
-
-    def losses(params, batch, key):
-        values = _losses(config, graph, params, batch, key)
-        if num_samples:
-            image_key, noise_key = jax.random.split(key)
-            images = data.binarise(
-                data.to_unit(batch["image"]), config.data.binarisation, image_key
-            )
-            values["importance_weighted"] = -draw.importance_weighted_bound(
-                modules.merge(graph, params), images, noise_key,
-                steps=config.model.steps, latents=config.model.latents, num_samples=num_samples,
-                chunk=max(1, 1_000 // len(images)),
-            )  # fmt: skip
-        return values
-
-    return jax.jit(losses)
-
-
-def evaluate(
-    config: GenerationConfig,
-    graph: Any,
-    params: Any,
-    source: data.Source,
-    num_samples: int = 0,
-) -> dict[str, float]:
-    """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
-
-    The noise, and the binarisation if it is dynamic, are drawn by a fixed key.
-
-    Args:
-      config: the run's.
-      graph: the model's structure.
-      params: its parameters.
-      source: the images.
-      num_samples: K of the importance-weighted bound; 0 leaves it out.
-
-    Returns:
-      Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
-      `latent`, `bits_per_dimension` of `loss` as it stands, the number of `images`, and with
-      `num_samples` also `importance_weighted` and `importance_weighted_standard_error`.
+    samples.png: images from the prior; the last column is the training image nearest to the
+    sample beside it (Fig. 6). drawing.png, drawing.gif: how the first of them were drawn (Figs. 1,
+    7). reconstructions.png: test images above what the model makes of them. loss.png: the curves.
     """
-    size = min(config.eval_batch_size, len(source))
-    losses = _evaluators(config, graph, num_samples)
-    key = jax.random.key(20150211)
-    columns: dict[str, list[np.ndarray]] = {}
-    for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
-        values = losses(params, batch, jax.random.fold_in(key, number))
-        for name, value in values.items():
-            columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
-    parts = {name: np.concatenate(column).astype(np.float64) for name, column in columns.items()}
-    total = parts["reconstruction"] + parts["latent"]
-
-    def standard_error(values: np.ndarray) -> float:
-        return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-    result = {
-        "loss": float(total.mean()),
-        "standard_error": standard_error(total),
-        **{name: float(values.mean()) for name, values in parts.items()},
-        "images": len(total),
-    }
-    if num_samples:
-        result["importance_samples"] = num_samples
-        result["importance_weighted_standard_error"] = standard_error(parts["importance_weighted"])
-    return result
-
-
-def sample(
-    config: GenerationConfig, graph: Any, params: Any, count: int, key: jax.Array
-) -> draw.Trace:
-    """`count` images drawn from the prior, Eq. 13-16, with every step of the drawing."""
-    noise = jax.random.normal(key, (config.model.steps, count, config.model.latents))
-    return jax.jit(lambda params, noise: draw.generate(modules.merge(graph, params), noise))(
-        params, noise
-    )
-
-
-def draw_figures(
-    config: GenerationConfig, graph: Any, params: Any, images: data.ImageSet, folder: pathlib.Path
-) -> None:
-    """Writes samples.png, drawing.png, drawing.gif, reconstructions.png and loss.png."""
-    trace = sample(config, graph, params, config.samples, jax.random.key(config.train.seed))
+    config = work.config
+    trace = work.sample(params, config.samples, jax.random.key(config.train.seed))
     means = np.asarray(jax.nn.sigmoid(trace.canvases))
-    figures.save_grid(folder / "samples.png", means[-1])
     rows = min(8, config.samples)
-    windows = _first(trace.write_windows, rows)
+    windows = jax.tree.map(lambda field: np.asarray(field[:, :rows]), trace.write_windows)
     size = config.model.write_size
     figures.save_sequence(folder / "drawing.png", means[:, :rows], windows, patch_size=size)
     figures.save_animation(folder / "drawing.gif", means[:, :rows], windows, patch_size=size)
+
+    columns = math.isqrt(config.samples)
+    edge = means[-1][columns - 1 : columns * columns : columns]
+    neighbours = nearest_images(jnp.asarray(edge), work.seen(work.images.train))
+    figures.save_grid(
+        folder / "samples.png", means[-1][: columns * columns], columns=columns, beside=neighbours
+    )
+    shown, _ = next(iter(work.seen(work.images.test)))
+    shown = shown[:columns]
+    made = draw.reconstruct(work.networks(params), shown, config.model.steps).canvases[-1]
+    figures.save_grid(
+        folder / "reconstructions.png",
+        np.concatenate([shown, jax.nn.sigmoid(made)]), columns=len(shown),
+    )  # fmt: skip
     figures.save_curves(folder / "loss.png", read_metrics(folder))
 
 
-def _first(windows: Any, count: int) -> Any:
-    return jax.tree.map(lambda field: np.asarray(field[:, :count]), windows)
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _summary(test: dict[str, float]) -> str:
+    line = (
+        f"test: {test['loss']:.2f} +- {test['standard_error']:.2f} nats (reconstruction "
+        f"{test['reconstruction']:.2f}, latent {test['latent']:.2f}) on {test['images']:,} images"
+    )
+    if "importance_weighted" in test:
+        line += (
+            f"; {test['importance_weighted']:.2f} +- "
+            f"{test['importance_weighted_standard_error']:.2f} with "
+            f"{test['importance_samples']:,} samples"
+        )
+    return line

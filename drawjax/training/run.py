@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 # Fields that steer what is written when, and change no parameter.
 _FREE = {
-    "workdir", "train.log_every", "train.eval_every", "train.checkpoint_every",
+    "workdir", "mode", "eval_batch_size", "importance_samples", "samples", "train.log_every", "train.eval_every", "train.checkpoint_every",
     "train.keep_checkpoints", "train.max_skipped", "data.dir",
 }  # fmt: skip
 

