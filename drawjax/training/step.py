@@ -95,7 +95,7 @@ def train_step(
     (loss, metrics), gradient = jax.value_and_grad(task.loss, has_aux=True)(
         state.params, batch, key, constants
     )
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, optimiser = _optimiser(numbers).update(gradient, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
