@@ -1,0 +1,206 @@
+"""Classification by glimpses: the Differentiable RAM on cluttered digits (Sec. 4.1)."""
+
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drawjax import classifier, data, figures, modules
+from drawjax.data import DataConfig, ImageSet
+from drawjax.data.clutter import cluttered
+from drawjax.recipes import saved
+from drawjax.training import Run, Task, TrainConfig, train
+from drawjax.training.metrics import read_metrics
+
+__all__ = ["Classification", "ClassificationConfig", "run"]
+
+_log = logging.getLogger(__name__)
+
+# The clutter of validation and test images comes from this key: they are the same in every run.
+_EVALUATION_SEED = 20150211
+_EVALUATION_BATCH = 500  # images with one key between them; part of what fixes the test set
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationConfig:
+    """A run of the cluttered-digit experiment."""
+
+    workdir: str = "runs/classification"
+    """The run's folder; a run that was interrupted goes on from there."""
+    mode: Literal["train", "evaluate", "draw"] = "train"
+    """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
+    run; data, model, train, size and pieces are then the run's own."""
+    data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(binarisation="none"))
+    model: modules.RamConfig = dataclasses.field(default_factory=modules.RamConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    size: int = 100
+    """Side of the cluttered image in pixels."""
+    pieces: int = 8
+    """Pieces of other digits in an image, 8x8 pixels each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """A model bound to its data."""
+
+    config: ClassificationConfig
+    images: ImageSet
+
+    @functools.cached_property
+    def graph(self) -> Any:
+        """The model's structure, without its parameters."""
+        return modules.split(self._model(jax.random.key(0)))[0]
+
+    def init(self, key: jax.Array) -> Any:
+        """Initial parameters."""
+        return modules.split(self._model(key))[1]
+
+    def networks(self, params: Any) -> modules.Ram:
+        """The model with parameters in it."""
+        return modules.merge(self.graph, params)
+
+    def task(self) -> Task:
+        """The task of training the model; every image is made anew, so none is seen twice."""
+
+        def mean_loss(params, batch, key, pool):
+            glimpses = classifier.classify(
+                self.networks(params), self.clutter(batch, key, pool), self.config.model.glimpses
+            )
+            parts = classifier.loss(glimpses.logits, batch["label"])
+            cross_entropy, wrong = map(jnp.mean, parts)
+            return cross_entropy, {"error": 100 * wrong}
+
+        return Task(
+            init=self.init,
+            loss=mean_loss,
+            batches=lambda seed: data.train_batches(
+                self.images.train,
+                batch_size=self.config.train.batch_size,
+                seed=seed,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            ),
+            evaluate=lambda params: self.evaluate(params, self.images.validation),
+            constants=_pool(self.images.train),
+        )
+
+    def clutter(self, batch: dict[str, Any], key: jax.Array, pool: jax.Array) -> jax.Array:
+        """The cluttered images of a batch of digits, `[batch, size, size, 1]`; inside jit."""
+        return cluttered(
+            key, pool, batch["image"], size=self.config.size, pieces=self.config.pieces
+        )
+
+    def evaluate(self, params: Any, source: data.ArraySource) -> dict[str, float]:
+        """Error in percent over a source's digits, each in one fixed clutter of its own split.
+
+        Returns:
+          `error` in percent with its `standard_error`, the mean cross-entropy `loss` in nats, and
+          the number of `images`.
+        """
+        size = min(_EVALUATION_BATCH, len(source))
+        pool, key = _pool(source), jax.random.key(_EVALUATION_SEED)
+        losses, wrongs = [], []
+        for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+            values = self._losses(params, batch, jax.random.fold_in(key, number), pool)
+            loss, wrong = (np.asarray(value)[weight > 0] for value in values)
+            losses.append(loss)
+            wrongs.append(wrong)
+        error = float(np.concatenate(wrongs).mean())
+        count = len(source)
+        return {
+            "loss": float(np.concatenate(losses).mean()),
+            "error": 100 * error,
+            "standard_error": 100 * float(np.sqrt(error * (1 - error) / count)),
+            "images": count,
+        }
+
+    def look(self, params: Any, count: int) -> tuple[jax.Array, np.ndarray, classifier.Glimpses]:
+        """The first test images in their clutter, their labels, and the glimpses taken."""
+        source = self.images.test
+        size = min(_EVALUATION_BATCH, len(source))
+        batch, _ = next(data.eval_batches(source, batch_size=size))
+        key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), 0)
+        images = self.clutter(batch, key, _pool(source))[:count]
+        glimpses = classifier.classify(
+            self.networks(params), images, self.config.model.glimpses
+        )
+        return images, batch["label"][:count], glimpses
+
+    def _model(self, key: jax.Array) -> modules.Ram:
+        shape = (self.config.size, self.config.size, self.images.image_shape[2])
+        return modules.Ram(self.config.model, shape, key=key)
+
+    @functools.cached_property
+    def _losses(self) -> Any:
+        def losses(params, batch, key, pool):
+            images = self.clutter(batch, key, pool)
+            glimpses = classifier.classify(
+                self.networks(params), images, self.config.model.glimpses
+            )
+            return classifier.loss(glimpses.logits, batch["label"])
+
+        return jax.jit(losses)
+
+
+def run(config: ClassificationConfig, default_set: str) -> dict[str, Any]:
+    """Trains, or goes on training, then evaluates on the test set and draws the figures.
+
+    Returns:
+      What it wrote to `results.json`.
+    """
+    if config.mode != "train":
+        config = saved.with_saved(config, ("data", "model", "train"))
+    images = data.load(config.data, default_set)
+    for note in images.notes:
+        _log.info("%s", note)
+    work = Classification(config, images)
+    started = time.monotonic()
+    with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
+        if config.mode == "train":
+            train(work.task(), config.train, folder)
+        best, validation = folder.restore_best(work.init(jax.random.key(config.train.seed)))
+        results = {}
+        if config.mode != "draw":
+            results = {
+                "data": images.name,
+                "notes": list(images.notes),
+                "validation": validation,
+                "test": work.evaluate(best, images.test),
+                "parameters": modules.parameter_count(best),
+                "seconds": round(time.monotonic() - started, 1),
+                "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            }
+            text = json.dumps(results, indent=2)
+            (folder.workdir / "results.json").write_text(text + "\n")
+            test = results["test"]
+            _log.info("test error: %.2f +- %.2f %% of %d images",
+                      test["error"], test["standard_error"], test["images"])  # fmt: skip
+        draw_figures(work, best, folder.workdir)
+        _log.info("done: %s", folder.workdir)
+    return results
+
+
+def draw_figures(work: Classification, params: Any, folder: pathlib.Path) -> None:
+    """Writes glimpses.png (Fig. 5) and loss.png."""
+    images, labels, glimpses = work.look(params, 6)
+    named = np.argmax(glimpses.logits, axis=-1)
+    figures.save_glimpses(
+        folder / "glimpses.png",
+        np.asarray(images),
+        jax.tree.map(np.asarray, glimpses.windows),
+        np.asarray(glimpses.patches / glimpses.windows.intensity[..., None, None, None]),
+        titles=[f"{label}, named {name}" for label, name in zip(labels, named, strict=True)],
+    )
+    figures.save_curves(folder / "loss.png", read_metrics(folder), names=("loss",))
+
+
+def _pool(source: data.ArraySource) -> jax.Array:
+    """All digits of a source, which the pieces are cut from; `[n, 28, 28, 1]` uint8."""
+    return jnp.asarray(source.images)
