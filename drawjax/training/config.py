@@ -41,11 +41,13 @@ class TrainConfig:
     """How many of the newest checkpoints are kept, beside the best."""
     max_skipped: int = 20
     """Stop after so many steps in a row without a finite loss and gradient."""
+    model_parallel: int = 1
+    """Devices that share one copy of the parameters, split along the last axis of large kernels."""
 
     def __post_init__(self):
         for name in (
             "steps", "batch_size", "log_every", "eval_every", "checkpoint_every",
-            "keep_checkpoints", "max_skipped",
+            "keep_checkpoints", "max_skipped", "model_parallel",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
@@ -59,7 +61,15 @@ class TrainConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name} must lie in [0, 1], got {getattr(self, name)}")
 
+        if self.seed >= 2**31:
+            raise ValueError(f"train.seed must be less than 2^31, got {self.seed}")
+
     @property
     def decay_steps(self) -> int:
         """How many steps at the end have a falling rate."""
         return round(self.decay_fraction * self.steps)
+
+    @property
+    def fixed_from(self) -> int:
+        """The step from which on the number of steps to come matters; until then it may change."""
+        return self.steps - self.decay_steps

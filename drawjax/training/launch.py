@@ -12,8 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import tyro
 
-from drawjax.training.loop import Diverged, Interrupted
-from drawjax.training.run import RunError
+from drawjax.training.errors import Diverged, Interrupted, RunError
 
 __all__ = ["main", "parse"]
 
@@ -42,8 +41,10 @@ def parse(
     for position, argument in enumerate(arguments):
         if argument == "--preset" or argument.startswith("--preset="):
             width = 1 if "=" in argument else 2
-            chosen = argument.partition("=")[2] if width == 1 else "".join(
-                arguments[position + 1 : position + 2]
+            chosen = (
+                argument.partition("=")[2]
+                if width == 1
+                else "".join(arguments[position + 1 : position + 2])
             )
             del arguments[position : position + width]
             break
@@ -59,7 +60,9 @@ def parse(
             if negated not in known:
                 _fail(f"unknown flag {flag}{_nearest(flag, [*known, '--preset'])}", _USAGE)
     if "--preset" not in description:
-        description += f"\n\n--preset {{{','.join(names)}}} picks the defaults (default: {names[0]})."
+        description += (
+            f"\n\n--preset {{{','.join(names)}}} picks the defaults (default: {names[0]})."
+        )
     try:
         return tyro.cli(
             type(config), default=config, args=arguments, description=description, prog=_prog()
@@ -75,7 +78,9 @@ def main(command: Callable[[], Any]) -> NoReturn:
     0: done. 1: the data, the folder or a value is not usable. 2: bad flags. 3: training diverged.
     128 + N: stopped by signal N (130 Ctrl-C, 143 SIGTERM), saved.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
     for chatty in ("absl", "jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -1,36 +1,25 @@
-"""The training loop: batches to devices, steps, metrics, checkpoints, until done or told to stop."""
+"""The training loop: batches, steps, metrics, checkpoints, until done or told to stop."""
 
-import functools
+import dataclasses
 import logging
-import signal
-import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from drawjax.training import mesh
 from drawjax.training.config import TrainConfig
+from drawjax.training.errors import Diverged, Interrupted, RunError
+from drawjax.training.interrupts import Interrupts
 from drawjax.training.metrics import MetricWriter, Progress
-from drawjax.training.run import Run, RunError
-from drawjax.training.step import Numbers, TrainState, initial_state, train_step
-from drawjax.training.task import Task
+from drawjax.training.program import Program
+from drawjax.training.run import Run
+from drawjax.training.step import TrainState
+from drawjax.training.task import BatchIterator, Task
 
-__all__ = ["Diverged", "Interrupted", "train"]
+__all__ = ["Diverged", "Interrupted", "train", "train_together"]
 
 _log = logging.getLogger(__name__)
-
-
-class Diverged(RuntimeError):
-    """Too many steps in a row had no finite loss and gradient."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; its state is saved."""
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}; the run is saved")
-        self.signum = signum
 
 
 def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
@@ -51,103 +40,205 @@ def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
       RunError: if the run cannot be continued or saved.
     """
-    devices = mesh.make(config.batch_size)
-    numbers = Numbers.of(config)
-    state = mesh.replicate(devices, jax.jit(functools.partial(initial_state, task))(numbers))
-    constants = mesh.replicate(devices, task.constants)
-    batches = task.batches(config.seed)
-    restored = run.restore(state)
-    if restored is not None:
-        state, position = restored
-        batches.set_state(position)
-    start = int(state.step)
-    if start > config.steps:
-        raise RunError(f"{run.workdir} has already taken {start} steps, more than {config.steps}")
-    if start:
-        _log.info("going on from step %d", start)
-
-    step_fn = jax.jit(functools.partial(train_step, task), donate_argnums=0)
-    writer = MetricWriter(run.workdir, start)
-    progress = Progress(config.steps, start, config.batch_size)
-    pending: list[dict[str, jax.Array]] = []
-    with _Signals() as signals:
-        try:
-            for step in range(start + 1, config.steps + 1):
-                batch = mesh.shard_batch(devices, next(batches))
-                state, metrics = step_fn(state, batch, numbers, constants)
-                pending.append(metrics)
-                progress.advance()
-                last = step == config.steps
-                if last or step % config.log_every == 0:
-                    values = _collect(pending, step, config.max_skipped, run)
-                    values["images_per_second"] = progress.show(step, values)
-                    writer.write(step, "train", values)
-                    pending = []
-                if task.evaluate is not None and (last or step % config.eval_every == 0):
-                    values = task.evaluate(state.average)
-                    writer.write(step, "validation", values)
-                    run.save_best(step, state.average, values)
-                    _log.info("step %d: validation %s", step, _format(values))
-                    progress.pause()
-                if last or step % config.checkpoint_every == 0 or signals.received:
-                    run.save(state, batches.get_state())
-                if signals.received:
-                    run.wait()
-                    raise Interrupted(signals.received)
-            run.wait()
-        finally:
-            progress.close()
-            writer.close()
-    return state
+    (outcome,) = train_together(task, [config], [run])
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
 
 
-def _collect(
-    pending: list[dict[str, jax.Array]], step: int, max_skipped: int, run: Run
-) -> dict[str, float]:
-    """Means over the steps since the last call; raises if too many were skipped in a row."""
-    fetched = jax.device_get(pending)
-    in_row = [int(metrics.pop("skipped_in_row")) for metrics in fetched]
-    if max(in_row) >= max_skipped:
-        bad = step - len(in_row) + 1 + int(np.argmax(np.asarray(in_row) >= max_skipped))
-        raise Diverged(
-            f"no finite loss or gradient in {max_skipped} steps in a row, the last of them step "
-            f"{bad} (batch {bad - 1}); the last good checkpoint is {run.newest()}"
+def train_together(
+    task: Task, configs: Sequence[TrainConfig], runs: Sequence[Run]
+) -> list[TrainState | Diverged]:
+    """Trains points of a sweep side by side in one program, each into its own folder.
+
+    Each ends as it would alone, but for rounding. One that diverges does not stop the others.
+
+    Args:
+      task: what to train.
+      configs: how; they differ only in the fields of `step.Numbers` other than `steps`.
+      runs: where to, one a config.
+
+    Returns:
+      For each config the state after the last step, or why there is none.
+
+    Raises:
+      Interrupted: after SIGTERM or SIGINT, once all are saved.
+      RunError: if a run cannot be continued or saved.
+    """
+    return _Loop(task, configs, runs).run()
+
+
+@dataclasses.dataclass
+class _Point:
+    """One run of those that are trained together."""
+
+    config: TrainConfig
+    run: Run
+    writer: MetricWriter
+    diverged: Diverged | None = None
+
+
+class _Batches:
+    """The batches of all points; points of one seed share an iterator."""
+
+    def __init__(self, task: Task, seeds: Sequence[int]):
+        self._seeds = seeds
+        self._iterators: dict[int, BatchIterator] = {
+            seed: task.batches(seed) for seed in dict.fromkeys(seeds)
+        }
+
+    def next(self) -> list[Any]:
+        batches = {seed: next(iterator) for seed, iterator in self._iterators.items()}
+        return [batches[seed] for seed in self._seeds]
+
+    def position(self, point: int) -> dict[str, Any]:
+        return self._iterators[self._seeds[point]].get_state()
+
+    def go_to(self, positions: Sequence[dict[str, Any]]) -> None:
+        for seed, position in dict(zip(self._seeds, positions, strict=True)).items():
+            self._iterators[seed].set_state(position)
+
+
+class _Loop:
+    """The state of a training loop, and what it does every so many steps."""
+
+    def __init__(self, task: Task, configs: Sequence[TrainConfig], runs: Sequence[Run]):
+        self._task = task
+        self._config = config = configs[0]  # what steers the loop is the same in all of them
+        self._program = Program(task, configs)
+        self._batches = _Batches(task, [config.seed for config in configs])
+        self._state, self._start = self._restored(runs)
+        self._points = [
+            _Point(config, run, MetricWriter(run.workdir, self._start))
+            for config, run in zip(configs, runs, strict=True)
+        ]
+        for point, in_row in zip(self._points, np.ravel(self._state.skipped_in_row), strict=True):
+            if in_row >= config.max_skipped:
+                point.diverged = _diverged(self._start, config.max_skipped, point.run)
+        self._progress = Progress(
+            self._config.steps, self._start, self._config.batch_size * len(configs)
         )
-    good = [metrics for metrics, count in zip(fetched, in_row, strict=True) if not count]
-    values = {
-        name: float(np.mean([metrics[name] for metrics in good or fetched])) for name in fetched[0]
-    }
-    if len(good) < len(fetched):
-        _log.warning("%d steps up to %d were skipped", len(fetched) - len(good), step)
-        values["skipped"] = float(len(fetched) - len(good))
+        self._pending: list[dict[str, jax.Array]] = []
+        self._interrupts = Interrupts()
+
+    def run(self) -> list[TrainState | Diverged]:
+        config = self._config
+        try:
+            with self._interrupts:
+                if self._start:
+                    _log.info("going on from step %d", self._start)
+                    self._evaluate(self._start, missing=True)
+                for step in range(self._start + 1, config.steps + 1):
+                    self._state, metrics = self._program.step(self._state, self._batches.next())
+                    self._pending.append(metrics)
+                    self._progress.advance()
+                    stop = self._interrupts.stop_after(step)
+                    last = step == config.steps
+                    if last or step % config.log_every == 0:
+                        self._log(step)
+                    if not stop:
+                        self._evaluate(step)
+                        stop = self._interrupts.stopping
+                    if last or stop or step % config.checkpoint_every == 0:
+                        self._save()
+                    if stop:
+                        break
+                    if all(point.diverged for point in self._points):
+                        break
+                for point in self._points:
+                    point.run.wait()
+                if self._interrupts.stopping:
+                    raise Interrupted(self._interrupts.signum)
+        finally:
+            self._progress.close()
+            for point in self._points:
+                point.writer.close()
+        return [
+            point.diverged or self._program.take(self._state, number)
+            for number, point in enumerate(self._points)
+        ]
+
+    def _restored(self, runs: Sequence[Run]) -> tuple[TrainState, int]:
+        """The state at the newest checkpoint that all points have, or the initial one."""
+        like = self._program.abstract
+        while common := set.intersection(*(set(run.steps()) for run in runs)):
+            step = max(common)
+            restored = [run.restore(like, step=step) for run in runs]
+            states, positions = zip(*(found for found in restored if found), strict=True)
+            taken = {int(state.step) for state in states}
+            if len(states) < len(runs) or taken != {step}:
+                continue  # one could not be read and is no checkpoint any more
+            if step > self._config.steps:
+                raise RunError(
+                    f"{runs[0].workdir} has already taken {step} steps, more than "
+                    f"{self._config.steps}"
+                )
+            self._batches.go_to(positions)
+            return self._program.put(states), step
+        return self._program.initial(), 0
+
+    def _log(self, step: int) -> None:
+        """Writes the means over the steps since the last call; notes which points diverged."""
+        fetched = jax.device_get(self._pending)
+        self._pending = []
+        means = []
+        for number, point in enumerate(self._points):
+            if point.diverged:
+                continue
+            rows = [{name: np.ravel(row[name])[number] for name in row} for row in fetched]
+            in_row = np.asarray([row.pop("skipped_in_row") for row in rows])
+            if in_row.max() >= self._config.max_skipped:
+                bad = step - len(in_row) + 1 + int(np.argmax(in_row >= self._config.max_skipped))
+                point.diverged = _diverged(bad, self._config.max_skipped, point.run)
+                if len(self._points) > 1:
+                    _log.warning("%s: %s", point.run.workdir, point.diverged)
+                continue
+            means.append((point, _means(rows, in_row)))
+            if skipped := means[-1][1].get("skipped"):
+                _log.warning("%d of the steps up to %d were skipped", skipped, step)
+        if means:
+            loss = float(np.mean([values["loss"] for _, values in means]))
+            rate = self._progress.show(step, loss)
+            for point, values in means:
+                point.writer.write(step, "train", {**values, "images_per_second": rate})
+        for point in self._points:
+            point.run.check()
+
+    def _evaluate(self, step: int, *, missing: bool = False) -> None:
+        """Evaluates the averaged parameters if it is time to; with `missing`, if not yet done."""
+        evaluate, config = self._task.evaluate, self._config
+        if evaluate is None or (step % config.eval_every and step != config.steps):
+            return
+        for number, point in enumerate(self._points):
+            if point.diverged or (missing and point.writer.has(step, "validation")):
+                continue
+            values = self._interrupts.unless_stopped(
+                lambda number=number: evaluate(self._program.evaluated(self._state, number))
+            )
+            if values is None:  # it is made up for when the run goes on
+                return
+            point.writer.write(step, "validation", values)
+            point.run.save_best(step, self._program.evaluated(self._state, number), values)
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            _log.info("step %d: validation %s", step, listed)
+        self._progress.pause()
+
+    def _save(self) -> None:
+        for number, point in enumerate(self._points):
+            point.run.save(self._program.take(self._state, number), self._batches.position(number))
+
+
+def _means(rows: Sequence[dict[str, Any]], in_row: np.ndarray) -> dict[str, float]:
+    """Means over the steps that were not skipped, and how many were."""
+    good = [row for row, count in zip(rows, in_row, strict=True) if not count]
+    values = {name: float(np.mean([row[name] for row in good or rows])) for name in rows[0]}
+    if len(good) < len(rows):
+        values["skipped"] = float(len(rows) - len(good))
     return values
 
 
-def _format(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-class _Signals:
-    """Notes SIGTERM and SIGINT instead of dying of them; a second SIGINT is not held back."""
-
-    def __init__(self):
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not in the main thread, where signals cannot be handled
-                break
-        return self
-
-    def _note(self, signum: int, frame: types.FrameType | None) -> None:
-        if self.received:
-            signal.signal(signum, self._before[signum])
-        self.received = signum
-        _log.warning("%s: saving, then stopping", signal.Signals(signum).name)
-
-    def __exit__(self, *exception: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+def _diverged(step: int, max_skipped: int, run: Run) -> Diverged:
+    return Diverged(
+        f"no finite loss or gradient in {max_skipped} steps in a row, the last of them step "
+        f"{step} (batch {step - 1}); the last good checkpoint is {run.newest()}"
+    )

@@ -1,14 +1,18 @@
 """Metrics to a JSON-lines file, to TensorBoard, and to the person who waits."""
 
+import contextlib
 import json
 import logging
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
 import tqdm
+
+from drawjax.training import hosts
+from drawjax.training.errors import RunError
 
 __all__ = ["MetricWriter", "Progress", "read_metrics"]
 
@@ -18,6 +22,8 @@ _log = logging.getLogger(__name__)
 class MetricWriter:
     """Appends entries to `metrics.jsonl` and TensorBoard events under `tensorboard/`.
 
+    With several processes the first alone writes.
+
     Args:
       workdir: the run's folder.
       step: the step the run goes on from; entries of later steps, which an interrupted run left
@@ -25,25 +31,49 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        path = workdir / "metrics.jsonl"
         kept = [entry for entry in read_metrics(workdir) if entry["step"] <= step]
+        self._written = {(entry["step"], entry["split"]) for entry in kept}
+        self._file = None
+        hosts.barrier("metrics read")
+        if not hosts.is_first():
+            return
+        # It imports PyTorch where there is one, which `--help` need not wait for.
+        import tensorboardX
+
+        path = workdir / "metrics.jsonl"
         draft = path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         draft.replace(path)
         self._file = path.open("a")
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Adds one entry, e.g. `write(100, "train", {"loss": 95.2})`."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
+    def has(self, step: int, split: str) -> bool:
+        """Whether there is such an entry."""
+        return (step, split) in self._written
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Adds one entry, e.g. `write(100, "train", {"loss": 95.2})`.
+
+        Raises:
+          RunError: if it cannot be written, the disk being full for instance.
+        """
+        self._written.add((step, split))
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"{self._file.name} cannot be written: {error.strerror}") from error
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # said by `write` before, if the disk is full
+                self._file.close()
+            self._events.close()
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -72,7 +102,7 @@ class Progress:
         self._total, self._batch_size = total, batch_size
         self._last, self._time = done, time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and hosts.is_first():
             self._bar = tqdm.tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
 
     def advance(self) -> None:
@@ -80,18 +110,18 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def show(self, step: int, metrics: dict[str, float]) -> float:
-        """Shows the metrics of the steps since the last call; returns images per second."""
+    def show(self, step: int, loss: float) -> float:
+        """Shows the mean loss since the last call; returns images per second."""
         now = time.monotonic()
         rate = (step - self._last) * self._batch_size / max(now - self._time, 1e-9)
         self._last, self._time = step, now
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{metrics['loss']:.2f} nats, {rate:,.0f} images/s")
+            self._bar.set_postfix_str(f"{loss:.2f} nats, {rate:,.0f} images/s")
         else:
             left = (self._total - step) * self._batch_size / max(rate, 1e-9)
             _log.info(
                 "step %d of %d: %.2f nats, %.0f images/s, %s left",
-                step, self._total, metrics["loss"], rate, tqdm.tqdm.format_interval(left),
+                step, self._total, loss, rate, tqdm.tqdm.format_interval(left),
             )  # fmt: skip
         return rate
 

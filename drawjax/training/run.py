@@ -9,32 +9,32 @@ WORKDIR/best/N/          averaged parameters with the lowest validation loss
 ```
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import logging
+import math
 import os
 import pathlib
 from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
-
+from drawjax.training import hosts
+from drawjax.training.config import TrainConfig
+from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 
-__all__ = ["Run", "RunError"]
+__all__ = ["Run", "RunError", "flatten"]
 
 _log = logging.getLogger(__name__)
 
-# Fields that steer what is written when, and change no parameter.
+# Fields that steer what is written when and where it is computed, and change no parameter
+# (beyond rounding, for the number of devices).
 _FREE = {
-    "workdir", "mode", "eval_batch_size", "importance_samples", "samples", "train.log_every", "train.eval_every", "train.checkpoint_every",
-    "train.keep_checkpoints", "train.max_skipped", "data.dir",
+    "workdir", "mode", "eval_batch_size", "importance_samples", "samples", "data.dir",
+    "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints",
+    "train.max_skipped", "train.model_parallel",
 }  # fmt: skip
-
-
-class RunError(RuntimeError):
-    """A run's folder cannot be used as asked; the message is for the user, one line."""
 
 
 class Run:
@@ -43,119 +43,139 @@ class Run:
     Args:
       workdir: the folder.
       config: a (nested) frozen dataclass; written to config.json, or compared with what is there.
+        `train.steps` may differ from before as long as the learning rate has not begun to fall.
       keep: how many checkpoints to keep.
 
     Raises:
-      RunError: if another process holds the folder, or it belongs to a run of another config.
+      RunError: if another process holds the folder, it belongs to a run of another config, or it
+        cannot be written.
     """
 
     def __init__(self, workdir: str | os.PathLike, config: Any, *, keep: int = 3):
+        # Orbax takes a second to import, which `--help` need not wait for.
+        from drawjax.training.checkpoints import Checkpoints
+
         self.workdir = pathlib.Path(workdir).absolute()
-        fields = _flatten(dataclasses.asdict(config))
-        path = self.workdir / "config.json"
-        if path.exists():
-            _check_same(json.loads(path.read_text()), fields, self.workdir)
-        elif self.workdir.exists() and any(self.workdir.iterdir()):
-            if not (self.workdir / ".lock").exists():
-                raise RunError(f"{self.workdir} holds files that are not a run's; name another")
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
-        _write(path, json.dumps(fields, indent=2) + "\n")
-        options = {"create": True, "cleanup_tmp_directories": True}
-        self._checkpoints = ocp.CheckpointManager(
-            self.workdir / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, **options),
-        )
-        self._best = ocp.CheckpointManager(
-            self.workdir / "best",
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=1, best_fn=lambda m: m["loss"], best_mode="min", **options
-            ),
-        )
+        self._lock: int | None = None
+        self._opened: list[Any] = []
+        fields = flatten(config)
+        hosts.check_same(fields)
+        try:
+            hosts.on_first(lambda: self._take(fields, config))
+            self._states = Checkpoints(
+                self.workdir / "checkpoints", keep=keep, arrays="state", values="position"
+            )
+            self._opened.append(self._states)
+            self._best = Checkpoints(
+                self.workdir / "best", keep=1, arrays="average", values="metrics",
+                cost=lambda metrics: metrics["loss"],
+            )  # fmt: skip
+            self._opened.append(self._best)
+        except OSError as error:
+            self._release()
+            raise RunError(f"{self.workdir} cannot be written: {error.strerror}") from error
+        except BaseException:
+            self._release()
+            raise
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        # An error on its way out matters more than one in closing.
+        with contextlib.suppress(*(() if kind is None else (RunError,))):
+            self.close()
 
     def close(self) -> None:
-        """Waits for saves under way and gives the folder free."""
-        self._checkpoints.close()
-        self._best.close()
-        os.close(self._lock)
+        """Waits for saves under way and gives the folder free.
+
+        Raises:
+          RunError: if a save failed.
+        """
+        try:
+            for checkpoints in self._opened:
+                checkpoints.close()
+        finally:
+            self._opened = []
+            self._release()
 
     def save(self, state: TrainState, position: dict[str, Any]) -> None:
         """Saves a state and the position in the data, in the background.
 
+        The state's buffers may be donated as soon as this returns.
+
         Raises:
           RunError: if the disk is full or the folder cannot be written; older checkpoints stay.
         """
-        step = int(state.step)
-        if step in self._checkpoints.all_steps():
-            return
-        try:
-            self._checkpoints.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
-                ),
-            )
-        except (OSError, ValueError) as error:
-            raise RunError(f"checkpoint {step} could not be saved: {error}") from error
+        # A checkpoint says that all until its step is done, the best parameters being kept too.
+        self._best.wait()
+        self._states.save(int(state.step), state, position)
 
     def save_best(self, step: int, average: Any, metrics: dict[str, float]) -> None:
-        """Saves averaged parameters; only those with the lowest `metrics["loss"]` are kept."""
-        if step in self._best.all_steps():
+        """Saves averaged parameters; only those with the lowest `metrics["loss"]` are kept.
+
+        Raises:
+          RunError: as `save`.
+        """
+        if not math.isfinite(metrics["loss"]):
+            _log.warning("step %d: the validation loss is %s", step, metrics["loss"])
             return
-        self._best.save(
-            step,
-            args=ocp.args.Composite(
-                average=ocp.args.StandardSave(average), metrics=ocp.args.JsonSave(metrics)
-            ),
-            metrics=metrics,
-        )
+        self._best.save(step, average, metrics)
+
+    def check(self) -> None:
+        """Raises RunError if a save in the background has failed."""
+        self._states.check()
+        self._best.check()
 
     def wait(self) -> None:
-        """Waits until everything is on the disk."""
-        try:
-            self._checkpoints.wait_until_finished()
-            self._best.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise RunError(f"a checkpoint could not be saved: {error}") from error
+        """Waits until everything is on the disk.
+
+        Raises:
+          RunError: if a save failed.
+        """
+        self._states.wait()
+        self._best.wait()
 
     def newest(self) -> pathlib.Path | None:
         """The folder of the newest checkpoint, or None."""
-        self.wait()
-        step = self._checkpoints.latest_step()
-        return None if step is None else self.workdir / "checkpoints" / str(step)
+        self._states.wait()
+        steps = self._states.steps()
+        return self._states.path(steps[0]) if steps else None
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, or None if there is none.
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, the newest first."""
+        return self._states.steps()
 
-        Those that cannot be read are renamed to `N.broken`, and a warning names them.
+    def restore(
+        self, like: TrainState, *, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, or None if there is none at all.
+
+        Newer ones that cannot be read are renamed to `N.broken`, and a warning names them.
 
         Args:
           like: a state of the same structure; gives shapes, types and shardings.
+          step: leave those of later steps alone.
+
+        Raises:
+          RunError: if there are checkpoints and none can be read; they stay as they are.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        for step in sorted(self._checkpoints.all_steps(), reverse=True):
+        failures: dict[int, RunError] = {}
+        for candidate in self._states.steps():
+            if step is not None and candidate > step:
+                continue
             try:
-                restored = self._checkpoints.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()
-                    ),
-                )
-                return restored.state, restored.position
-            except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
-                folder = self.workdir / "checkpoints" / str(step)
-                aside = folder.with_name(f"{step}.broken")
-                folder.rename(aside)
-                self._checkpoints.reload()
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-                _log.warning("checkpoint %s cannot be read, set aside as %s: %s",
-                             folder, aside.name, reason[:200])  # fmt: skip
+                restored = self._states.restore(candidate, like)
+            except RunError as error:
+                failures[candidate] = error
+                continue
+            for broken, error in failures.items():
+                aside = self._states.set_aside(broken)
+                _log.warning("%s; set aside as %s", error, aside.name)
+            return restored
+        if failures:
+            # Not a reason to begin anew over what may be of another version of the program.
+            raise RunError(f"no checkpoint can be read: {next(iter(failures.values()))}")
         return None
 
     def restore_best(self, like: Any) -> tuple[Any, dict[str, float]]:
@@ -164,29 +184,41 @@ class Run:
         Raises:
           RunError: if there is no such checkpoint, or it cannot be read.
         """
-        step = self._best.best_step()
+        self._best.wait()
+        step = self._best.best()
         if step is None:
             raise RunError(f"{self.workdir} holds no evaluated checkpoint yet")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._best.restore(
-                step,
-                args=ocp.args.Composite(
-                    average=ocp.args.StandardRestore(abstract), metrics=ocp.args.JsonRestore()
-                ),
-            )
-        except Exception as error:
-            raise RunError(f"checkpoint {self.workdir / 'best' / str(step)} cannot be read") from error
-        return restored.average, restored.metrics
+        return self._best.restore(step, like)
 
-    def _take_lock(self) -> int:
-        lock = os.open(self.workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    def _take(self, fields: dict[str, Any], config: Any) -> None:
+        """Locks the folder and writes the config, if it is free and of the same run."""
+        path = self.workdir / "config.json"
+        foreign = self.workdir.exists() and any(self.workdir.iterdir())
+        if foreign and not path.exists() and not (self.workdir / ".lock").exists():
+            raise RunError(f"{self.workdir} holds files that are not a run's; name another folder")
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
             raise RunError(f"{self.workdir} is in use by another process") from None
-        return lock
+        if path.exists():
+            try:
+                old = json.loads(path.read_text())
+            except ValueError as error:
+                raise RunError(f"{path} cannot be read: {error}") from error
+            _check_same(old, fields, config, self.workdir)
+        _write(path, json.dumps(fields, indent=2) + "\n")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """The fields of a nested dataclass as one level, `{"train.steps": 100, ...}`."""
+    return _flatten(dataclasses.asdict(config))
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -199,17 +231,47 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: pathlib.Path) -> None:
+def _defaults(config: Any, prefix: str = "") -> dict[str, Any]:
+    """What the fields of a config are unless given, for runs older than a field."""
+    defaults = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            defaults |= _defaults(value, f"{prefix}{field.name}.")
+        elif field.default is not dataclasses.MISSING:
+            value = field.default
+            defaults[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return defaults
+
+
+def _check_same(
+    old: dict[str, Any], new: dict[str, Any], config: Any, workdir: pathlib.Path
+) -> None:
+    old = {name: _defaults(config).get(name) for name in new.keys() - old.keys()} | old
     differ = {
-        name: (old.get(name), new.get(name))
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name not in _FREE
+        name: (old[name], new.get(name))
+        for name in sorted(old)
+        if old[name] != new.get(name) and name not in _FREE
     }
-    # Before the decay nothing depends on the number of steps; the loop checks how far it got.
-    differ.pop("train.steps", None)
-    if differ:
+    train = getattr(config, "train", None)
+    if set(differ) == {"train.steps"} and isinstance(train, TrainConfig):
+        _check_steps(train, dataclasses.replace(train, steps=old["train.steps"]), workdir)
+    elif differ:
         listed = ", ".join(f"{name}: {a} there, {b} now" for name, (a, b) in differ.items())
         raise RunError(f"{workdir} holds a run of another config ({listed}); name another folder")
+
+
+def _check_steps(new: TrainConfig, old: TrainConfig, workdir: pathlib.Path) -> None:
+    """Nothing depends on the number of steps before the decay; a run past it cannot change it."""
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    taken = max((int(name) for name in names if name.isdigit()), default=0)
+    limit = min(new.fixed_from, old.fixed_from)
+    if taken > limit:
+        raise RunError(
+            f"train.steps cannot change from {old.steps} to {new.steps}: {workdir} has taken "
+            f"{taken} steps, and from step {limit} on the learning rate depends on how many are "
+            "to come; name another folder"
+        )
 
 
 def _write(path: pathlib.Path, text: str) -> None:

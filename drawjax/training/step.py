@@ -18,7 +18,9 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """The part of a `TrainConfig` that changes no shape: runs that differ only here share a program.
+    """The part of a `TrainConfig` that changes no shape.
+
+    Runs that differ only here share a compiled program.
 
     Leaves are numbers or scalar arrays; they are traced, not compiled in.
     """
@@ -62,9 +64,7 @@ def _optimiser(numbers: Numbers) -> optax.GradientTransformation:
     # Built inside the traced step, so that its numbers may be traced.
     return optax.chain(
         optax.clip_by_global_norm(numbers.clip_norm),
-        optax.adamw(
-            lambda step: learning_rate(numbers, step), weight_decay=numbers.weight_decay
-        ),
+        optax.adamw(lambda step: learning_rate(numbers, step), weight_decay=numbers.weight_decay),
     )
 
 

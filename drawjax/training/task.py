@@ -1,7 +1,7 @@
 """What the loop must know of an experiment."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -16,9 +16,13 @@ class BatchIterator(Protocol):
 
     def __next__(self) -> PyTree: ...
 
-    def get_state(self) -> dict[str, Any]: ...
+    def get_state(self) -> dict[str, Any]:
+        """The position, small enough for JSON."""
+        ...
 
-    def set_state(self, state: dict[str, Any]) -> None: ...
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the batches that would have followed."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""The ways in which a run ends early, each with a message of one line for the user."""
+
+import signal
+
+__all__ = ["Diverged", "Interrupted", "RunError"]
+
+
+class RunError(RuntimeError):
+    """A run cannot be started, continued or saved as asked; the message is for the user."""
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had no finite loss and gradient."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its state is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; the run is saved, the same command goes on"
+        )
+        self.signum = signum

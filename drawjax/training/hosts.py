@@ -1,0 +1,133 @@
+"""Several processes, one run: how they find each other and agree.
+
+One process a host is usual, each with its own devices. All run the same program on the same config;
+process 0 alone writes what is not sharded.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from drawjax.training.errors import RunError
+
+__all__ = ["all_agree", "barrier", "check_same", "connect", "is_first", "on_first"]
+
+_TEXT_BYTES = 1 << 16
+
+# Fields that may differ: each host may have its data on a disk of its own.
+_OWN = {"data.dir"}
+
+
+def connect(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Joins the other processes of this run, if there are any; before JAX touches a device.
+
+    Without arguments the processes are found from what a scheduler leaves in the environment
+    (`srun` of SLURM, Open MPI, Cloud TPU and GKE with several workers); a process started by hand
+    stays alone.
+
+    Args:
+      coordinator: address and port of process 0, e.g. `10.0.0.1:1234`.
+      processes: how many there are.
+      process: the number of this one, from 0.
+
+    Raises:
+      ValueError: if some of the arguments are given and others missing.
+      RunError: if the others cannot be reached.
+    """
+    given = (coordinator, processes, process)
+    if None in given and any(value is not None for value in given):
+        raise ValueError(
+            "--coordinator, --processes and --process go together: an address:port, how many "
+            "processes there are, and which of them this is"
+        )
+    if coordinator is None and not _scheduled():
+        return
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise ValueError(f"--process must lie in 0..{processes - 1}, got {process}")
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"cannot join the other processes of the run: {error}") from error
+
+
+def is_first() -> bool:
+    """Whether this process writes what is not sharded."""
+    return jax.process_index() == 0
+
+
+def on_first(action: Callable[[], object]) -> None:
+    """Runs on process 0 while the others wait; an error there is raised on all."""
+    if jax.process_count() == 1:
+        action()
+        return
+    message = ""
+    if is_first():
+        try:
+            action()
+        except (RunError, ValueError, OSError) as error:
+            message = str(error) or repr(error)
+    message = _gather(message)[0]
+    if message:
+        raise RunError(message)
+
+
+def check_same(fields: Mapping[str, Any]) -> None:
+    """Makes sure that all processes were given the same flat config.
+
+    Raises:
+      RunError: on all of them, naming the fields that differ.
+    """
+    if jax.process_count() == 1:
+        return
+    texts = _gather(json.dumps(dict(fields), default=str))
+    first = json.loads(texts[0])
+    for process, text in enumerate(texts):
+        other = json.loads(text)
+        differ = [
+            f"{name}: {first.get(name)} on process 0, {other.get(name)} on process {process}"
+            for name in sorted(first.keys() | other.keys())
+            if first.get(name) != other.get(name) and name not in _OWN
+        ]
+        if differ:
+            raise RunError(f"the processes were given different configs ({'; '.join(differ)})")
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def all_agree(succeeded: bool) -> bool:
+    """Whether something succeeded on every process."""
+    if jax.process_count() == 1:
+        return succeeded
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(succeeded))))
+
+
+def _gather(text: str) -> list[str]:
+    """The texts of all processes, in their order."""
+    data = text.encode()[:_TEXT_BYTES]
+    padded = np.zeros(_TEXT_BYTES, np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in np.asarray(rows)]
+
+
+def _scheduled() -> bool:
+    """Whether a scheduler started this process as one of several."""
+    environment = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in environment:
+        return True
+    # SLURM sets this for the tasks of one `srun`, not for a batch script or an array's elements.
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1:
+            return True
+    return "," in environment.get("TPU_WORKER_HOSTNAMES", "")

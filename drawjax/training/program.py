@@ -1,0 +1,111 @@
+"""The compiled part of training: one run, or several points of a sweep side by side."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from drawjax.training import mesh
+from drawjax.training.config import TrainConfig
+from drawjax.training.step import Numbers, TrainState, initial_state, train_step
+from drawjax.training.task import Task
+
+__all__ = ["Program"]
+
+PyTree = Any
+
+
+class Program:
+    """Initial state and training step of configs that differ only in `Numbers`.
+
+    One config gives plain arrays. Several give arrays with a leading axis, `[points, ...]`, and a
+    step that is vmapped over it.
+
+    Args:
+      task: what to train.
+      configs: how; the points.
+    """
+
+    def __init__(self, task: Task, configs: Sequence[TrainConfig]):
+        first = configs[0]
+        self.points = len(configs)
+        self._stacked = self.points > 1
+        self._mesh = mesh.make(
+            first.batch_size, model_parallel=first.model_parallel, points=self.points
+        )
+        init = functools.partial(initial_state, task)
+        step = functools.partial(train_step, task)
+        self._numbers: Any = Numbers.of(first)
+        single = jax.eval_shape(init, self._numbers)
+        self._single = mesh.shardings(self._mesh, single)
+        self._shardings = self._single
+        self.abstract: TrainState = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            single,
+            self._single,
+        )
+        """Shapes, types and shardings of one point's state."""
+        if self._stacked:
+            self._numbers = jax.tree.map(
+                lambda *values: np.asarray(
+                    values, np.float32 if isinstance(values[0], float) else np.int32
+                ),
+                *map(Numbers.of, configs),
+            )
+            init = jax.vmap(init)
+            step = jax.vmap(step, in_axes=(0, 0, 0, None))
+            self._shardings = mesh.shardings(
+                self._mesh, jax.eval_shape(init, self._numbers), stacked=True
+            )
+        self._init = jax.jit(init, out_shardings=self._shardings)
+        # To find the operation that made a NaN, JAX runs the step again: it needs its arguments.
+        donated = () if jax.config.jax_debug_nans else (0,)
+        self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self._shardings, None))
+        self._constants = jax.device_put(task.constants, mesh.replicated(self._mesh))
+        self._take = jax.jit(
+            lambda state, point: jax.tree.map(lambda leaf: leaf[point], state),
+            out_shardings=self._single,
+        )
+        self._evaluated = jax.jit(lambda tree: tree, out_shardings=mesh.replicated(self._mesh))
+
+    def initial(self) -> TrainState:
+        """The state before the first step."""
+        return self._init(self._numbers)
+
+    def step(
+        self, state: TrainState, batches: Sequence[PyTree]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Takes a step of every point.
+
+        Args:
+          state: the state; its buffers are used again, so it is gone afterwards.
+          batches: this process's share of a batch, for each point.
+
+        Returns:
+          The next state, and the step's scalars, `[]` or `[points]`.
+        """
+        batch = batches[0]
+        if self._stacked:
+            batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        batch = mesh.put_batch(self._mesh, batch, stacked=self._stacked)
+        return self._step(state, batch, self._numbers, self._constants)
+
+    def take(self, state: TrainState, point: int) -> TrainState:
+        """The state of one point."""
+        return self._take(state, point) if self._stacked else state
+
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        """The state made of those of all points."""
+        if not self._stacked:
+            return states[0]
+
+        def stack(*states):
+            return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *states)
+
+        return jax.jit(stack, out_shardings=self._shardings)(*states)
+
+    def evaluated(self, state: TrainState, point: int) -> PyTree:
+        """The averaged parameters of one point, whole on every device."""
+        return self._evaluated(self.take(state, point).average)

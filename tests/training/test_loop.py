@@ -1,0 +1,295 @@
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drawjax.training import Diverged, Interrupted, Run, RunError, train, train_together
+from drawjax.training.metrics import read_metrics
+from tests.training import toy
+from tests.training.toy import ToyConfig
+
+
+def _config(**changes):
+    return ToyConfig(train=dataclasses.replace(toy.CONFIG, **changes))
+
+
+def _train(folder, config=None, **parts):
+    config = config or _config()
+    with Run(folder, config, keep=config.train.keep_checkpoints) as run:
+        return train(toy.task(config, **parts), config.train, run)
+
+
+def _validation(folder):
+    return {e["step"]: e["loss"] for e in read_metrics(folder) if e["split"] == "validation"}
+
+
+class Stop(Exception):
+    """What ends a run in the middle, where a test wants it."""
+
+
+def _stopping(config, after):
+    """Batches that end the run after so many."""
+    inner = toy.batches(config.train.seed)
+
+    class Batches:
+        left = after
+
+        def __next__(self):
+            if not self.left:
+                raise Stop
+            self.left -= 1
+            return next(inner)
+
+        get_state = staticmethod(inner.get_state)
+        set_state = staticmethod(inner.set_state)
+
+    return Batches()
+
+
+def test_it_trains_evaluates_and_saves(tmp_path):
+    state = _train(tmp_path)
+    assert state.step == 30
+    entries = read_metrics(tmp_path)
+    assert [e["step"] for e in entries if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
+    losses = [e["loss"] for e in entries if e["split"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert entries[0]["twice"] == pytest.approx(2 * entries[0]["loss"])
+    assert sorted(_validation(tmp_path)) == [10, 20, 30]
+    with Run(tmp_path, _config()) as run:
+        assert run.steps() == [30, 25]
+        average, metrics = run.restore_best(state.average)
+        best = min(_validation(tmp_path).items(), key=lambda item: item[1])
+        assert metrics["loss"] == best[1]
+        assert toy.task().evaluate(average)["loss"] == pytest.approx(best[1])
+
+
+def test_a_step_is_traced_once(tmp_path):
+    loss = chex.assert_max_traces(toy.loss, n=1)
+    _train(tmp_path, loss=loss)
+
+
+@pytest.mark.parametrize("after", [3, 5, 12, 20, 29])
+def test_going_on_gives_the_same_bits(tmp_path, after):
+    whole = _train(tmp_path / "whole")
+    config = _config()
+    with pytest.raises(Stop):
+        _train(tmp_path / "halves", batches=lambda seed: _stopping(config, after))
+    resumed = _train(tmp_path / "halves")
+    chex.assert_trees_all_equal(whole, resumed)
+    assert _validation(tmp_path / "whole") == _validation(tmp_path / "halves")
+    steps = [entry["step"] for entry in read_metrics(tmp_path / "halves")]
+    assert steps == [entry["step"] for entry in read_metrics(tmp_path / "whole")]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    whole = _train(tmp_path)
+    entries = read_metrics(tmp_path)
+
+    def never(seed):
+        return _stopping(_config(), 0)
+
+    chex.assert_trees_all_equal(whole, _train(tmp_path, batches=never))
+    assert read_metrics(tmp_path) == entries
+
+
+def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(tmp_path):
+    calls = []
+
+    def evaluate(params):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal should have ended this")
+        return toy.task().evaluate(params)
+
+    config = _config(checkpoint_every=1000)
+    with pytest.raises(Interrupted) as caught:
+        _train(tmp_path / "cut", config, evaluate=evaluate)
+    assert caught.value.signum == signal.SIGTERM
+    with Run(tmp_path / "cut", config) as run:
+        assert run.steps() == [20]
+    assert sorted(_validation(tmp_path / "cut")) == [10]
+    whole = _train(tmp_path / "whole")
+    chex.assert_trees_all_equal(_train(tmp_path / "cut", config), whole)
+    assert _validation(tmp_path / "cut") == _validation(tmp_path / "whole")
+
+
+def test_the_last_evaluation_is_made_up_for(tmp_path):
+    state = _train(tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    shutil.rmtree(tmp_path / "best")
+    _train(tmp_path)
+    assert sorted(_validation(tmp_path)) == [10, 20, 30]
+    with Run(tmp_path, _config()) as run:
+        chex.assert_trees_all_equal(run.restore_best(state.average)[0], state.average)
+
+
+def test_fewer_steps_than_taken_is_an_error(tmp_path):
+    config = _config(decay_fraction=0.0)
+    _train(tmp_path, config)
+    with pytest.raises(RunError, match="taken 30 steps"):
+        _train(tmp_path, _config(decay_fraction=0.0, steps=20))
+
+
+def test_more_steps_before_the_decay_are_as_if_asked_for_at_once(tmp_path):
+    short = _config(decay_fraction=0.0, steps=15)
+    long = _config(decay_fraction=0.0, steps=30)
+    _train(tmp_path / "a", short)
+    chex.assert_trees_all_equal(_train(tmp_path / "a", long), _train(tmp_path / "b", long))
+
+
+def _broken_from(number):
+    def loss(params, batch, key, constants):
+        value, metrics = toy.loss(params, batch, key, constants)
+        return jnp.where(jnp.any(batch["order"] >= number), jnp.nan, value), metrics
+
+    return loss
+
+
+def _numbered(seed):
+    """Batches that carry their own number, from 0."""
+    inner, state = toy.batches(seed), {"order": 0}
+
+    class Batches:
+        def __next__(self):
+            batch = next(inner) | {"order": np.full(8, state["order"])}
+            state["order"] += 1
+            return batch
+
+        def get_state(self):
+            return {"inner": inner.get_state(), **state}
+
+        def set_state(self, saved):
+            inner.set_state(saved["inner"])
+            state["order"] = saved["order"]
+
+    return Batches()
+
+
+def test_a_run_that_diverges_says_where(tmp_path):
+    config = _config(max_skipped=4)
+    with pytest.raises(Diverged) as caught:
+        _train(tmp_path, config, loss=_broken_from(13), batches=_numbered)
+    # Steps count from 1 and batches from 0: batches 13 to 16 are those of steps 14 to 17.
+    assert str(caught.value) == (
+        "no finite loss or gradient in 4 steps in a row, the last of them step 17 (batch 16); "
+        f"the last good checkpoint is {tmp_path}/checkpoints/15"
+    )
+    with Run(tmp_path, config) as run:
+        state, _ = run.restore(toy_state(config))
+        chex.assert_tree_all_finite(state.params)
+    with pytest.raises(Diverged):  # again, and not a run without an end
+        _train(tmp_path, config, loss=_broken_from(13), batches=_numbered)
+
+
+def toy_state(config):
+    from drawjax.training.step import Numbers, initial_state
+
+    return jax.eval_shape(lambda: initial_state(toy.task(), Numbers.of(config.train)))
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means(tmp_path, caplog):
+    def loss(params, batch, key, constants):
+        value, metrics = toy.loss(params, batch, key, constants)
+        return jnp.where(jnp.any(batch["order"] % 5 == 0), jnp.nan, value), metrics
+
+    with caplog.at_level(logging.WARNING):
+        state = _train(tmp_path, loss=loss, batches=_numbered)
+    assert state.skipped == 6
+    assert "1 of the steps up to 10 were skipped" in caplog.text
+    for entry in read_metrics(tmp_path):
+        assert np.isfinite(entry["loss"])
+        assert entry.get("skipped", 1) == 1
+
+
+def test_metrics_do_not_hold_the_device_up(tmp_path, monkeypatch):
+    fetched = []
+    get = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(1) or get(tree))
+    _train(tmp_path, _config(log_every=15, checkpoint_every=30, eval_every=30))
+    assert len(fetched) == 2
+
+
+def test_points_together_are_the_runs_alone(tmp_path):
+    configs = [
+        _config(learning_rate=rate, seed=seed, clip_norm=clip)
+        for rate, seed, clip in ((0.05, 0, 5.0), (0.01, 0, 5.0), (0.05, 3, 0.5))
+    ]
+    runs = [Run(tmp_path / f"together{i}", c, keep=2) for i, c in enumerate(configs)]
+    together = train_together(toy.task(), [config.train for config in configs], runs)
+    for number, (config, run, state) in enumerate(zip(configs, runs, together, strict=True)):
+        run.close()
+        alone = _train(tmp_path / f"alone{number}", config)
+        chex.assert_trees_all_close(state, alone, rtol=1e-4, atol=1e-5)
+        one, other = (_validation(tmp_path / f"{n}{number}") for n in ("alone", "together"))
+        assert one.keys() == other.keys()
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-4)
+        with Run(tmp_path / f"together{number}", config) as run:
+            assert run.steps() == [30, 25]
+            _, metrics = run.restore_best(state.average)
+            assert metrics["loss"] == min(other.values())
+
+
+def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
+    configs = [_config(seed=seed) for seed in (1, 2)]
+
+    def go(folder, **parts):
+        runs = [Run(tmp_path / folder / str(i), c, keep=2) for i, c in enumerate(configs)]
+        try:
+            return train_together(toy.task(**parts), [c.train for c in configs], runs)
+        finally:
+            for run in runs:
+                run.close()
+
+    whole = go("whole")
+    with pytest.raises(Stop):
+        go("cut", batches=lambda seed: _stopping(_config(seed=seed), 17))
+    shutil.rmtree(tmp_path / "cut" / "1" / "checkpoints" / "15")  # as if killed between two saves
+    with caplog.at_level(logging.INFO):
+        chex.assert_trees_all_equal(go("cut"), whole)
+    assert "going on from step 10" in caplog.text
+
+
+def test_one_point_that_diverges_does_not_stop_the_others(tmp_path, caplog):
+    configs = [_config(seed=seed, max_skipped=4) for seed in (1, 2)]
+
+    def loss(params, batch, key, constants):
+        value, metrics = toy.loss(params, batch, key, constants)
+        return jnp.where(jnp.any(batch["order"] >= batch["limit"]), jnp.nan, value), metrics
+
+    def batches(seed):
+        inner = _numbered(seed)
+
+        class Batches:
+            def __next__(self):
+                return next(inner) | {"limit": np.full(8, 11 if seed == 1 else 1000)}
+
+            get_state = staticmethod(inner.get_state)
+            set_state = staticmethod(inner.set_state)
+
+        return Batches()
+
+    def go():
+        runs = [Run(tmp_path / str(i), c, keep=2) for i, c in enumerate(configs)]
+        task = toy.task(loss=loss, batches=batches)
+        outcomes = train_together(task, [c.train for c in configs], runs)
+        for run in runs:
+            run.close()
+        return outcomes
+
+    for _ in range(2):  # the second time from the last checkpoints
+        diverged, state = go()
+        assert isinstance(diverged, Diverged)
+        assert state.step == 30
+        assert state.skipped == 0
+        assert max(_validation(tmp_path / "0")) == 10
+        assert max(_validation(tmp_path / "1")) == 30
+    assert "in 4 steps in a row" in caplog.text

@@ -1,0 +1,223 @@
+import dataclasses
+import json
+import logging
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drawjax.training import Run, RunError, TrainConfig
+from drawjax.training.step import Numbers, initial_state
+from tests.training import toy
+from tests.training.toy import ToyConfig
+
+CONFIG = ToyConfig()
+
+
+def _state(step=0, seed=0):
+    config = dataclasses.replace(CONFIG.train, seed=seed)
+    state = initial_state(toy.task(), Numbers.of(config))
+    return dataclasses.replace(state, step=jnp.asarray(step, jnp.int32))
+
+
+def _with(config, **train):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+def test_a_folder_holds_the_config_and_the_state(tmp_path):
+    with Run(tmp_path / "a" / "run", CONFIG, keep=2) as run:
+        assert run.restore(_state()) is None
+        run.save(_state(3, seed=5), {"place": 3})
+        run.wait()
+        state, position = run.restore(_state())
+        assert (state.step, position) == (3, {"place": 3})
+        np.testing.assert_array_equal(state.params["in"], _state(seed=5).params["in"])
+        assert run.newest() == run.workdir / "checkpoints" / "3"
+    saved = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
+    assert saved["train.learning_rate"] == CONFIG.train.learning_rate
+    assert saved["width"] == 4
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    program = (
+        "import sys; from drawjax.training import Run, RunError\n"
+        "from tests.training.toy import ToyConfig\n"
+        "try: Run(sys.argv[1], ToyConfig()).close()\n"
+        "except RunError as error: print(error); sys.exit(5)"
+    )
+
+    def other():
+        return subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True,
+        )  # fmt: skip
+
+    with Run(tmp_path, CONFIG):
+        refused = other()
+        assert refused.returncode == 5, refused.stderr
+        assert refused.stdout == f"{tmp_path} is in use by another process\n"
+    assert other().returncode == 0
+
+
+def test_a_run_of_another_config_is_refused_by_name(tmp_path):
+    Run(tmp_path, CONFIG).close()
+    before = (tmp_path / "config.json").read_text()
+    other = _with(dataclasses.replace(CONFIG, width=9), seed=3, log_every=77)
+    with pytest.raises(RunError) as caught:
+        Run(tmp_path, other)
+    assert str(caught.value) == (
+        f"{tmp_path} holds a run of another config (train.seed: 0 there, 3 now, "
+        "width: 4 there, 9 now); name another folder"
+    )
+    assert (tmp_path / "config.json").read_text() == before
+    Run(tmp_path, CONFIG).close()  # the refused one holds no lock
+
+
+def test_what_changes_no_parameter_may_differ(tmp_path):
+    Run(tmp_path, CONFIG).close()
+    Run(tmp_path, _with(CONFIG, log_every=7, checkpoint_every=9, model_parallel=2)).close()
+
+
+def test_a_field_newer_than_the_run_has_its_default(tmp_path):
+    Run(tmp_path, CONFIG).close()
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text())
+    del fields["train.weight_decay"], fields["width"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(RunError, match=r"\(train.weight_decay: 0.0 there, 0.5 now\)"):
+        Run(tmp_path, _with(CONFIG, weight_decay=0.5))
+    Run(tmp_path, CONFIG).close()
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds files that are not a run's"):
+        Run(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=f"{tmp_path}/file.* cannot be written: Not a directory"):
+        Run(tmp_path / "file" / "run", CONFIG)
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path):
+    Run(tmp_path, CONFIG).close()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config\.json cannot be read"):
+        Run(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(("taken", "steps", "allowed"), [
+    (0, 10, True),  # nothing done yet
+    (21, 300, True),  # of 30 steps the last 9 have a falling rate
+    (22, 300, False),
+    (10, 20, True),
+    (15, 20, False),  # of 20 steps the last 6
+    (30, 300, False),
+])  # fmt: skip
+def test_steps_may_change_before_the_decay_only(tmp_path, taken, steps, allowed):
+    assert (CONFIG.train.steps, CONFIG.train.fixed_from) == (30, 21)
+    with Run(tmp_path, CONFIG) as run:
+        if taken:
+            run.save(_state(taken), {})
+    before = (tmp_path / "config.json").read_text()
+    if allowed:
+        Run(tmp_path, _with(CONFIG, steps=steps)).close()
+        return
+    with pytest.raises(
+        RunError, match=rf"cannot change from 30 to {steps}: .* taken {taken} steps"
+    ):
+        Run(tmp_path, _with(CONFIG, steps=steps))
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_steps_with_another_field_are_a_different_config(tmp_path):
+    Run(tmp_path, CONFIG).close()
+    with pytest.raises(RunError, match="another config"):
+        Run(tmp_path, _with(CONFIG, steps=99, decay_fraction=0.5))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
+    with Run(tmp_path, CONFIG) as run:
+        for step in (5, 10, 15):
+            run.save(_state(step), {"place": step})
+    for step in (10, 15):
+        for path in (tmp_path / "checkpoints" / str(step) / "state").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+    with Run(tmp_path, CONFIG) as run, caplog.at_level(logging.WARNING):
+        state, position = run.restore(_state())
+        assert (state.step, position) == (5, {"place": 5})
+        assert run.steps() == [5]
+        run.save(_state(10), {})
+        run.save(_state(15), {})
+    assert f"{tmp_path}/checkpoints/15 cannot be read" in caplog.text
+    assert "set aside as 15.broken" in caplog.text
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"5", "10", "15", "10.broken", "15.broken"}
+
+
+def test_where_none_can_be_read_none_is_touched(tmp_path):
+    with Run(tmp_path, CONFIG) as run:
+        run.save(_state(5), {})
+    like = dataclasses.replace(_state(), params={"other": jnp.zeros(2)})
+    with Run(tmp_path, CONFIG) as run:
+        with pytest.raises(RunError, match=r"no checkpoint can be read: .*checkpoints/5"):
+            run.restore(like)
+        assert run.steps() == [5]
+
+
+def test_restoring_up_to_a_step(tmp_path):
+    with Run(tmp_path, CONFIG) as run:
+        for step in (5, 10, 15):
+            run.save(_state(step), {})
+        assert run.restore(_state(), step=10)[0].step == 10
+        assert run.restore(_state(), step=9)[0].step == 5
+        assert run.restore(_state(), step=4) is None
+
+
+def test_the_best_parameters_are_kept(tmp_path, caplog):
+    with Run(tmp_path, CONFIG) as run:
+        with pytest.raises(RunError, match="no evaluated checkpoint yet"):
+            run.restore_best({})
+        for step, loss in ((10, 2.0), (20, 1.0), (30, 1.5), (40, float("nan"))):
+            run.save_best(step, _state(seed=step).params, {"loss": loss})
+        best, metrics = run.restore_best(_state().params)
+    assert "the validation loss is nan" in caplog.text
+    assert metrics == {"loss": 1.0}
+    jax.tree.map(np.testing.assert_array_equal, best, _state(seed=20).params)
+
+
+def test_a_checkpoint_comes_after_the_best_of_before(tmp_path, monkeypatch):
+    order = []
+    with Run(tmp_path, CONFIG) as run:
+        monkeypatch.setattr(run._best, "wait", lambda: order.append("best written"))
+        monkeypatch.setattr(run._states, "save", lambda *args: order.append("checkpoint"))
+        run.save(_state(1), {})
+    assert order == ["best written", "checkpoint"]
+
+
+def test_an_error_on_its_way_out_is_not_replaced_by_one_in_closing(tmp_path, monkeypatch):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ZeroDivisionError), Run(tmp_path / "a", CONFIG) as run:
+        monkeypatch.setattr(run._best._manager, "close", fail)
+        raise ZeroDivisionError
+    with pytest.raises(RunError, match="No space left"), Run(tmp_path / "b", CONFIG) as run:
+        monkeypatch.setattr(run._best._manager, "close", fail)
+    Run(tmp_path / "b", CONFIG).close()
+
+
+def test_nothing_is_pickled():
+    folder = pathlib.Path(__file__).parents[2] / "drawjax" / "training"
+    for path in folder.glob("*.py"):
+        assert "pickle" not in path.read_text(), path
+    assert TrainConfig is not None

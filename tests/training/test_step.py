@@ -1,0 +1,119 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from drawjax.training.config import TrainConfig
+from drawjax.training.step import Numbers, initial_state, learning_rate, train_step
+from tests.training import toy
+
+CONFIG = toy.CONFIG
+
+
+def _steps(config, count, task=None):
+    task = task or toy.task()
+    numbers = Numbers.of(config)
+    state = initial_state(task, numbers)
+    step = jax.jit(functools.partial(train_step, task))
+    batches = toy.batches(config.seed)
+    states, metrics = [state], []
+    for _ in range(count):
+        state, values = step(state, next(batches), numbers, task.constants)
+        states.append(state)
+        metrics.append(values)
+    return states, metrics
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero():
+    numbers = Numbers.of(
+        TrainConfig(steps=100, learning_rate=2.0, warmup_steps=10, decay_fraction=0.2)
+    )
+    rates = np.asarray([learning_rate(numbers, jnp.asarray(step)) for step in range(100)])
+    np.testing.assert_allclose(rates[:10], 0.2 * np.arange(1, 11), rtol=1e-6)
+    np.testing.assert_array_equal(rates[10:81], 2.0)
+    np.testing.assert_allclose(rates[80:], 0.1 * np.arange(20, 0, -1), rtol=1e-6)
+
+
+def test_neither_warm_up_nor_decay_is_needed():
+    numbers = Numbers.of(
+        TrainConfig(steps=5, learning_rate=2.0, warmup_steps=0, decay_fraction=0.0)
+    )
+    np.testing.assert_array_equal([learning_rate(numbers, jnp.asarray(s)) for s in range(5)], 2.0)
+
+
+def test_steps_are_those_of_adamw_after_clipping():
+    config = dataclasses.replace(CONFIG, clip_norm=0.5, weight_decay=0.1)
+    task = toy.task()
+    states, _ = _steps(config, 8)
+    numbers = Numbers.of(config)
+    optimiser = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0, weight_decay=0.1)
+    params = states[0].params
+    held = optimiser.init(params)
+    batches = toy.batches(config.seed)
+    for step in range(8):
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        gradient = jax.grad(lambda *arguments: task.loss(*arguments)[0])
+        values = gradient(params, next(batches), key, np.ones(2))
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(values)))
+        assert norm > config.clip_norm  # else this tests no clipping
+        values = jax.tree.map(lambda leaf: leaf * config.clip_norm / norm, values)  # noqa: B023
+        held.hyperparams["learning_rate"] = learning_rate(numbers, jnp.asarray(step))
+        updates, held = optimiser.update(values, held, params)
+        params = optax.apply_updates(params, updates)
+    chex.assert_trees_all_close(states[-1].params, params, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_follows_fast_then_slowly():
+    config = dataclasses.replace(CONFIG, ema_decay=0.3)
+    states, _ = _steps(config, 6)
+    average = states[0].params
+    for step, state in enumerate(states[1:]):
+        decay = min(0.3, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, state.params)
+        chex.assert_trees_all_close(state.average, average, rtol=1e-5, atol=1e-6)
+    assert min(0.3, 6 / 15) == 0.3  # both regimes were seen
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_no_parameter_and_is_counted(bad):
+    def loss(params, batch, key, constants):
+        value, metrics = toy.loss(params, batch, key, constants)
+        broken = batch["number"][0] % 2 == 1
+        if bad == "loss":
+            return jnp.where(broken, jnp.inf, value), metrics
+        # The root is finite at zero, its gradient is not.
+        switch = jnp.where(broken, 0.0, 1.0)
+        return value + jnp.sqrt(switch + 0 * jnp.sum(params["in"])), metrics
+
+    states, metrics = _steps(CONFIG, 12, toy.task(loss=loss))
+    batches = toy.batches(CONFIG.seed)
+    count = in_row = 0
+    for before, after, values in zip(states, states[1:], metrics, strict=False):
+        broken = next(batches)["number"][0] % 2 == 1
+        count, in_row = count + broken, (in_row + 1) * broken
+        assert (after.skipped, after.skipped_in_row) == (count, in_row)
+        assert values["skipped_in_row"] == in_row
+        same = all(
+            np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(before.params), jax.tree.leaves(after.params), strict=True
+            )
+        )
+        assert same == broken
+        chex.assert_tree_all_finite((after.params, after.average, after.optimiser))
+        if broken:
+            chex.assert_trees_all_equal(before.optimiser, after.optimiser)
+            chex.assert_trees_all_equal(before.average, after.average)
+    assert 0 < count < 12
+
+
+def test_runs_of_one_seed_are_equal_and_of_two_are_not():
+    one, again = _steps(CONFIG, 3)[0][-1], _steps(CONFIG, 3)[0][-1]
+    chex.assert_trees_all_equal(one, again)
+    other = _steps(dataclasses.replace(CONFIG, seed=1), 3)[0][-1]
+    assert not np.allclose(one.params["in"], other.params["in"])

@@ -1,0 +1,115 @@
+"""A task so small that only the loop around it is tested: regression with a noisy loss.
+
+As a program: `python -m tests.training.toy --workdir FOLDER`, which the tests start, kill and
+start again.
+"""
+
+import dataclasses
+import time
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drawjax.training import Run, Task, TrainConfig, launch, train
+
+_WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+_INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
+
+CONFIG = TrainConfig(
+    steps=30, batch_size=8, learning_rate=0.05, warmup_steps=3, log_every=5, eval_every=10,
+    checkpoint_every=5, keep_checkpoints=2,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    """A run of the toy."""
+
+    workdir: str = "toy"
+    """The run's folder."""
+    train: TrainConfig = CONFIG
+    width: int = 4
+    """Hidden units."""
+    pause: float = 0.0
+    """Seconds to wait before each batch."""
+
+
+class _Slow:
+    """Batches that take their time."""
+
+    def __init__(self, batches, pause):
+        self._batches, self._pause = batches, pause
+
+    def __next__(self):
+        time.sleep(self._pause)
+        return next(self._batches)
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
+
+
+def batches(seed, batch_size=8, pause=0.0):
+    """Grain batches of inputs and targets; this process's share of each."""
+    share = batch_size // jax.process_count()
+    start = share * jax.process_index()
+
+    def read(numbers):
+        x = _INPUTS[numbers[start : start + share]]
+        return {"x": x, "y": x @ _WEIGHTS, "number": numbers[start : start + share]}
+
+    numbers = grain.MapDataset.range(len(_INPUTS)).shuffle(seed=seed).repeat()
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return _Slow(iter(numbers.batch(batch_size).map(read).to_iter_dataset(options)), pause)
+
+
+def predict(params, x):
+    """The model."""
+    return jnp.tanh(x @ params["in"] + params["bias"]) @ params["out"]
+
+
+def loss(params, batch, key, constants):
+    """Squared error, with noise on the input so that the key matters."""
+    x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+    error = jnp.mean((predict(params, x) - batch["y"]) ** 2)
+    return error + 0.0 * jnp.sum(constants), {"twice": 2 * error}
+
+
+def task(config: ToyConfig = ToyConfig(), **changes) -> Task:
+    """The toy as a task; `changes` replace its parts."""
+
+    def init(key):
+        one, two = jax.random.split(key)
+        return {
+            "in": jax.random.normal(one, (6, config.width)),
+            "bias": jnp.zeros(config.width),
+            "out": jax.random.normal(two, (config.width, 3)) / config.width**0.5,
+        }
+
+    def evaluate(params):
+        return {"loss": float(jnp.mean((predict(params, _INPUTS) - _INPUTS @ _WEIGHTS) ** 2))}
+
+    parts = {
+        "init": init,
+        "loss": loss,
+        "batches": lambda seed: batches(seed, config.train.batch_size, config.pause),
+        "evaluate": evaluate,
+        "constants": np.ones(2, np.float32),
+    }
+    return Task(**(parts | changes))
+
+
+def run(config: ToyConfig):
+    """Trains and leaves all numbers of the last state in `final.npz`."""
+    with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
+        state = train(task(config), config.train, folder)
+        if jax.process_index() == 0:
+            np.savez(folder.workdir / "final.npz", *map(np.asarray, jax.tree.leaves(state)))
+
+
+if __name__ == "__main__":
+    launch.main(lambda: run(launch.parse({"toy": ToyConfig()})))
