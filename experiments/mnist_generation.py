@@ -22,7 +22,7 @@ PRESETS = {
         data=DataConfig(binarisation="dynamic"),
         model=DrawConfig(steps=16, units=128, latents=16, read_size=3, write_size=6),
         train=TrainConfig(
-            steps=2_500, batch_size=64, learning_rate=3e-3, decay_fraction=0.5, ema_decay=0.995,
+            steps=2_500, batch_size=64, learning_rate=8e-3, decay_fraction=0.6, ema_decay=0.99,
             eval_every=500, checkpoint_every=500,
         ),
     ),
