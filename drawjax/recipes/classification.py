@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import classifier, data, figures, modules
+from drawjax import classifier, data, figures, modules, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
 from drawjax.recipes import saved
@@ -199,6 +199,7 @@ def draw_figures(work: Classification, params: Any, folder: pathlib.Path) -> Non
         titles=[f"{label}, named {name}" for label, name in zip(labels, named, strict=True)],
     )
     figures.save_curves(folder / "loss.png", read_metrics(folder), names=("loss",))
+    report.write_report([folder])
 
 
 def _pool(source: data.ArraySource) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, draw, figures, modules, objective
+from drawjax import data, draw, figures, modules, objective, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.recipes import saved
 from drawjax.recipes.neighbours import nearest_images
@@ -314,15 +314,23 @@ def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
     samples.png: images from the prior; the last column is the training image nearest to the
     sample beside it (Fig. 6). drawing.png, drawing.gif: how the first of them were drawn (Figs. 1,
     7). reconstructions.png: test images above what the model makes of them. loss.png: the curves.
+    report.html: all of it, with the drawings as a player.
     """
     config = work.config
     trace = work.sample(params, config.samples, jax.random.key(config.train.seed))
     means = np.asarray(jax.nn.sigmoid(trace.canvases))
     rows = min(8, config.samples)
-    windows = jax.tree.map(lambda field: np.asarray(field[:, :rows]), trace.write_windows)
+    windows = _first(trace.write_windows, rows)
     size = config.model.write_size
     figures.save_sequence(folder / "drawing.png", means[:, :rows], windows, patch_size=size)
     figures.save_animation(folder / "drawing.gif", means[:, :rows], windows, patch_size=size)
+    report.save_drawing(
+        folder / "prior.drawing.json",
+        means[:, :rows],
+        title="From the prior; red: the write window",
+        description=f"{rows} images drawn from noise in {len(means)} steps.",
+        write=(windows, size),
+    )
 
     columns = math.isqrt(config.samples)
     edge = means[-1][columns - 1 : columns * columns : columns]
@@ -331,13 +339,29 @@ def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
         folder / "samples.png", means[-1][: columns * columns], columns=columns, beside=neighbours
     )
     shown, _ = next(iter(work.seen(work.images.test)))
-    shown = shown[:columns]
-    made = draw.reconstruct(work.networks(params), shown, config.model.steps).canvases[-1]
+    trace = draw.reconstruct(work.networks(params), shown[:columns], config.model.steps)
+    means = np.asarray(jax.nn.sigmoid(trace.canvases))
     figures.save_grid(
         folder / "reconstructions.png",
-        np.concatenate([shown, jax.nn.sigmoid(made)]), columns=len(shown),
-    )  # fmt: skip
+        np.concatenate([shown[:columns], means[-1]]),
+        columns=means.shape[1],
+    )
+    rows = min(8, means.shape[1])
+    report.save_drawing(
+        folder / "test.drawing.json",
+        means[:, :rows],
+        title="Test images redrawn; green: the read window, red: the write window",
+        description=f"{rows} test images redrawn in {len(means)} steps.",
+        write=(_first(trace.write_windows, rows), size),
+        read=(_first(trace.read_windows, rows), config.model.read_size),
+        kl=np.asarray(trace.kl).mean(axis=1),
+    )
     figures.save_curves(folder / "loss.png", read_metrics(folder))
+    report.write_report([folder])
+
+
+def _first(windows: Any, count: int) -> Any:
+    return jax.tree.map(lambda field: np.asarray(field[:, :count]), windows)
 
 
 def _standard_error(values: np.ndarray) -> float:
