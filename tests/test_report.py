@@ -61,7 +61,7 @@ def test_windows_are_centre_half_side_and_deviation(run):
     (drawing,) = data["drawings"]
     assert drawing["write"][2][1] == [2.0, 3.0, 3.0, 2.0]  # (5 - 1)/2 strides of 1.5; sqrt(4)
     assert drawing["read"] is None
-    assert drawing["steps"], drawing["count"] == (3, 2)
+    assert (drawing["steps"], drawing["count"]) == (3, 2)
 
 
 def test_several_runs_share_a_page(run, tmp_path, capsys):

@@ -1,0 +1,62 @@
+"""`python -m drawjax.pretrained RUN NAME`: a finished run's best checkpoint as a model to ship."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from drawjax import modules, pretrained
+from drawjax.recipes import saved
+from drawjax.recipes.classification import ClassificationConfig
+from drawjax.recipes.generation import GenerationConfig
+from drawjax.training import Run, RunError
+
+
+def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) -> pathlib.Path:
+    """Writes the model of a finished run's best checkpoint; returns its weights' path.
+
+    Raises:
+      RunError: if the folder holds no finished run.
+    """
+    path = workdir / "results.json"
+    if not path.exists():
+        raise RunError(f"{workdir} holds no finished run: there is no {path.name}")
+    results = json.loads(path.read_text())
+    looks = "model.glimpses" in json.loads((workdir / "config.json").read_text())
+    config_type, module = (
+        (ClassificationConfig, modules.Ram) if looks else (GenerationConfig, modules.Draw)
+    )
+    config = saved.with_saved(config_type(workdir=str(workdir)), ("data", "model", "train"))
+    image_shape = tuple(results["image_shape"])
+    _, like = modules.split(module(config.model, image_shape, key=jax.random.key(0)))
+    with Run(workdir, config) as run:
+        params, _ = run.restore_best(like)
+    return pretrained.save(
+        name, config.model, image_shape, params, {**results, "commit": commit}, folder
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m drawjax.pretrained", description=__doc__)
+    parser.add_argument("run", type=pathlib.Path, help="folder of the run")
+    parser.add_argument("name", help="what to call the model")
+    parser.add_argument("--commit", required=True, help="commit of the code that trained it")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent,
+        help="where to (default: the package)",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    try:
+        print(export(arguments.run, arguments.name, arguments.commit, arguments.folder))
+    except (ValueError, OSError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
