@@ -15,7 +15,14 @@ from PIL import Image, ImageDraw
 
 from drawjax.attention import Window
 
-__all__ = ["save_animation", "save_curves", "save_glimpses", "save_grid", "save_sequence", "save_zooms"]
+__all__ = [
+    "save_animation",
+    "save_curves",
+    "save_glimpses",
+    "save_grid",
+    "save_sequence",
+    "save_zooms",
+]
 
 _RED, _GREEN = (230, 30, 30), (40, 200, 60)
 _GROUND = (90, 90, 90)
@@ -78,10 +85,7 @@ def save_sequence(
     scale = scale or _scale(frames.shape[2:4])
     _tile(
         [
-            [
-                _cell(frames[t, row], _at(windows, t, row), colour, scale, patch_size)
-                for t in shown
-            ]
+            [_cell(frames[t, row], _at(windows, t, row), colour, scale, patch_size) for t in shown]
             for row in range(rows)
         ]
     ).save(path)

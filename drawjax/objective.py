@@ -108,7 +108,7 @@ def gaussian_log_density(
     mean: Float[Array, "*#batch Z"] | float = 0.0,
     log_scale: Float[Array, "*#batch Z"] | float = 0.0,
 ) -> Float[Array, "*batch"]:
-    """log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
+    """Log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
     standardised = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))
     terms = -0.5 * jnp.square(standardised) - log_scale - 0.5 * jnp.log(2 * jnp.pi)
     return jnp.sum(terms, axis=-1)
@@ -132,7 +132,7 @@ def negative_bound(
 def importance_weighted_bound(
     log_weights: Float[Array, "K *batch"],
 ) -> Float[Array, "*batch"]:
-    """log (1/K sum_k w_k), the K-sample bound on log p(x) (Burda et al. 2016, Eq. 8).
+    """Log (1/K sum_k w_k), the K-sample bound on log p(x) (Burda et al. 2016, Eq. 8).
 
     Args:
       log_weights: log p(x, z_k) - log q(z_k | x) in nats, `[K, *batch]`, for K samples of z.

@@ -52,6 +52,4 @@ def view(config: GenerationConfig, images: ImageSet) -> View:
 
 
 if __name__ == "__main__":
-    launch.main(
-        lambda: generation.run(launch.parse(PRESETS, description=__doc__), "mnist", view)
-    )
+    launch.main(lambda: generation.run(launch.parse(PRESETS, description=__doc__), "mnist", view))

@@ -54,9 +54,7 @@ def test_a_window_worked_by_hand():
         [5, 3, 2, 1, 3],
         rtol=1e-6,
     )
-    narrow = attention.Window(
-        *(jnp.asarray(v) for v in (5.0, 3.0, 2.0, 1e-4, 1.0))
-    )
+    narrow = attention.Window(*(jnp.asarray(v) for v in (5.0, 3.0, 2.0, 1e-4, 1.0)))
     rows, columns = attention.filterbanks(narrow, (5, 9), 3)
     # Filters at 1, 3, 5 down the height and at 3, 5, 7 along the width.
     np.testing.assert_array_equal(np.argmax(rows, axis=-1), [0, 2, 4])
@@ -134,7 +132,9 @@ class VariantsTest(chex.TestCase):
             return attention.read(image, window, 4), attention.write(patch, window, (8, 6))
 
         batched = self.variant(glimpse)(logits, image, patch)
-        chex.assert_trees_all_close(batched, jax.vmap(glimpse)(logits, image, patch), rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(
+            batched, jax.vmap(glimpse)(logits, image, patch), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -260,5 +260,7 @@ def test_importing_the_glimpse_op_loads_nothing_heavy():
         "heavy = {'flax', 'optax', 'tensorflow_datasets', 'orbax', 'grain', 'tensorflow'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
