@@ -4,6 +4,7 @@ One process a host is usual, each with its own devices. All run the same program
 process 0 alone writes what is not sharded.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,17 @@ from jax.experimental import multihost_utils
 
 from drawjax.training.errors import RunError
 
-__all__ = ["all_agree", "barrier", "check_same", "connect", "is_first", "on_first"]
+__all__ = [
+    "all_agree",
+    "barrier",
+    "check_same",
+    "connect",
+    "is_first",
+    "on_first",
+    "wait_for_first",
+]
+
+_waits = itertools.count()
 
 _TEXT_BYTES = 1 << 16
 
@@ -103,6 +114,16 @@ def barrier(name: str) -> None:
     """Waits until all processes are here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def wait_for_first(days: float = 7.0) -> None:
+    """Waits while process 0 does something alone that may take long."""
+    if jax.process_count() > 1:
+        # Through the coordinator: collectives of devices give up after some minutes.
+        from orbax.checkpoint import multihost
+
+        name = f"first is done {next(_waits)}"  # each barrier has a name of its own
+        multihost.sync_global_processes(name, timeout=int(days * 86_400))
 
 
 def all_agree(succeeded: bool) -> bool:

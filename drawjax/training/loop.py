@@ -220,7 +220,8 @@ class _Loop:
             point.writer.write(step, "validation", values)
             point.run.save_best(step, self._program.evaluated(self._state, number), values)
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            _log.info("step %d: validation %s", step, listed)
+            which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
+            _log.info("%sstep %d: validation %s", which, step, listed)
         self._progress.pause()
 
     def _save(self) -> None:

@@ -4,15 +4,18 @@ As a program: `python -m tests.training.toy --workdir FOLDER`, which the tests s
 start again.
 """
 
+import contextlib
 import dataclasses
+import json
 import time
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from drawjax.training import Run, Task, TrainConfig, launch, train
+from drawjax.training import Diverged, Run, Task, TrainConfig, launch, train_together
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 _INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
@@ -103,13 +106,27 @@ def task(config: ToyConfig = ToyConfig(), **changes) -> Task:
     return Task(**(parts | changes))
 
 
-def run(config: ToyConfig):
+def run(configs):
     """Trains and leaves all numbers of the last state in `final.npz`."""
-    with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
-        state = train(task(config), config.train, folder)
-        if jax.process_index() == 0:
-            np.savez(folder.workdir / "final.npz", *map(np.asarray, jax.tree.leaves(state)))
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(Run(config.workdir, config, keep=config.train.keep_checkpoints))
+            for config in configs
+        ]
+        outcomes = train_together(task(configs[0]), [config.train for config in configs], runs)
+        for folder, state in zip(runs, outcomes, strict=True):
+            if isinstance(state, Diverged):
+                continue
+            best, validation = folder.restore_best(state.average)
+            assert jax.tree.structure(best) == jax.tree.structure(state.average)
+            # One copy of what lies on several devices, or on several hosts.
+            whole = multihost_utils.process_allgather(state, tiled=True)
+            if jax.process_index() == 0:
+                np.savez(folder.workdir / "final.npz", *map(np.asarray, jax.tree.leaves(whole)))
+                results = json.dumps({"validation": validation})
+                (folder.workdir / "results.json").write_text(results)
+    return outcomes
 
 
 if __name__ == "__main__":
-    launch.main(lambda: run(launch.parse({"toy": ToyConfig()})))
+    launch.experiment({"toy": ToyConfig(), "wide": ToyConfig(width=256)}, run)

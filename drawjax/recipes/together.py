@@ -1,0 +1,61 @@
+"""Training and what comes after it, for one config or several that train side by side."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from drawjax.recipes import saved
+from drawjax.training import Diverged, Run, hosts, train_together
+
+__all__ = ["run_together"]
+
+
+def run_together(
+    configs: Sequence[Any],
+    bind: Callable[[Any], Any],
+    finish: Callable[[Any, Run, Any, dict[str, float], float], dict[str, Any]],
+    parts: Sequence[str] = ("data", "model", "train"),
+) -> list[dict[str, Any] | Diverged]:
+    """Trains configs in one program, each into its own folder, then finishes one after another.
+
+    With several processes all of them train; the first alone evaluates and draws.
+
+    Args:
+      configs: dataclasses with `workdir`, `mode` and `train`; if several, `drawjax.training.sweeps`
+        says what they may differ in.
+      bind: config -> a model bound to its data, with `task()`, `init(key)` and `config`.
+      finish: (bound, run, best parameters, their validation metrics, seconds of training) ->
+        results; evaluates and draws.
+      parts: fields that a run without training takes from its folder.
+
+    Returns:
+      For each config its results, or why there are none.
+    """
+    training = configs[0].mode == "train"
+    if not training:
+        configs = [saved.with_saved(config, parts) for config in configs]
+    bound = [bind(config) for config in configs]
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(Run(config.workdir, config, keep=config.train.keep_checkpoints))
+            for config in configs
+        ]
+        outcomes: list[Any] = [None] * len(configs)
+        if training:
+            trains = [config.train for config in configs]
+            outcomes = train_together(bound[0].task(), trains, runs)
+        seconds = (time.monotonic() - started) / len(configs)
+        results: list[dict[str, Any] | Diverged] = []
+        for work, run, outcome in zip(bound, runs, outcomes, strict=True):
+            if isinstance(outcome, Diverged):
+                results.append(outcome)
+                continue
+            best, validation = run.restore_best(work.init(jax.random.key(work.config.train.seed)))
+            only = hosts.is_first()
+            results.append(finish(work, run, best, validation, seconds) if only else {})
+        hosts.wait_for_first()
+    return results

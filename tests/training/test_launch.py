@@ -1,0 +1,157 @@
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from drawjax.training import Diverged, Interrupted, RunError, launch
+from tests.training.toy import ToyConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+
+def _line(capsys) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_flags_replace_a_preset():
+    config = launch.parse(PRESETS, ["--preset", "wide", "--train.steps", "7", "--workdir=x"])
+    assert config.width == 64
+    assert config.train == dataclasses.replace(ToyConfig().train, steps=7)
+    assert config.workdir == "x"
+    assert launch.parse(PRESETS, []) == PRESETS["toy"]
+    assert launch.parse(PRESETS, ["--width", "3", "--preset=wide"]).width == 3
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--train.stepz", "3"], "error: unknown flag --train.stepz; did you mean --train.steps?"),
+    (["--sweeep=x"], "error: unknown flag --sweeep; did you mean --sweep?"),
+    (["--preset", "wid"], "error: unknown preset 'wid'; did you mean wide?; presets: toy, wide"),
+    (["--preset"], "error: unknown preset ''; presets: toy, wide"),
+    (["--train.steps", "0"], "error: train.steps must be at least 1, got 0"),
+    (["--train.steps", "x"], "error: Error parsing --train.steps: invalid literal"),
+    (["--train.steps"], "error: Missing value for argument '--train.steps'"),
+    (["--sweep", "train.sed=1"], "error: --sweep over an unknown field, 'train.sed'"),
+    (["--sweep", "train.seed=1,2", "--sweep-index", "2"], "error: --sweep-index must lie in 0..1"),
+    (["--sweep-index", "2"], "error: --sweep-index picks a point of a --sweep, and there is none"),
+    (["--sweep", "train.seed=1,2", "--sweep-together", "0"], "error: --sweep-together must be at"),
+])  # fmt: skip
+def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
+    def never(configs):
+        raise AssertionError("nothing should run")
+
+    with pytest.raises(SystemExit) as stop:
+        launch.experiment(PRESETS, never, arguments)
+    assert stop.value.code == 2
+    assert _line(capsys).startswith(message)
+
+
+def test_help_explains_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        launch.experiment(PRESETS, lambda configs: [], ["--help"], description="What it does.")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "What it does." in text
+    assert "--preset {toy,wide}" in text
+    words = " ".join(text.replace("│", " ").split())
+    for flag, said in {
+        "--train.learning-rate": "Adam's rate after warm-up. (default: 0.05)",
+        "--train.batch-size": "Images a step, over all devices and hosts together. (default: 8)",
+        "--sweep": "each combination",
+        "--debug-nans": "first NaN",
+        "--coordinator": "(default: None)",
+    }.items():
+        assert flag in words
+        assert said in words
+    # Without an explanation a default stands alone behind the flag's type.
+    for line in text.splitlines():
+        assert not line.strip("│ ").endswith("STR (default: toy)") or "--workdir" not in line
+
+
+@pytest.mark.parametrize(("error", "code", "message"), [
+    (RunError("the disk is\nfull"), 1, "error: the disk is full"),
+    (ValueError("the batch"), 1, "error: the batch"),
+    (FileNotFoundError(2, "No such file", "x.png"), 1, "error: [Errno 2] No such file: 'x.png'"),
+    (Diverged("no finite loss"), 3, "error: no finite loss"),
+    (KeyboardInterrupt(), 130, "error: stopped"),
+    (Interrupted(signal.SIGTERM), 143, "error: stopped by SIGTERM; the run is saved"),
+    (Interrupted(signal.SIGINT), 130, "error: stopped by SIGINT; the run is saved"),
+])  # fmt: skip
+def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, message, capsys):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        launch.main(command)
+    assert stop.value.code == code
+    assert _line(capsys).startswith(message)
+
+
+def test_a_fault_of_ours_shows_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        launch.main(lambda: 1 / 0)
+
+
+def test_a_result_that_diverged_is_exit_code_3(capsys):
+    with pytest.raises(SystemExit) as stop:
+        launch.experiment(PRESETS, lambda configs: [Diverged("no")], [])
+    assert stop.value.code == 3
+
+
+def test_a_sweep_hands_over_what_can_train_together(tmp_path):
+    seen = []
+
+    def run(configs):
+        seen.append([(c.width, c.train.seed) for c in configs])
+        return [{}] * len(configs)
+
+    sweep = ["--sweep", "width=4,5", "--sweep", "train.seed=0,1", "--workdir", str(tmp_path)]
+    for more in ([], ["--sweep-index", "2"], ["--sweep-together", "1"]):
+        with pytest.raises(SystemExit) as stop:
+            launch.experiment(PRESETS, run, [*sweep, *more])
+        assert stop.value.code == 0
+    assert seen == [
+        [(4, 0), (4, 1)], [(5, 0), (5, 1)],
+        [(5, 0)],
+        [(4, 0)], [(4, 1)], [(5, 0)], [(5, 1)],
+    ]  # fmt: skip
+
+
+def _toy(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.training.toy", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_log_of_a_run_is_its_own(tmp_path):
+    done = _toy("--workdir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for line in done.stderr.splitlines():
+        assert " step " in line, f"not of ours: {line}"
+    assert len(done.stderr.splitlines()) == 9
+
+
+@pytest.mark.slow
+def test_help_waits_for_no_heavy_library():
+    program = (
+        "import sys\n"
+        "from drawjax.training import launch\n"
+        "heavy = {'torch', 'tensorboardX', 'orbax.checkpoint', 'matplotlib', 'flax', 'grain',"
+        " 'tensorflow', 'tensorflow_datasets'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,174 @@
+import csv
+import dataclasses
+
+import chex
+import numpy as np
+import pytest
+
+from drawjax.training import Diverged, Run, sweeps, train
+from drawjax.training.metrics import read_metrics
+from tests.training import toy
+from tests.training.toy import ToyConfig
+
+CONFIG = ToyConfig(workdir="work")
+
+
+def test_a_grid_has_a_point_for_each_combination():
+    points = sweeps.expand(CONFIG, ["train.learning_rate=1e-3,3e-4", "train.seed=0,1,2"])
+    assert [point.index for point in points] == list(range(6))
+    assert [(p.config.train.learning_rate, p.config.train.seed) for p in points] == [
+        (rate, seed) for rate in (1e-3, 3e-4) for seed in (0, 1, 2)
+    ]
+    assert points[4].config.workdir == "work/learning_rate=0.0003,seed=1"
+    assert points[4].values == {"train.learning_rate": 3e-4, "train.seed": 1}
+    assert len({point.config.workdir for point in points}) == 6
+    rest = dataclasses.replace(points[4].config, workdir="work", train=CONFIG.train)
+    assert rest == CONFIG
+
+
+def test_no_sweep_is_the_config_itself():
+    (point,) = sweeps.expand(CONFIG, [])
+    assert point.config == CONFIG
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inner:
+    units: int | None = 3
+    wide: bool = False
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    workdir: str = "work"
+    inner: _Inner = _Inner()
+    seed: int = 0
+    folder: str = "a"
+
+
+def test_values_are_read_as_flags_are():
+    def values(item, name):
+        return [p.values[name] for p in sweeps.expand(_Config(), [item])]
+
+    assert values("inner.units=None,4", "inner.units") == [None, 4]
+    assert values("inner.wide=True,False", "inner.wide") == [True, False]
+    assert values("--inner.wide = True", "inner.wide") == [True]
+
+
+def test_folders_have_names_of_their_own():
+    points = sweeps.expand(_Config(), ["inner.seed=1,2", "seed=1,2", "folder=/a/b,c"])
+    folders = [point.config.workdir for point in points]
+    assert folders[0] == "work/inner.seed=1,seed=1,folder=_a_b"
+    assert len(set(folders)) == 8
+
+
+@pytest.mark.parametrize(("items", "message"), [
+    (["train.sead=1,2"], "over an unknown field, 'train.sead'; did you mean train.seed?"),
+    (["workdir=a,b"], "unknown field, 'workdir'"),
+    (["nonsense"], "unknown field, 'nonsense'"),
+    (["train.seed="], r"train.seed needs values: train.seed=A,B,...; got 'train.seed='"),
+    (["train.seed"], "train.seed needs values"),
+    (["train.seed=1,,2"], "train.seed needs values"),
+    (["train.seed=1", "train.seed=2"], "names train.seed twice"),
+    (["train.seed=1,2,01"], "holds a value twice"),
+    (["train.seed=1,two"], "train.seed=two: .*invalid literal"),
+    (["train.seed=1,-2"], "train.seed=-2: train.seed must not be negative, got -2"),
+])  # fmt: skip
+def test_bad_sweeps_are_named(items, message):
+    with pytest.raises(ValueError, match=message):
+        sweeps.expand(CONFIG, items)
+
+
+def test_points_that_differ_in_traced_numbers_are_grouped():
+    points = sweeps.expand(CONFIG, ["train.learning_rate=0.1,0.2", "width=4,5", "train.seed=0,1"])
+    groups = sweeps.grouped(points)
+    assert [[point.config.width for point in group] for group in groups] == [[4] * 4, [5] * 4]
+    assert [len(group) for group in sweeps.grouped(points, most=3)] == [3, 1, 3, 1]
+    points = sweeps.expand(CONFIG, ["train.steps=10,20", "train.batch_size=4,8"])
+    assert [len(group) for group in sweeps.grouped(points)] == [1] * 4
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        sweeps.grouped(points, most=0)
+
+
+def test_every_traced_number_may_differ_in_a_group():
+    from drawjax.training.step import Numbers
+
+    traced = {field.name for field in dataclasses.fields(Numbers)} - {"steps", "decay_steps"}
+    assert traced | {"decay_fraction"} == set(sweeps._TRACED)
+
+
+def test_a_point_that_is_not_there():
+    points = sweeps.expand(CONFIG, ["train.seed=0,1"])
+    assert sweeps.pick(points, 1).config.train.seed == 1
+    for index in (-1, 2):
+        with pytest.raises(ValueError, match=rf"must lie in 0..1, got {index}"):
+            sweeps.pick(points, index)
+
+
+def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
+    config = ToyConfig(workdir=str(tmp_path / "sweep"))
+    items = ["train.learning_rate=0.05,0.01", "width=4,5"]
+    points = sweeps.expand(config, items)
+    asked = []
+
+    def action(configs):
+        asked.append([(c.train.learning_rate, c.width) for c in configs])
+        return toy.run(configs)
+
+    sweeps.run(config, items, sweeps.grouped(points), action)
+    assert asked == [[(0.05, 4), (0.01, 4)], [(0.05, 5), (0.01, 5)]]
+    for point in points:
+        alone = dataclasses.replace(point.config, workdir=str(tmp_path / str(point.index)))
+        with Run(alone.workdir, alone) as run:
+            train(toy.task(alone), alone.train, run)
+        one, other = (
+            [e["loss"] for e in read_metrics(folder)]
+            for folder in (alone.workdir, point.config.workdir)
+        )
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+
+    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(r["train.learning_rate"]), int(r["width"])) for r in rows] == [
+        (0.05, 4), (0.05, 5), (0.01, 4), (0.01, 5),
+    ]  # fmt: skip
+    for row, point in zip(rows, points, strict=True):
+        losses = [
+            e["loss"] for e in read_metrics(point.config.workdir) if e["split"] == "validation"
+        ]
+        assert float(row["validation.loss"]) == pytest.approx(min(losses))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["index", "train.learning_rate", "width", "validation.loss"]
+    assert len(printed) == 5
+    assert (tmp_path / "sweep" / "sweep.png").stat().st_size > 1000
+
+
+def test_one_point_alone_is_compared_with_those_that_are_there(tmp_path):
+    config = ToyConfig(workdir=str(tmp_path))
+    items = ["train.seed=0,1"]
+    points = sweeps.expand(config, items)
+    for index in (1, 0):
+        sweeps.run(config, items, [[points[index]]], toy.run)
+        rows = sweeps.table(points)
+        assert "validation.loss" in rows[1]
+        assert ("validation.loss" in rows[0]) == (index == 0)
+
+
+def test_points_that_diverge_are_named_when_all_are_done(tmp_path, capsys):
+    config = ToyConfig(workdir=str(tmp_path))
+    items = ["width=4,5", "train.seed=0,1"]
+    points = sweeps.expand(config, items)
+    done = []
+
+    def action(configs):
+        done.extend(configs)
+        if configs[0].width == 4:
+            return [{}, Diverged("no")]
+        raise Diverged("no")
+
+    groups = [points[:2], points[2:3]]
+    with pytest.raises(Diverged, match="2 of 4 points diverged: width=4,seed=1, width=5,seed=0"):
+        sweeps.run(config, items, groups, action)
+    assert len(done) == 3
+    assert "diverged" in capsys.readouterr().out
+    chex.assert_equal(len((tmp_path / "sweep.csv").read_text().splitlines()), 5)
