@@ -29,4 +29,8 @@ PRESETS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    launch.main(lambda: generation.run(launch.parse(PRESETS, description=__doc__), "cifar10"))
+    launch.experiment(
+        PRESETS,
+        lambda configs: generation.run_points(configs, "cifar10"),
+        description=__doc__,
+    )

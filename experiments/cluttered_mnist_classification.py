@@ -30,4 +30,8 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    launch.main(lambda: classification.run(launch.parse(PRESETS, description=__doc__), "mnist"))
+    launch.experiment(
+        PRESETS,
+        lambda configs: classification.run_points(configs, "mnist"),
+        description=__doc__,
+    )

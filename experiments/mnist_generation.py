@@ -29,6 +29,8 @@ PRESETS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    launch.main(
-        lambda: generation.run(launch.parse(PRESETS, description=__doc__), "binarized_mnist")
+    launch.experiment(
+        PRESETS,
+        lambda configs: generation.run_points(configs, "binarized_mnist"),
+        description=__doc__,
     )

@@ -52,4 +52,8 @@ def view(config: GenerationConfig, images: ImageSet) -> View:
 
 
 if __name__ == "__main__":
-    launch.main(lambda: generation.run(launch.parse(PRESETS, description=__doc__), "mnist", view))
+    launch.experiment(
+        PRESETS,
+        lambda configs: generation.run_points(configs, "mnist", view),
+        description=__doc__,
+    )

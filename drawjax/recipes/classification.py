@@ -6,6 +6,7 @@ import json
 import logging
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,11 +16,11 @@ import numpy as np
 from drawjax import classifier, data, figures, modules, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
-from drawjax.recipes import saved
-from drawjax.training import Run, Task, TrainConfig, train
+from drawjax.recipes.together import run_together
+from drawjax.training import Diverged, Run, Task, TrainConfig
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["Classification", "ClassificationConfig", "run"]
+__all__ = ["Classification", "ClassificationConfig", "run", "run_points"]
 
 _log = logging.getLogger(__name__)
 
@@ -128,9 +129,7 @@ class Classification:
         batch, _ = next(data.eval_batches(source, batch_size=size))
         key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), 0)
         images = self.clutter(batch, key, _pool(source))[:count]
-        glimpses = classifier.classify(
-            self.networks(params), images, self.config.model.glimpses
-        )
+        glimpses = classifier.classify(self.networks(params), images, self.config.model.glimpses)
         return images, batch["label"][:count], glimpses
 
     def _model(self, key: jax.Array) -> modules.Ram:
@@ -154,36 +153,55 @@ def run(config: ClassificationConfig, default_set: str) -> dict[str, Any]:
 
     Returns:
       What it wrote to `results.json`.
+
+    Raises:
+      Diverged: if the loss was not finite for too long.
     """
-    if config.mode != "train":
-        config = saved.with_saved(config, ("data", "model", "train"))
-    images = data.load(config.data, default_set)
-    for note in images.notes:
-        _log.info("%s", note)
-    work = Classification(config, images)
+    (outcome,) = run_points([config], default_set)
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
+
+
+def run_points(
+    configs: Sequence[ClassificationConfig], default_set: str
+) -> list[dict[str, Any] | Diverged]:
+    """As `run`, for points of a sweep that can be trained together."""
+
+    @functools.cache
+    def load(config: DataConfig) -> ImageSet:
+        images = data.load(config, default_set)
+        for note in images.notes:
+            _log.info("%s", note)
+        return images
+
+    return run_together(configs, lambda config: Classification(config, load(config.data)), _finish)
+
+
+def _finish(
+    work: Classification, folder: Run, best: Any, validation: dict[str, float], seconds: float
+) -> dict[str, Any]:
+    """Evaluates and draws, into the run's folder."""
+    images = work.images
     started = time.monotonic()
-    with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
-        if config.mode == "train":
-            train(work.task(), config.train, folder)
-        best, validation = folder.restore_best(work.init(jax.random.key(config.train.seed)))
-        results = {}
-        if config.mode != "draw":
-            results = {
-                "data": images.name,
-                "notes": list(images.notes),
-                "validation": validation,
-                "test": work.evaluate(best, images.test),
-                "parameters": modules.parameter_count(best),
-                "seconds": round(time.monotonic() - started, 1),
-                "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            }
-            text = json.dumps(results, indent=2)
-            (folder.workdir / "results.json").write_text(text + "\n")
-            test = results["test"]
-            _log.info("test error: %.2f +- %.2f %% of %d images",
-                      test["error"], test["standard_error"], test["images"])  # fmt: skip
-        draw_figures(work, best, folder.workdir)
-        _log.info("done: %s", folder.workdir)
+    results: dict[str, Any] = {}
+    if work.config.mode != "draw":
+        results = {
+            "data": images.name,
+            "notes": list(images.notes),
+            "validation": validation,
+            "test": work.evaluate(best, images.test),
+            "parameters": modules.parameter_count(best),
+            "seconds": round(seconds + time.monotonic() - started, 1),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+        text = json.dumps(results, indent=2)
+        (folder.workdir / "results.json").write_text(text + "\n")
+        test = results["test"]
+        _log.info("test error: %.2f +- %.2f %% of %d images",
+                  test["error"], test["standard_error"], test["images"])  # fmt: skip
+    draw_figures(work, best, folder.workdir)
+    _log.info("done: %s", folder.workdir)
     return results
 
 

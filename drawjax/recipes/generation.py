@@ -7,7 +7,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -16,12 +16,12 @@ import numpy as np
 
 from drawjax import data, draw, figures, modules, objective, report
 from drawjax.data import DataConfig, ImageSet
-from drawjax.recipes import saved
 from drawjax.recipes.neighbours import nearest_images
-from drawjax.training import Run, Task, TrainConfig, train
+from drawjax.recipes.together import run_together
+from drawjax.training import Diverged, Run, Task, TrainConfig
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["Generation", "GenerationConfig", "View", "run"]
+__all__ = ["Generation", "GenerationConfig", "View", "run", "run_points"]
 
 _log = logging.getLogger(__name__)
 
@@ -232,9 +232,7 @@ class Generation:
         images = self.view.images(batch, image_key, training)
         model = self.config.model
         noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
-        reconstruction, latent = draw.loss(
-            self.networks(params), images, noise, remat=model.remat
-        )
+        reconstruction, latent = draw.loss(self.networks(params), images, noise, remat=model.remat)
         return {"reconstruction": reconstruction, "latent": latent}
 
     @functools.cached_property
@@ -272,39 +270,64 @@ def run(
 
     Returns:
       What it wrote to `results.json`.
+
+    Raises:
+      Diverged: if the loss was not finite for too long.
     """
-    if config.mode != "train":
-        config = saved.with_saved(config, ("data", "model", "train"))
-    images = data.load(config.data, default_set)
-    for note in images.notes:
-        _log.info("%s", note)
-    work = Generation(config, images, view(config, images))
+    (outcome,) = run_points([config], default_set, view)
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
+
+
+def run_points(
+    configs: Sequence[GenerationConfig],
+    default_set: str,
+    view: Callable[[GenerationConfig, ImageSet], View] = plain_view,
+) -> list[dict[str, Any] | Diverged]:
+    """As `run`, for points of a sweep that can be trained together."""
+
+    @functools.cache
+    def load(config: DataConfig) -> ImageSet:
+        images = data.load(config, default_set)
+        for note in images.notes:
+            _log.info("%s", note)
+        return images
+
+    def bind(config: GenerationConfig) -> Generation:
+        images = load(config.data)
+        return Generation(config, images, view(config, images))
+
+    return run_together(configs, bind, _finish)
+
+
+def _finish(
+    work: Generation, folder: Run, best: Any, validation: dict[str, float], seconds: float
+) -> dict[str, Any]:
+    """Evaluates and draws, into the run's folder."""
+    config, images = work.config, work.images
     started = time.monotonic()
-    with Run(config.workdir, config, keep=config.train.keep_checkpoints) as folder:
-        if config.mode == "train":
-            train(work.task(), config.train, folder)
-        best, validation = folder.restore_best(work.init(jax.random.key(config.train.seed)))
-        results = {}
-        if config.mode != "draw":
-            _log.info("evaluating on %d test images", len(images.test))
-            results = {
-                "data": images.name,
-                "binarisation": config.data.binarisation,
-                "notes": list(images.notes),
-                "validation": validation,
-                "test": work.evaluate(best, images.test, config.importance_samples),
-                "parameters": modules.parameter_count(best),
-                "seconds": round(time.monotonic() - started, 1),
-                "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            }
-            if config.data.binarisation == "none":
-                results["discretised"] = work.bits_per_dimension(best)
-            text = json.dumps(results, indent=2)
-            (folder.workdir / "results.json").write_text(text + "\n")
-            _log.info("%s", _summary(results["test"]))
-        _log.info("drawing figures")
-        draw_figures(work, best, folder.workdir)
-        _log.info("done: %s", folder.workdir)
+    results: dict[str, Any] = {}
+    if config.mode != "draw":
+        _log.info("evaluating on %d test images", len(images.test))
+        results = {
+            "data": images.name,
+            "binarisation": config.data.binarisation,
+            "notes": list(images.notes),
+            "validation": validation,
+            "test": work.evaluate(best, images.test, config.importance_samples),
+            "parameters": modules.parameter_count(best),
+            "seconds": round(seconds + time.monotonic() - started, 1),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+        if config.data.binarisation == "none":
+            results["discretised"] = work.bits_per_dimension(best)
+        text = json.dumps(results, indent=2)
+        (folder.workdir / "results.json").write_text(text + "\n")
+        _log.info("%s", _summary(results["test"]))
+    _log.info("drawing figures")
+    draw_figures(work, best, folder.workdir)
+    _log.info("done: %s", folder.workdir)
     return results
 
 
