@@ -1,13 +1,15 @@
 """Downloads and prepares image sets: `python -m drawjax.data.prepare mnist binarized_mnist`.
 
 Sets are written in the array_record format, which is read without TensorFlow. TFDS's own builders
-need TensorFlow for this one step: `pip install 'drawjax[prepare]'`.
+need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbers` does not.
 """
 
 import argparse
 import difflib
+import importlib
 import importlib.util
 import logging
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +17,16 @@ from drawjax.data.sources import DataConfig, data_dir
 
 __all__ = ["main", "prepare"]
 
+# Builders of our own: module and class.
+_OWN = {"svhn_numbers": ("drawjax.data.svhn", "SvhnNumbers")}
+_ALIASES = {"svhn": "svhn_numbers"}
+
 
 def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     """Downloads a set and writes it; a set that is already there is left alone.
 
     Args:
-      name: TFDS name, e.g. `mnist` or `emnist/letters`.
+      name: TFDS name, e.g. `mnist` or `emnist/letters`, or `svhn_numbers` (also as `svhn`).
       folder: where prepared sets go.
       manual_dir: where archives lie that were downloaded by hand.
 
@@ -29,28 +35,38 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
       preparation that fails leaves nothing half-written there.
 
     Raises:
-      ValueError: if TFDS knows no such set; the message names the nearest.
+      ValueError: if TFDS knows no such set; the message names the nearest. Also if what was
+        downloaded is broken.
+      FileNotFoundError: if `manual_dir`, or an archive in it, is not there.
       ModuleNotFoundError: if TensorFlow, which TFDS's builders need, is not installed.
+      OSError: if the download fails.
     """
-    if importlib.util.find_spec("tensorflow") is None:
+    if manual_dir is not None and not pathlib.Path(manual_dir).expanduser().is_dir():
+        raise FileNotFoundError(f"there is no folder {manual_dir}")
+    name = _ALIASES.get(name, name)
+    own = _OWN.get(name)
+    if own is None and importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
-            f"preparing {name} needs TensorFlow, for this step only: "
-            "pip install 'drawjax[prepare]'"
+            f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
+            + _nearest(name, [*_OWN, *_ALIASES])
         )
     import tensorflow_datasets as tfds
 
-    known = tfds.list_builders()
-    plain = name.split(":")[0].split("/")[0]
-    if plain not in known:
-        near = difflib.get_close_matches(plain, known, n=1)
-        raise ValueError(
-            f"TFDS has no set called {plain!r}" + (f"; did you mean {near[0]}?" if near else "")
-        )
-    builder = tfds.builder(name, data_dir=folder)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
-        file_format="array_record",
-    )
+    if own is None:
+        plain = name.split(":")[0].split("/")[0]
+        known = tfds.list_builders()
+        if plain not in known:
+            near = _nearest(plain, [*known, *_OWN, *_ALIASES])
+            raise ValueError(f"TFDS has no set called {plain!r}{near}")
+        builder = tfds.builder(name, data_dir=folder)
+    else:
+        module, builder_class = own
+        builder = getattr(importlib.import_module(module), builder_class)(data_dir=folder)
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    try:
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+    except tfds.download.DownloadError as error:
+        raise OSError(f"{name} could not be downloaded: {error}") from error
     return str(builder.data_dir)
 
 
@@ -59,21 +75,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m drawjax.data.prepare", description="Downloads and prepares image sets."
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="TFDS names, e.g. mnist cifar10")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="TFDS names, e.g. mnist cifar10, or svhn_numbers"
+    )
     parser.add_argument(
         "--data-dir", help="where to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
     )
     parser.add_argument("--manual-dir", help="folder of archives downloaded by hand")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder = str(data_dir(DataConfig(dir=arguments.data_dir)))
+    failed = False
     for name in arguments.names:
         try:
             print(f"{name}: {prepare(name, folder, arguments.manual_dir)}")
         except (ValueError, ModuleNotFoundError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 1
-    return 0
+            failed = True
+    return int(failed)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 if __name__ == "__main__":
