@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["Window", "filterbanks", "read", "window_from_logits", "write"]
+__all__ = ["Window", "filter_means", "filterbanks", "read", "window_from_logits", "write"]
 
 # exp(-20) is a filter 5e-5 pixels wide, beyond telling from a single pixel; exp(40) is flat over
 # any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
@@ -89,6 +89,33 @@ def window_from_logits(
     )
 
 
+def filter_means(
+    window: Window, patch_size: int
+) -> tuple[Float[Array, "*batch N"], Float[Array, "*batch N"]]:
+    """Where the filters of a window lie, mu_Y and mu_X of Eq. 19-20, in pixels.
+
+    Args:
+      window: fields `[*batch]`.
+      patch_size: N, filters a side.
+
+    Returns:
+      The centres down the height and along the width, each `[*batch, N]`, limited to 1e12 pixels.
+
+    Raises:
+      ValueError: if the size is not positive.
+    """
+    _check_patch_size(patch_size)
+    dtype = window.stride.dtype
+    offsets = jnp.arange(1, patch_size + 1, dtype=dtype) - patch_size / 2 - 0.5
+    # An infinite stride would make 0 * inf of an odd grid's middle filter.
+    offsets = offsets * jnp.clip(window.stride, -_FARTHEST, _FARTHEST)[..., None]
+    means_y, means_x = (
+        jnp.clip(center[..., None] + offsets, -_FARTHEST, _FARTHEST)
+        for center in (window.center_y, window.center_x)
+    )
+    return means_y, means_x
+
+
 def filterbanks(
     window: Window, image_shape: tuple[int, int], patch_size: int
 ) -> tuple[Float[Array, "*batch N height"], Float[Array, "*batch N width"]]:
@@ -112,8 +139,9 @@ def filterbanks(
     _check_window(window)
     dtype = jnp.result_type(window.center_x)
     window = jax.tree.map(lambda field: field.astype(jnp.promote_types(dtype, "float32")), window)
-    rows = _filters(window.center_y, window.stride, window.variance, height, patch_size)
-    columns = _filters(window.center_x, window.stride, window.variance, width, patch_size)
+    means_y, means_x = filter_means(window, patch_size)
+    rows = _filters(means_y, window.variance, height)
+    columns = _filters(means_x, window.variance, width)
     return rows.astype(dtype), columns.astype(dtype)
 
 
@@ -179,21 +207,12 @@ def _exp(logits: jax.Array) -> jax.Array:
 
 
 def _filters(
-    center: Float[Array, "*batch"],
-    stride: Float[Array, "*batch"],
-    variance: Float[Array, "*batch"],
-    size: int,
-    count: int,
-) -> Float[Array, "*batch {count} {size}"]:
-    """`count` Gaussian filters over pixels 1..size, each summing to one."""
-    dtype = center.dtype
-    offsets = jnp.arange(1, count + 1, dtype=dtype) - count / 2 - 0.5
-    pixels = jnp.arange(1, size + 1, dtype=dtype)
-    # An infinite stride would make 0 * inf of an odd grid's middle filter.
-    stride = jnp.clip(stride, -_FARTHEST, _FARTHEST)
+    means: Float[Array, "*batch N"], variance: Float[Array, "*batch"], size: int
+) -> Float[Array, "*batch N {size}"]:
+    """Gaussian filters over pixels 1..size, each summing to one."""
+    pixels = jnp.arange(1, size + 1, dtype=means.dtype)
     variance = jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None, None]
-    means = center[..., None] + offsets * stride[..., None]  # Eq. 19-20
-    means = jnp.clip(means, -_FARTHEST, _FARTHEST)[..., None]
+    means = means[..., None]
     # Eq. 25-26 with exponents relative to the pixel nearest to the mean, where they are largest:
     # (a - mu)^2 - (m - mu)^2 = (a - m)(a + m - 2 mu). The nearest pixel's weight is then exactly
     # one, so the sum is never zero, and no digits are lost for a mean far off the image.

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-__all__ = ["Linear", "Weights", "product", "scan"]
+__all__ = ["Linear", "Weights", "keep", "product", "scan"]
 
 Linear = Callable[[str, jax.Array], jax.Array]
 """`linear(name, x)`: x @ kernel + bias with the weights of that name, `[*batch, outputs]`."""
@@ -32,7 +32,7 @@ Linear = Callable[[str, jax.Array], jax.Array]
 Weights = Mapping[str, tuple[jax.Array, jax.Array]]
 """Kernel `[inputs, outputs]` and bias `[outputs]` by name."""
 
-_SAVED = "drawjax.hoist.product"
+_KEPT = "drawjax.hoist"
 
 
 def scan(
@@ -77,7 +77,7 @@ def scan(
             kernel, bias = weights[name]
             outputs = _probed(inputs, kernel, bias, probes[len(taps)])
             taps.append(inputs.astype(dtype or inputs.dtype))
-            return checkpoint_name(outputs, _SAVED)
+            return keep(outputs)
 
         state, y = body(linear, state, x)
         return state, (y, taps)
@@ -105,7 +105,7 @@ def scan(
                 x, probes = x_and_probes
                 return tapped(probes, weights, state, x, *closed)
 
-            policy = jax.checkpoint_policies.save_only_these_names(_SAVED)
+            policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
             state, (ys, taps) = jax.lax.scan(step, state, (xs, probes))
             return (state, ys), taps
@@ -133,6 +133,11 @@ def scan(
 
     run.defvjp(forward, backward)
     return run(weights, closed, state, xs)
+
+
+def keep(value: jax.Array) -> jax.Array:
+    """Marks a value that `scan` is to store for the backward pass rather than compute again."""
+    return checkpoint_name(value, _KEPT)
 
 
 def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:

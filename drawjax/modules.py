@@ -9,16 +9,14 @@ through `jax.jit`, `jax.grad` and Optax, and `merge` it inside the traced functi
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from drawjax import attention, hoist
+from drawjax import attention, fast, hoist
 from drawjax.attention import Window
 from drawjax.draw import State
 
@@ -72,7 +70,7 @@ class Dense(nnx.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """W(h), `[..., outputs]`."""
-        return hoist.product(inputs, self.kernel[...], self.dtype) + self.bias[...]
+        return _product(inputs, self.kernel[...], self.dtype) + self.bias[...]
 
 
 class LSTM(nnx.Module):
@@ -100,61 +98,16 @@ class LSTM(nnx.Module):
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         """Takes `(c, h)`, each `[batch, units]`, and inputs; returns the next `(c, h)` and h."""
-        product = functools.partial(hoist.product, kernel=self.kernel[...], dtype=self.dtype)
-        return _lstm(lambda joined: product(joined) + self.bias[...], carry, inputs)
+        cell, hidden = carry
+        joined = jnp.concatenate([inputs, hidden], axis=-1)
+        gates = _product(joined, self.kernel[...], self.dtype) + self.bias[...]
+        enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
+        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
+        return (cell, hidden), hidden
 
 
-_PRODUCTS = ("encoder", "decoder", "mean", "log_scale", "patch", "read_window", "write_window")
-
-
-class _Equations:
-    """Eq. 1-8 over named products: what `Draw` computes, wherever its weights are."""
-
-    config: DrawConfig
-    image_shape: tuple[int, int, int]
-    linear: hoist.Linear
-
-    def read(
-        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
-    ) -> tuple[jax.Array, Window | None]:
-        """Eq. 27, or Eq. 17 without a read window."""
-        both = jnp.concatenate([image, error], axis=-1)
-        if self.config.read_size is None:
-            return both.reshape(both.shape[0], -1), None
-        size = self.config.read_size
-        window = attention.window_from_logits(
-            self.linear("read_window", h_dec), self.image_shape[:2], size
-        )  # Eq. 21
-        patches = attention.read(both, window, size)
-        return patches.reshape(patches.shape[0], -1), window
-
-    def encode(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
-        """Eq. 5."""
-        return _lstm(functools.partial(self.linear, "encoder"), carry, inputs)
-
-    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Eq. 1-2."""
-        return self.linear("mean", h_enc), self.linear("log_scale", h_enc)
-
-    def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
-        """Eq. 7."""
-        return _lstm(functools.partial(self.linear, "decoder"), carry, latent)
-
-    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
-        """Eq. 28-29, or Eq. 18 without a write window."""
-        height, width, channels = self.image_shape
-        patch = self.linear("patch", h_dec)
-        if self.config.write_size is None:
-            return patch.reshape(-1, height, width, channels), None
-        size = self.config.write_size
-        window = attention.window_from_logits(
-            self.linear("write_window", h_dec), (height, width), size
-        )
-        patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
-        return attention.write(patch, window, (height, width)), window
-
-
-class Draw(_Equations, nnx.Module):
+class Draw(nnx.Module):
     """The learned functions of DRAW (`drawjax.draw.Networks`).
 
     Args:
@@ -209,37 +162,75 @@ class Draw(_Equations, nnx.Module):
             repeat(self.initial_canvas), carry(self.initial_encoder), decoder, h_dec=decoder[1]
         )
 
-    def linear(self, name: str, inputs: jax.Array) -> jax.Array:
-        """The product called `name`: inputs @ kernel + bias."""
-        layer = getattr(self, name)
-        return hoist.product(inputs, layer.kernel[...], self.product_dtype) + layer.bias[...]
+    def read(
+        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
+    ) -> tuple[jax.Array, Window | None]:
+        """Eq. 27, or Eq. 17 without a read window."""
+        both = jnp.concatenate([image, error], axis=-1)
+        if self.read_window is None:
+            return both.reshape(both.shape[0], -1), None
+        size = self.config.read_size
+        window = attention.window_from_logits(
+            self.read_window(h_dec), self.image_shape[:2], size
+        )  # Eq. 21
+        patches = attention.read(both, window, size)
+        return patches.reshape(patches.shape[0], -1), window
 
-    def weights(self) -> hoist.Weights:
-        """See `drawjax.draw.Hoistable`."""
-        layers = {name: getattr(self, name) for name in _PRODUCTS}
-        return {
-            name: (layer.kernel[...], layer.bias[...])
-            for name, layer in layers.items()
-            if layer is not None
-        }
+    def encode(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 5."""
+        return self.encoder(carry, inputs)
+
+    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Eq. 1-2."""
+        return self.mean(h_enc), self.log_scale(h_enc)
+
+    def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
+        """Eq. 7."""
+        return self.decoder(carry, latent)
+
+    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
+        """Eq. 28-29, or Eq. 18 without a write window."""
+        height, width, channels = self.image_shape
+        patch = self.patch(h_dec)
+        if self.write_window is None:
+            return patch.reshape(-1, height, width, channels), None
+        size = self.config.write_size
+        window = attention.window_from_logits(self.write_window(h_dec), (height, width), size)
+        patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
+        return attention.write(patch, window, (height, width)), window
 
     @property
     def product_dtype(self) -> Any:
         """See `drawjax.draw.Hoistable`."""
         return jnp.bfloat16 if self.config.precision == "bfloat16" else None
 
-    def bind(self, linear: hoist.Linear) -> "_Equations":
+    def weights(self) -> hoist.Weights:
+        """See `drawjax.draw.Hoistable`; the products of `drawjax.fast.Fast`."""
+        layers = {
+            "encoder": [self.encoder],
+            "decoder": [self.decoder],
+            "posterior": [self.mean, self.log_scale],
+            "read": [self.read_window],
+            "write": [self.patch, self.write_window],
+        }
+        present = {name: [layer for layer in row if layer] for name, row in layers.items()}
+        return {
+            name: (
+                jnp.concatenate([layer.kernel[...] for layer in row], axis=1),
+                jnp.concatenate([layer.bias[...] for layer in row]),
+            )
+            for name, row in present.items()
+            if row
+        }
+
+    def bind(self, linear: hoist.Linear) -> fast.Fast:
         """See `drawjax.draw.Hoistable`."""
-        return _Bound(self.config, self.image_shape, linear)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Bound(_Equations):
-    """The equations over products computed elsewhere."""
-
-    config: DrawConfig
-    image_shape: tuple[int, int, int]
-    linear: hoist.Linear
+        return fast.Fast(
+            linear,
+            image_shape=self.image_shape,
+            read_size=self.config.read_size,
+            write_size=self.config.write_size,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,9 +284,7 @@ class Ram(nnx.Module):
     def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
         """Eq. 21 and 27."""
         size = self.config.read_size
-        window = attention.window_from_logits(
-            self.read_window(hidden), self.image_shape[:2], size
-        )
+        window = attention.window_from_logits(self.read_window(hidden), self.image_shape[:2], size)
         return attention.read(image, window, size), window
 
     def recur(self, carry: Any, patch: jax.Array) -> tuple[Any, jax.Array]:
@@ -318,17 +307,9 @@ def merge(graph: nnx.GraphDef, params: Any) -> Any:
     return nnx.merge(graph, params)
 
 
-def _lstm(
-    gates: Callable[[jax.Array], jax.Array], carry: tuple[jax.Array, jax.Array], inputs: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """One step of an LSTM whose gates are a linear map of the joined inputs and hidden vector."""
-    cell, hidden = carry
-    enter, forget, new, leave = jnp.split(
-        gates(jnp.concatenate([inputs, hidden], axis=-1)), 4, axis=-1
-    )
-    cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
-    hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
-    return (cell, hidden), hidden
+def _product(inputs: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    # "float32" leaves wider types alone: under x64 the products are float64.
+    return hoist.product(inputs, kernel, dtype if dtype == jnp.bfloat16 else None)
 
 
 def parameter_count(params: Any) -> int:
