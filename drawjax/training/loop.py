@@ -1,6 +1,7 @@
 """The training loop: batches, steps, metrics, checkpoints, until done or told to stop."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -212,17 +213,16 @@ class _Loop:
         for number, point in enumerate(self._points):
             if point.diverged or (missing and point.writer.has(step, "validation")):
                 continue
-            values = self._interrupts.unless_stopped(
-                lambda number=number: evaluate(self._program.evaluated(self._state, number))
-            )
+            average = self._program.evaluated(self._state, number)
+            with self._progress.resting():
+                values = self._interrupts.unless_stopped(functools.partial(evaluate, average))
             if values is None:  # it is made up for when the run goes on
                 return
             point.writer.write(step, "validation", values)
-            point.run.save_best(step, self._program.evaluated(self._state, number), values)
+            point.run.save_best(step, average, values)
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
             _log.info("%sstep %d: validation %s", which, step, listed)
-        self._progress.pause()
 
     def _save(self) -> None:
         for number, point in enumerate(self._points):

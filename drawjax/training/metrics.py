@@ -6,7 +6,7 @@ import logging
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tqdm
@@ -100,7 +100,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, batch_size: int):
         self._total, self._batch_size = total, batch_size
-        self._last, self._time = done, time.monotonic()
+        self._last, self._time, self._rested = done, time.monotonic(), 0.0
         self._bar = None
         if sys.stderr.isatty() and hosts.is_first():
             self._bar = tqdm.tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
@@ -113,8 +113,9 @@ class Progress:
     def show(self, step: int, loss: float) -> float:
         """Shows the mean loss since the last call; returns images per second."""
         now = time.monotonic()
-        rate = (step - self._last) * self._batch_size / max(now - self._time, 1e-9)
-        self._last, self._time = step, now
+        seconds = max(now - self._time - self._rested, 1e-9)
+        rate = (step - self._last) * self._batch_size / seconds
+        self._last, self._time, self._rested = step, now, 0.0
         if self._bar is not None:
             self._bar.set_postfix_str(f"{loss:.2f} nats, {rate:,.0f} images/s")
         else:
@@ -125,9 +126,14 @@ class Progress:
             )  # fmt: skip
         return rate
 
-    def pause(self) -> None:
-        """Leaves the time until now, spent on something else, out of the rate."""
-        self._time = time.monotonic()
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Leaves the time inside, spent on something else, out of the rate."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._rested += time.monotonic() - began
 
     def close(self) -> None:
         """Ends the bar."""

@@ -200,7 +200,10 @@ def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int,
         name
         for name in columns
         if name in ("index", "diverged", *points[0].values)
-        or (name.partition(".")[0] in _SHOWN and not name.endswith(("images", "samples")))
+        or (
+            name.partition(".")[0] in _SHOWN
+            and not name.endswith(("images", "samples", "standard_error"))
+        )
     ]
     sys.stdout.write(_aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)]))
     _plot(workdir / "sweep.png", points)

@@ -1,0 +1,185 @@
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from drawjax.training import Run, RunError, hosts
+from tests.training.toy import ToyConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+_ALONE = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+
+
+def test_a_process_started_by_hand_stays_alone(monkeypatch):
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: pytest.fail("joined"))
+    for name in _ALONE:
+        monkeypatch.delenv(name, raising=False)
+    hosts.connect()
+    # A batch script, or an element of an array, of a job with several tasks is one process too.
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    hosts.connect()
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("SLURM_STEP_NUM_TASKS", "2"), ("OMPI_COMM_WORLD_SIZE", "4"),
+    ("TPU_WORKER_HOSTNAMES", "10.0.0.1,10.0.0.2"), ("JAX_COORDINATOR_ADDRESS", "10.0.0.1:1"),
+])  # fmt: skip
+def test_a_scheduler_is_noticed(monkeypatch, name, value):
+    joined = []
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setenv(name, value)
+    hosts.connect()
+    assert joined == [(None, None, None)]
+
+
+def test_addresses_by_flag(monkeypatch):
+    joined = []
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: joined.append(given))
+    hosts.connect("10.0.0.1:1234", 4, 2)
+    assert joined == [("10.0.0.1:1234", 4, 2)]
+    with pytest.raises(ValueError, match="--coordinator, --processes and --process go together"):
+        hosts.connect("10.0.0.1:1234", 4)
+    with pytest.raises(ValueError, match=r"--process must lie in 0\.\.3, got 4"):
+        hosts.connect("10.0.0.1:1234", 4, 4)
+
+
+def test_others_that_cannot_be_reached_are_one_error(monkeypatch):
+    def fail(*given):
+        raise RuntimeError("deadline exceeded")
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", fail)
+    with pytest.raises(RunError, match="cannot join the other processes of the run: deadline"):
+        hosts.connect("10.0.0.1:1234", 2, 0)
+
+
+def test_alone_there_is_nothing_to_agree_on():
+    hosts.check_same({"train.steps": 1})
+    hosts.barrier("alone")
+    hosts.wait_for_first()
+    assert hosts.is_first()
+    assert hosts.all_agree(True)
+    assert not hosts.all_agree(False)
+    with pytest.raises(ZeroDivisionError):
+        hosts.on_first(lambda: 1 / 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+class _Two:
+    """Two processes of one run."""
+
+    def __init__(self, workdir, *arguments, own=((), ())):
+        address = f"localhost:{_free_port()}"
+        self.logs = [workdir.with_name(f"{workdir.name}.{i}.log") for i in range(2)]
+        self.processes = []
+        for number, log in enumerate(self.logs):
+            command = [
+                sys.executable, "-m", "tests.training.toy", "--workdir", str(workdir),
+                "--coordinator", address, "--processes", "2", "--process", str(number),
+                *arguments, *own[number],
+            ]  # fmt: skip
+            with log.open("a") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        command,
+                        cwd=ROOT,
+                        stdout=file,
+                        stderr=file,
+                        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                    )
+                )
+
+    def codes(self):
+        return [process.wait(240) for process in self.processes]
+
+    def said(self):
+        return [log.read_text() for log in self.logs]
+
+
+def _checkpoints(workdir):
+    return {int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()}
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "tests.training.toy", "--workdir", str(tmp_path / "one")],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    two = _Two(tmp_path / "two")
+    assert two.codes() == [0, 0], two.said()
+    first, second = two.said()
+    assert "step 30 of 30" in first
+    assert "step" not in second
+
+    # Killed, one of them by the machine and the other by the scheduler, and started again.
+    cut = tmp_path / "cut"
+    run = _Two(cut, "--pause", "0.05")
+    while not _checkpoints(cut):
+        time.sleep(0.01)
+        assert all(process.poll() is None for process in run.processes), run.said()
+    run.processes[1].kill()
+    time.sleep(0.5)
+    run.processes[0].kill()
+    run.codes()
+    assert not (cut / "final.npz").exists()
+    again = _Two(cut, "--pause", "0.05")
+    assert again.codes() == [0, 0], again.said()
+    assert "going on from step" in again.said()[0]
+
+    with np.load(tmp_path / "one" / "final.npz") as whole:
+        for name in ("two", "cut"):
+            with np.load(tmp_path / name / "final.npz") as other:
+                for array in whole:
+                    np.testing.assert_allclose(
+                        whole[array], other[array], rtol=1e-4, atol=1e-5, err_msg=name
+                    )
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_stops_both(tmp_path):
+    cut = tmp_path / "cut"
+    run = _Two(cut, "--pause", "0.05")
+    while not _checkpoints(cut):
+        time.sleep(0.01)
+        assert all(process.poll() is None for process in run.processes), run.said()
+    before = max(_checkpoints(cut))
+    run.processes[1].send_signal(signal.SIGTERM)
+    assert run.codes() == [143, 143], run.said()
+    assert max(_checkpoints(cut)) > before
+    assert "stopped by SIGTERM; the run is saved" in run.said()[0]
+
+
+@pytest.mark.slow
+def test_processes_that_disagree_stop_with_one_line(tmp_path):
+    run = _Two(tmp_path / "run", own=((), ("--train.seed", "3")))
+    assert run.codes() == [1, 1], run.said()
+    for text in run.said():
+        errors = [line for line in text.splitlines() if line.startswith("error:")]
+        assert errors == [
+            "error: the processes were given different configs "
+            "(train.seed: 0 on process 0, 3 on process 1)"
+        ]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_is_told_by_both(tmp_path):
+    Run(tmp_path / "run", ToyConfig(width=77)).close()
+    run = _Two(tmp_path / "run")
+    assert run.codes() == [1, 1], run.said()
+    for text in run.said():
+        assert "holds a run of another config (width: 77 there, 4 now); name" in text
