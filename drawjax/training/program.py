@@ -1,6 +1,7 @@
 """The compiled part of training: one run, or several points of a sweep side by side."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from drawjax.training.step import Numbers, TrainState, initial_state, train_step
 from drawjax.training.task import Task
 
 __all__ = ["Program"]
+
+_log = logging.getLogger(__name__)
 
 PyTree = Any
 
@@ -60,8 +63,10 @@ class Program:
                 self._mesh, jax.eval_shape(init, self._numbers), stacked=True
             )
         self._init = jax.jit(init, out_shardings=self._shardings)
-        # To find the operation that made a NaN, JAX runs the step again: it needs its arguments.
-        donated = () if jax.config.jax_debug_nans else (0,)
+        self._plain_step = step
+        # A step that made a NaN is taken again to find where: that needs its arguments.
+        self._hunting = bool(jax.config.jax_debug_nans)
+        donated = () if self._hunting else (0,)
         self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self._shardings, None))
         self._constants = jax.device_put(task.constants, mesh.replicated(self._mesh))
         self._take = jax.jit(
@@ -85,12 +90,31 @@ class Program:
 
         Returns:
           The next state, and the step's scalars, `[]` or `[points]`.
+
+        Raises:
+          FloatingPointError: under `jax_debug_nans`, from the operation that made the first NaN.
         """
         batch = batches[0]
         if self._stacked:
             batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         batch = mesh.put_batch(self._mesh, batch, stacked=self._stacked)
-        return self._step(state, batch, self._numbers, self._constants)
+        if not self._hunting:
+            return self._step(state, batch, self._numbers, self._constants)
+        with jax.debug_nans(False):
+            after = self._step(state, batch, self._numbers, self._constants)
+        if not np.all(np.isfinite([after[1]["loss"], after[1]["gradient_norm"]])):
+            self._find(state, batch)
+        return after
+
+    def _find(self, state: TrainState, batch: PyTree) -> None:
+        """Takes a step again, operation by operation, up to the one that is not finite."""
+        _log.error("step %d is not finite; looking for the operation", np.max(state.step) + 1)
+        for infinities in (False, True):  # many an infinity is meant
+            with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(infinities):
+                self._plain_step(state, batch, self._numbers, self._constants)
+        raise FloatingPointError(
+            "the compiled step is not finite, yet each of its operations alone is"
+        )
 
     def take(self, state: TrainState, point: int) -> TrainState:
         """The state of one point."""
