@@ -4,8 +4,11 @@ One process a host is usual, each with its own devices. All run the same program
 process 0 alone writes what is not sharded.
 """
 
+import glob
+import importlib.util
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +28,8 @@ __all__ = [
     "on_first",
     "wait_for_first",
 ]
+
+_log = logging.getLogger(__name__)
 
 _waits = itertools.count()
 
@@ -59,6 +64,11 @@ def connect(
             "processes there are, and which of them this is"
         )
     if coordinator is None and not _scheduled():
+        if _on_tpu():
+            try:  # where there is one host it is a run of one process
+                jax.distributed.initialize()
+            except (RuntimeError, ValueError, OSError) as error:
+                _log.warning("one process alone on this TPU: %s", error)
         return
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ValueError(f"--process must lie in 0..{processes - 1}, got {process}")
@@ -140,6 +150,12 @@ def _gather(text: str) -> list[str]:
     padded[: len(data)] = np.frombuffer(data, np.uint8)
     rows = multihost_utils.process_allgather(padded)
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in np.asarray(rows)]
+
+
+def _on_tpu() -> bool:
+    """Whether this machine has TPUs of its own; they may be part of a pod."""
+    installed = importlib.util.find_spec("libtpu") is not None
+    return installed and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
 def _scheduled() -> bool:

@@ -41,6 +41,24 @@ def test_a_scheduler_is_noticed(monkeypatch, name, value):
     assert joined == [(None, None, None)]
 
 
+def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, caplog):
+    joined = []
+
+    def initialize(*given):
+        joined.append(given)
+        if len(joined) == 2:
+            raise ValueError("no metadata server")
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(hosts, "_on_tpu", lambda: True)
+    for name in _ALONE:
+        monkeypatch.delenv(name, raising=False)
+    hosts.connect()
+    hosts.connect()
+    assert joined == [(), ()]
+    assert "alone on this TPU: no metadata server" in caplog.text
+
+
 def test_addresses_by_flag(monkeypatch):
     joined = []
     monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: joined.append(given))
