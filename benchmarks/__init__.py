@@ -1,0 +1,1 @@
+"""What is measured, by hand: `python -m benchmarks`, or `python -m benchmarks.NAME [--json]`."""

@@ -1,0 +1,11 @@
+"""Runs every benchmark, one process each, and prints their tables."""
+
+import subprocess
+import sys
+
+NAMES = ("step", "generate", "glimpse", "scaling", "remat", "startup")
+
+if __name__ == "__main__":
+    for name in NAMES:
+        print(f"\n## {name}\n", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)

@@ -1,0 +1,56 @@
+"""Generating 1,000 images in 64 steps, against the PyTorch port."""
+
+from typing import Any
+
+import jax
+
+from benchmarks import problem, timing
+from drawjax import draw, modules
+from drawjax.modules import DrawConfig
+
+IMAGES = 1_000
+
+
+def measure() -> list[dict[str, Any]]:
+    functions = {}
+    for name in ("float32", "bfloat16"):
+        config = DrawConfig(precision=name)
+        graph, params = modules.split(
+            modules.Draw(config, problem.IMAGE_SHAPE, key=jax.random.key(0))
+        )
+
+        @jax.jit
+        def generate(params, key, graph=graph, config=config):
+            noise = jax.random.normal(key, (config.steps, IMAGES, config.latents))
+            return jax.nn.sigmoid(draw.generate(modules.merge(graph, params), noise).canvases[-1])
+
+        functions[name] = lambda generate=generate, params=params: generate(
+            params, jax.random.key(0)
+        )
+    if timing.has_torch():
+        import torch
+
+        from benchmarks.torch_port import TorchDraw
+
+        model = TorchDraw()
+        functions["torch float32"] = lambda: model.generate(torch.randn(64, IMAGES, 100)).numpy()
+    times = timing.compare(functions, rounds=7)
+    return [
+        {
+            "generate": name,
+            "ms": 1e3 * timed.fastest,
+            "images/s": IMAGES / timed.fastest,
+            "times torch": times["torch float32"].fastest / timed.fastest
+            if "torch float32" in times
+            else None,
+            "processor ms": 1e3 * timed.processor,
+            "times torch (processor)": times["torch float32"].processor / timed.processor
+            if "torch float32" in times
+            else None,
+        }
+        for name, timed in times.items()
+    ]
+
+
+if __name__ == "__main__":
+    timing.main(measure, __doc__)

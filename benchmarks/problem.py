@@ -1,0 +1,74 @@
+"""The training problem that the benchmarks time: Table 3's MNIST row on random images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from drawjax import draw, modules
+from drawjax.modules import DrawConfig
+from drawjax.training import Task, TrainConfig
+from drawjax.training.step import Numbers, TrainState, initial_state, train_step
+
+__all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
+
+IMAGE_SHAPE = (28, 28, 1)
+
+
+def images(batch: int) -> jax.Array:
+    """Random binary images, `[batch, 28, 28, 1]`, as sparse as digits."""
+    return (jax.random.uniform(jax.random.key(1), (batch, *IMAGE_SHAPE)) > 0.8).astype(jnp.float32)
+
+
+def task(config: DrawConfig) -> Task:
+    """The task of training DRAW on batches that are arrays of images."""
+    graph, _ = modules.split(modules.Draw(config, IMAGE_SHAPE, key=jax.random.key(0)))
+
+    def loss(params: Any, batch: jax.Array, key: jax.Array, constants: Any):
+        del constants
+        noise = jax.random.normal(key, (config.steps, batch.shape[0], config.latents))
+        networks = modules.merge(graph, params)
+        reconstruction, latent = draw.loss(networks, batch, noise, remat=config.remat)
+        parts = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
+        return parts["reconstruction"] + parts["latent"], parts
+
+    return Task(
+        init=lambda key: modules.split(modules.Draw(config, IMAGE_SHAPE, key=key))[1],
+        loss=loss,
+        batches=lambda seed: iter(()),
+    )
+
+
+def training_step(
+    config: DrawConfig, batch: int, train: TrainConfig | None = None
+) -> tuple[Callable[[], jax.Array], Any]:
+    """The library's own training step on one fixed batch.
+
+    Returns:
+      A function that takes one step and returns its loss, and the compiled program.
+    """
+    bound = task(config)
+    numbers = Numbers.of(train or TrainConfig())
+    state: TrainState = jax.jit(lambda: initial_state(bound, numbers))()
+    x = images(batch)
+
+    def step(state: TrainState, x: jax.Array, numbers: Numbers):
+        return train_step(bound, state, x, numbers, ())
+
+    numbers = jax.tree.map(jnp.asarray, numbers)
+    program = jax.jit(step, donate_argnums=0).lower(state, x, numbers).compile()
+
+    def run() -> jax.Array:
+        nonlocal state
+        state, metrics = program(state, x, numbers)
+        return metrics["loss"]
+
+    return run, program
+
+
+def model_flops(config: DrawConfig, batch: int) -> int:
+    """Operations of the products with learned weights, forward and both backward ones."""
+    shapes = jax.eval_shape(task(config).init, jax.random.key(0))
+    kernels = [layer["kernel"] for layer in shapes.values() if isinstance(layer, dict) and layer]
+    return 3 * 2 * batch * config.steps * sum(kernel.size for kernel in kernels)
