@@ -1,0 +1,58 @@
+import dataclasses
+
+import pytest
+import tyro
+
+from drawjax.training import flags
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inner:
+    size: int | None = 3
+    """How large."""
+    flat: bool = False
+    """Whether."""
+
+    def __post_init__(self):
+        if self.size == 0:
+            raise ValueError("inner.size must not be 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    inner: _Inner = _Inner()
+    name: str = "a"
+    """What it is called."""
+
+
+def test_flags_replace_fields():
+    config = flags.read(_Config(name="b"), ["--inner.size", "None", "--inner.flat"])
+    assert config == _Config(inner=_Inner(size=None, flat=True), name="b")
+    bare = (tyro.conf.FlagConversionOff,)
+    assert flags.read(_Config(), ["--inner.flat", "True"], markers=bare).inner.flat
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--inner.size", "0"], r"^inner\.size must not be 0$"),
+    (["--inner.size", "x"], r"^Error parsing --inner\.size: .*'x'"),
+    (["--name"], "^Missing value for argument '--name'"),
+    (["--inner.sise", "3"], "--inner.sise"),
+])  # fmt: skip
+def test_what_cannot_be_read_is_one_line(arguments, message, encoding, monkeypatch):
+    monkeypatch.setattr("tyro._fmtlib._should_use_utf8_drawing_chars", lambda: encoding == "utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        flags.read(_Config(), arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not set(text) & set("│╭╮╰╯─")
+
+
+def test_help_says_what_it_is_and_ends(capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.read(_Config(), ["--help"], description="What it does.", prog="python -m it")
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "What it does." in said
+    assert "python -m it" in said
+    assert "How large." in said

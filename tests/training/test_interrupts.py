@@ -1,0 +1,84 @@
+import os
+import signal
+
+import pytest
+
+from drawjax.training.interrupts import Interrupts
+
+
+def _send(signum=signal.SIGTERM):
+    os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_asked_for(signum):
+    with Interrupts() as interrupts:
+        assert not interrupts.stop_after(1)
+        _send(signum)
+        assert interrupts.stop_after(2)
+        assert interrupts.stopping
+        assert interrupts.signum == signum
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    with Interrupts():
+        assert signal.getsignal(signal.SIGINT) != before[1]
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_second_signal_is_not_held_back():
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        _send(signal.SIGTERM)
+        _send(signal.SIGINT)
+        signal.pause()
+
+
+def test_work_is_done_where_no_signal_comes():
+    with Interrupts() as interrupts:
+        assert interrupts.unless_stopped(lambda: 7) == 7
+        assert not interrupts.stopping
+
+
+def test_work_ends_where_a_signal_finds_it():
+    done = []
+
+    def work():
+        done.append("begun")
+        _send()
+        done.append("ended")
+
+    with Interrupts() as interrupts:
+        assert interrupts.unless_stopped(work) is None
+        assert done == ["begun"]
+        assert interrupts.stopping
+        assert interrupts.unless_stopped(lambda: done.append("more")) is None
+    assert done == ["begun"]
+
+
+def test_errors_of_work_are_its_own():
+    with Interrupts() as interrupts, pytest.raises(ZeroDivisionError):
+        interrupts.unless_stopped(lambda: 1 / 0)
+
+
+def test_a_signal_outside_such_work_raises_nothing():
+    with Interrupts() as interrupts:
+        interrupts.unless_stopped(lambda: None)
+        _send()
+        assert interrupts.stopping
+
+
+def test_with_several_processes_they_agree_on_a_step(monkeypatch):
+    agreed = iter([False, True])
+    monkeypatch.setattr("drawjax.training.interrupts.jax.process_count", lambda: 2)
+    monkeypatch.setattr(
+        "drawjax.training.interrupts.multihost_utils.reached_preemption_sync_point",
+        lambda step: next(agreed),
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as interrupts:
+        assert signal.getsignal(signal.SIGTERM) == before  # JAX's own notices it
+        assert interrupts.unless_stopped(lambda: 7) == 7
+        assert not interrupts.stop_after(1)
+        assert interrupts.stop_after(2)
+        assert interrupts.signum == signal.SIGTERM
