@@ -44,6 +44,8 @@ class Checkpoints:
                 max_to_keep=keep,
                 best_fn=cost,
                 best_mode="min",
+                # What a kill in the middle of a deletion leaves has none, and is to go.
+                keep_checkpoints_without_metrics=cost is None,
                 create=True,
                 cleanup_tmp_directories=True,
             ),

@@ -58,6 +58,24 @@ def test_the_cheapest_is_kept(tmp_path):
     checkpoints.close()
 
 
+def test_one_that_was_half_deleted_goes(tmp_path):
+    def opened():
+        return _open(tmp_path, keep=1, cost=lambda values: values["loss"])
+
+    checkpoints = opened()
+    checkpoints.save(1, _tree(1), {"loss": 3.0})
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "1" / "metrics")  # as by a kill in the middle of deleting it
+    checkpoints = opened()
+    checkpoints.save(2, _tree(2), {"loss": 2.0})
+    checkpoints.save(3, _tree(3), {"loss": 2.5})
+    checkpoints.wait()
+    assert checkpoints.best() == 2
+    assert checkpoints.steps() == [2]
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+    checkpoints.close()
+
+
 def test_buffers_may_be_donated_while_they_are_being_written(tmp_path):
     # Large enough that the step after it starts while the file is being written.
     advance = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
