@@ -22,7 +22,7 @@ def measure() -> list[dict[str, Any]]:
         @jax.jit
         def generate(params, key, graph=graph, config=config):
             noise = jax.random.normal(key, (config.steps, IMAGES, config.latents))
-            return jax.nn.sigmoid(draw.generate(modules.merge(graph, params), noise).canvases[-1])
+            return draw.sample(modules.merge(graph, params), noise)
 
         functions[name] = lambda generate=generate, params=params: generate(
             params, jax.random.key(0)

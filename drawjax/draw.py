@@ -36,6 +36,7 @@ __all__ = [
     "infer",
     "loss",
     "reconstruct",
+    "sample",
     "step",
 ]
 
@@ -199,14 +200,26 @@ def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
     chex.assert_rank(noise, 3)
 
     def body(networks: Networks, state: State, latent: jax.Array) -> tuple[State, Trace]:
-        decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 14
-        change, write_window = networks.write(h_dec)
-        canvas = state.canvas + change  # Eq. 15
-        return State(canvas, state.encoder, decoder, h_dec), Trace(
-            canvas, write_window, None, None, None
-        )
+        state, write_window = _decode(networks, state, latent)
+        return state, Trace(state.canvas, write_window, None, None, None)
 
     return _scan(body, networks, noise, remat=False)[1]
+
+
+def sample(
+    networks: Networks, noise: Float[Array, "T batch Z"]
+) -> Float[Array, "batch height width channels"]:
+    """The Bernoulli means of images from the prior, Eq. 16: the last canvas of `generate` alone.
+
+    Takes the memory of one canvas an image in place of T.
+    """
+    chex.assert_rank(noise, 3)
+
+    def body(networks: Networks, state: State, latent: jax.Array) -> tuple[State, None]:
+        return _decode(networks, state, latent)[0], None
+
+    state, _ = _scan(body, networks, noise, remat=False)
+    return jax.nn.sigmoid(state.canvas)
 
 
 def loss(
@@ -281,6 +294,14 @@ def importance_weighted_bound(
     start = jnp.full((batch,), -jnp.inf, images.dtype)
     total, _ = jax.lax.scan(add_chunk, start, jnp.arange(0, num_samples, chunk))
     return total - math.log(num_samples)
+
+
+def _decode(networks: Networks, state: State, latent: jax.Array) -> tuple[State, Window | None]:
+    """One step from the prior, Eq. 14-15."""
+    decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 14
+    change, write_window = networks.write(h_dec)
+    canvas = state.canvas + change  # Eq. 15
+    return State(canvas, state.encoder, decoder, h_dec), write_window
 
 
 def _scan(

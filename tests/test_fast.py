@@ -101,3 +101,11 @@ def test_gradients_of_many_models_at_once():
         chex.assert_trees_all_close(
             jax.tree.map(lambda leaf, i=i: leaf[i], together), alone, rtol=1e-4, atol=1e-5
         )
+
+
+def test_sample_equals_the_last_canvas_of_generate():
+    graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
+    networks = modules.merge(graph, params)
+    actual = draw.sample(networks, noise)
+    expected = jax.nn.sigmoid(draw.generate(Unhoisted(networks), noise).canvases[-1])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
