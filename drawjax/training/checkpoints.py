@@ -113,7 +113,7 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             arrays, values = found[self._arrays], found[self._values]
-            if checked and int(_jitted_fingerprint(arrays)) != found.fingerprint[self._arrays]:
+            if checked and int(_jitted_fingerprint(arrays)) != found["fingerprint"][self._arrays]:
                 raise ValueError("its bits are not those that were written")
         except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
             failure = error

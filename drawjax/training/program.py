@@ -65,7 +65,7 @@ class Program:
         self._init = jax.jit(init, out_shardings=self._shardings)
         self._plain_step = step
         # A step that made a NaN is taken again to find where: that needs its arguments.
-        self._hunting = bool(jax.config.jax_debug_nans)
+        self._hunting = bool(jax.config.jax_debug_nans)  # pyright: ignore[reportAttributeAccessIssue]
         donated = () if self._hunting else (0,)
         self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self._shardings, None))
         self._constants = jax.device_put(task.constants, mesh.replicated(self._mesh))

@@ -64,7 +64,10 @@ def _optimiser(numbers: Numbers) -> optax.GradientTransformation:
     # Built inside the traced step, so that its numbers may be traced.
     return optax.chain(
         optax.clip_by_global_norm(numbers.clip_norm),
-        optax.adamw(lambda step: learning_rate(numbers, step), weight_decay=numbers.weight_decay),
+        optax.adamw(
+            lambda step: learning_rate(numbers, jnp.asarray(step)),
+            weight_decay=numbers.weight_decay,
+        ),
     )
 
 
