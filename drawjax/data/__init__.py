@@ -1,8 +1,9 @@
 """Where images come from: prepared TFDS sets, digits that come with a package, Grain batches."""
 
 from drawjax.data.binarise import binarise, to_unit
+from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source
 from drawjax.data.pipeline import eval_batches, train_batches
-from drawjax.data.sources import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source, load
+from drawjax.data.sources import load
 
 __all__ = [
     "ArraySource",

@@ -1,12 +1,16 @@
-"""From bytes to what the model sees: intensities in [0, 1], binarised or not. For inside jit."""
+"""From bytes to what the model sees: intensities in [0, 1], binarised or not.
+
+All for inside jit but `binarise_once`, which is done on the host when a set is loaded.
+"""
 
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-__all__ = ["Binarisation", "binarise", "to_unit"]
+__all__ = ["Binarisation", "binarise", "binarise_once", "to_unit"]
 
 Binarisation = Literal["static", "dynamic", "threshold", "none"]
 
@@ -41,3 +45,15 @@ def binarise(
     if method in ("static", "none"):
         return images
     raise ValueError(f"binarisation must be static, dynamic, threshold or none, got {method!r}")
+
+
+def binarise_once(images: UInt8[np.ndarray, "*shape"], seed: int) -> UInt8[np.ndarray, "*shape"]:
+    """Draws each pixel once: 255 with its intensity as the probability, else 0.
+
+    Args:
+      images: bytes, NumPy's.
+      seed: of the draw; the same seed and shape give the same one.
+    """
+    # Above r of 0..254: a pixel of 0 never is, one of 255 always, and one of v in v cases of 255.
+    thresholds = np.random.default_rng(seed).integers(0, 255, images.shape, dtype=np.uint8)
+    return np.where(images > thresholds, np.uint8(255), np.uint8(0))

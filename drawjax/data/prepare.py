@@ -13,13 +13,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from drawjax.data.sources import DataConfig, data_dir
+from drawjax.data.image_set import DataConfig, data_dir
+from drawjax.data.sources import ALIASES
 
 __all__ = ["main", "prepare"]
 
 # Builders of our own: module and class.
 _OWN = {"svhn_numbers": ("drawjax.data.svhn", "SvhnNumbers")}
-_ALIASES = {"svhn": "svhn_numbers"}
 
 
 def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
@@ -43,12 +43,12 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     """
     if manual_dir is not None and not pathlib.Path(manual_dir).expanduser().is_dir():
         raise FileNotFoundError(f"there is no folder {manual_dir}")
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     own = _OWN.get(name)
     if own is None and importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + _nearest(name, [*_OWN, *_ALIASES])
+            + _nearest(name, [*_OWN, *ALIASES])
         )
     import tensorflow_datasets as tfds
 
@@ -56,12 +56,18 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         plain = name.split(":")[0].split("/")[0]
         known = tfds.list_builders()
         if plain not in known:
-            near = _nearest(plain, [*known, *_OWN, *_ALIASES])
+            near = _nearest(plain, [*known, *_OWN, *ALIASES])
             raise ValueError(f"TFDS has no set called {plain!r}{near}")
         builder = tfds.builder(name, data_dir=folder)
     else:
         module, builder_class = own
         builder = getattr(importlib.import_module(module), builder_class)(data_dir=folder)
+    there = builder.info.file_format.value
+    if there != "array_record" and pathlib.Path(builder.data_dir).exists():
+        raise ValueError(
+            f"{name} is already in {builder.data_dir}, in the {there} format, which is not read "
+            "without TensorFlow; give another folder with --data-dir"
+        )
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
         builder.download_and_prepare(download_config=config, file_format="array_record")

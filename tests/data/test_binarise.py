@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from drawjax.data import binarise, to_unit
+from drawjax.data.binarise import binarise_once
 
 
 def test_to_unit_maps_bytes_to_zero_to_one():
@@ -47,3 +48,15 @@ def test_static_and_none_leave_images_alone(method):
 def test_another_method_is_named():
     with pytest.raises(ValueError, match=r"static, dynamic, threshold or none, got 'bernoulli'"):
         binarise(jnp.zeros(3), "bernoulli", jax.random.key(0))
+
+
+def test_once_is_drawn_by_intensity():
+    levels = np.arange(256, dtype=np.uint8)
+    draws = binarise_once(np.broadcast_to(levels, (20_000, 256)), 0)
+    assert draws.dtype == np.uint8
+    assert set(np.unique(draws)) == {0, 255}
+    assert not draws[:, 0].any()
+    assert draws[:, 255].all()
+    np.testing.assert_allclose(draws.mean(0), levels, atol=0.015 * 255)  # four standard errors
+    np.testing.assert_array_equal(draws, binarise_once(np.broadcast_to(levels, (20_000, 256)), 0))
+    assert not np.array_equal(draws, binarise_once(np.broadcast_to(levels, (20_000, 256)), 1))

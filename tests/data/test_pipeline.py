@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from drawjax.data import ArraySource, DataConfig, eval_batches, load, sources, train_batches
+from drawjax.data import ArraySource, DataConfig, eval_batches, load, prepared, train_batches
 from tests.data.tiny_sets import write_tiny_set
 
 
@@ -118,6 +118,20 @@ def test_a_batch_that_does_not_divide_is_named():
         train_batches(_source(), batch_size=6, seed=0, process_count=4)
 
 
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_process_that_is_not_there_is_named(index):
+    with pytest.raises(ValueError, match=f"process index must be between 0 and 1, got {index}"):
+        train_batches(_source(), batch_size=6, seed=0, process_index=index, process_count=2)
+
+
+def test_orders_are_uniform():
+    # Of 4 records there are 24 orders, each as often as any other.
+    labels = _labels(_take(train_batches(_source(4), batch_size=4, seed=0), 4_800))
+    _, counts = np.unique(labels, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert ((counts - 200) ** 2 / 200).sum() < 50  # 23 degrees of freedom: 49.7 in 1 of 1,000
+
+
 def test_a_batch_may_be_all_of_the_data():
     batch = next(train_batches(_source(), batch_size=23, seed=0))
     assert sorted(batch["label"]) == list(range(23))
@@ -127,7 +141,7 @@ def test_batches_from_disk_equal_those_from_memory(tmp_path, monkeypatch):
     write_tiny_set(tmp_path, "svhn_numbers", train=20, validation=3, test=3)
     config = DataConfig(name="svhn_numbers", dir=str(tmp_path), binarisation="none")
     in_memory = load(config, "").train
-    monkeypatch.setattr(sources, "_IN_MEMORY", 0)
+    monkeypatch.setattr(prepared, "_IN_MEMORY", 0)
     on_disk = load(config, "").train
     assert isinstance(in_memory, ArraySource)
     assert not isinstance(on_disk, ArraySource)

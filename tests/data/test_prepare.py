@@ -54,6 +54,18 @@ def test_what_is_prepared_is_left_alone(tmp_path, archives):
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
+def test_what_is_there_in_another_format_is_named_and_left_alone(tmp_path, archives, capsys):
+    arguments = ["svhn", "--data-dir", str(tmp_path / "sets"), "--manual-dir", str(archives)]
+    assert prepare.main(arguments) == 0
+    folder = tmp_path / "sets" / "svhn_numbers" / "1.0.0"
+    info = (folder / "dataset_info.json").read_text().replace("array_record", "tfrecord")
+    (folder / "dataset_info.json").write_text(info)
+    assert prepare.main(arguments) == 1
+    message = f"svhn_numbers is already in {folder}, in the tfrecord format"
+    assert message in _error(capsys)
+    assert (folder / "dataset_info.json").read_text() == info
+
+
 def _error(capsys):
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return error
