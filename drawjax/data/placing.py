@@ -1,5 +1,7 @@
 """Small images put on larger black ones, for sets that are made on the device. For inside jit."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
@@ -38,7 +40,7 @@ def add_patches(
 
 
 def random_corners(
-    key: jax.Array, shape: tuple[int, ...], inside: tuple[int, int], patch: tuple[int, int]
+    key: jax.Array, shape: tuple[int, ...], inside: Sequence[int], patch: Sequence[int]
 ) -> Int[Array, "*shape 2"]:
     """Draws corners uniformly from all at which a patch lies wholly inside an image.
 

@@ -12,6 +12,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from drawjax.data.image_set import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
@@ -52,6 +53,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         )
     import tensorflow_datasets as tfds
 
+    builder: Any
     if own is None:
         plain = name.split(":")[0].split("/")[0]
         known = tfds.list_builders()

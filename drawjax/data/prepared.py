@@ -20,6 +20,7 @@ from drawjax.data.image_set import (
     DataConfig,
     DataNotFoundError,
     ImageSet,
+    Source,
     data_dir,
 )
 
@@ -50,7 +51,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     import tensorflow_datasets as tfds  # slow to import, and not needed for the bundled digits
 
     try:
-        builder = tfds.builder_from_directory(str(folder))
+        builder: Any = tfds.builder_from_directory(str(folder))
         splits, features = builder.info.splits, builder.info.features
     except Exception as error:  # of any kind, whatever TFDS stumbles over
         raise _damaged(folder, error) from error
@@ -81,7 +82,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
             "training images."
         )
     notes += rules
-    parts = [part(*its_range) for its_range in ranges]
+    parts: list[Source] = [part(*its_range) for its_range in ranges]
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
         binary = name == "binarized_mnist"
@@ -90,7 +91,8 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
         raise ValueError(
             f"{name} is too large to be binarised once; use --data.binarisation dynamic or none"
         )
-    return ImageSet(name, *parts, image_shape, tuple(notes))
+    train, validation, test = parts
+    return ImageSet(name, train, validation, test, image_shape, tuple(notes))
 
 
 def _check_features(name: str, features: Mapping[str, Any], size: int | None) -> None:
@@ -181,7 +183,7 @@ class _Records:
         return pixels(image if image.mode == mode else image.convert(mode), self.size)
 
 
-def _in_memory(part: _Records, config: DataConfig, seed: int, binary: bool) -> ArraySource:
+def _in_memory(part: Source, config: DataConfig, seed: int, binary: bool) -> ArraySource:
     chunks = [
         part.__getitems__(range(start, min(start + 1000, len(part))))
         for start in range(0, len(part), 1000)

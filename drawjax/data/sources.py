@@ -65,4 +65,5 @@ def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:
         f"{_BUNDLED}: the first 500 of each class of MNIST's training set, split by a fixed key "
         "into 4,000 for training, 500 for validation and 500 for test. No MNIST test image.",
     )
-    return ImageSet(_BUNDLED, *parts, images.shape[1:], notes)
+    train, validation, test = parts
+    return ImageSet(_BUNDLED, train, validation, test, images.shape[1:], notes)

@@ -126,7 +126,7 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
         except AssertionError:  # there is none, or it is empty
             urls = {name: f"{self.URL}{name}.tar.gz" for name in ("train", "test", "extra")}
             self._check_reachable(urls["train"])
-            paths = dl_manager.download(urls)
+            paths: Any = dl_manager.download(urls)
             # No checksums are published; gzip's own are checked as the archives are read.
             return {name: pathlib.Path(path) for name, path in paths.items()}
         archives = {name: folder / f"{name}.tar.gz" for name in ("train", "test", "extra")}
@@ -204,4 +204,5 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
     def _note(self, text: str) -> None:
         """Tells the user, and every later reader of the prepared set: see `sources.load`."""
         _log.warning("%s", text)
-        self.info.metadata["notes"].append(text)
+        metadata: Any = self.info.metadata
+        metadata["notes"].append(text)

@@ -11,7 +11,8 @@ import pathlib
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import h5py
 import numpy as np
@@ -32,7 +33,7 @@ class Number:
 
 
 def read_numbers(
-    archive: pathlib.Path, progress: Callable[[np.ndarray], Iterator] = iter
+    archive: pathlib.Path, progress: Callable[[np.ndarray], Iterable] = iter
 ) -> tuple[list[Number], set[str]]:
     """Reads an archive to its end for the numbers in it.
 
@@ -56,14 +57,15 @@ def read_numbers(
             for member in tar:
                 name = pathlib.PurePosixPath(member.name).name
                 if name == _STRUCT:
-                    struct.write_bytes(tar.extractfile(member).read())
+                    struct.write_bytes(_content(tar, member))
                 elif name.endswith(".png"):
                     images.add(name)
         if not struct.exists():
             raise ValueError(f"{archive} holds no {_STRUCT}, which tells where the digits are")
         try:
             with h5py.File(struct, "r") as file:
-                entries = np.stack([file["digitStruct"][key][:, 0] for key in ("name", "bbox")], 1)
+                columns: Any = file["digitStruct"]
+                entries = np.stack([columns[key][:, 0] for key in ("name", "bbox")], 1)
                 numbers = [_number(file.id, *entry) for entry in progress(entries)]
         except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -82,7 +84,7 @@ def read_images(archive: pathlib.Path) -> Iterator[tuple[str, bytes]]:
         for member in tar:
             name = pathlib.PurePosixPath(member.name).name
             if member.isfile() and name.endswith(".png"):
-                yield name, tar.extractfile(member).read()
+                yield name, _content(tar, member)
 
 
 @contextlib.contextmanager
@@ -96,6 +98,13 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{archive} is broken or cut short ({error}); fetch it again") from error
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise tarfile.ReadError(f"{member.name} is no file")
+    return file.read()
 
 
 def _number(file: h5py.h5f.FileID, name: h5py.Reference, bbox: h5py.Reference) -> Number:
