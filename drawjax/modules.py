@@ -138,10 +138,11 @@ class Draw(nnx.Module):
         self.mean = Dense(units, latents, key=next(keys), dtype=dtype)
         self.log_scale = Dense(units, latents, key=next(keys), dtype=dtype)
         self.patch = Dense(units, patch, key=next(keys), dtype=dtype)
-        # Windows start near the whole image: the heads' first weights are a tenth of the usual.
         self.read_window, self.write_window = (
-            None if size is None else Dense(units, 5, key=next(keys), scale=0.1, dtype=dtype)
-            for size in (config.read_size, config.write_size)
+            None
+            if size is None
+            else _window_head(units, image_shape, size, writes, key=next(keys), dtype=dtype)
+            for size, writes in ((config.read_size, False), (config.write_size, True))
         )
         self.initial_canvas = nnx.Param(jnp.zeros(image_shape))
         self.initial_encoder = nnx.Param(jnp.zeros((2, units)))
@@ -270,7 +271,9 @@ class Ram(nnx.Module):
         cell, window, classes = jax.random.split(key, 3)
         inputs = config.read_size**2 * image_shape[2]
         self.cell = LSTM(inputs, config.units, key=cell, dtype=dtype)
-        self.read_window = Dense(config.units, 5, key=window, scale=0.1, dtype=dtype)
+        self.read_window = _window_head(
+            config.units, image_shape, config.read_size, False, key=window, dtype=dtype
+        )
         self.classes = Dense(config.units, config.classes, key=classes, dtype=dtype)
         self.initial = nnx.Param(jnp.zeros((2, config.units)))
 
@@ -294,6 +297,33 @@ class Ram(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Unnormalised log-probabilities."""
         return self.classes(hidden)
+
+
+def _window_head(
+    units: int,
+    image_shape: tuple[int, int, int],
+    size: int,
+    writes: bool,
+    *,
+    key: jax.Array,
+    dtype: Any,
+) -> Dense:
+    """The W of Eq. 21, which starts with a window that a gradient can use.
+
+    With zero biases the window spans the image with filters of one pixel, so that most pixels are
+    neither seen nor written, and writing spreads each number over a whole stride: DRAW then learns
+    to use its latents only after thousands of steps. So the biases start with a grid of three
+    quarters of the image, filters half a stride wide, and intensities that let a patch of ones add
+    about one to the canvas and make the read patch, an average, count. The weights are a tenth of
+    the usual, to keep it there at first.
+    """
+    head = Dense(units, 5, key=key, scale=0.1, dtype=dtype)
+    log_span = math.log(0.75)
+    stride = math.exp(log_span) * max(max(image_shape[:2]) - 1, 1) / max(size - 1, 1)
+    log_intensity = -2 * math.log(stride) if writes else 2.0
+    log_variance = 2 * math.log(stride / 2)
+    head.bias[...] = jnp.array([0.0, 0.0, log_variance, log_span, log_intensity], jnp.float32)
+    return head
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:

@@ -237,9 +237,12 @@ def test_a_model_memorises_eight_images(window):
     state = optimiser.init(params)
     for step in range(1_500):
         params, state, fit = update(params, state, jax.random.fold_in(jax.random.key(1), step))
-    trace = draw.reconstruct(modules.merge(graph, params), images, steps=8)
     assert fit < 6.8  # a twentieth of the 136 nats before training
-    np.testing.assert_array_equal(trace.canvases[-1] > 0, images > 0.5)
+    # With noise, as it was trained: the posterior's mean is a place that training never visits.
+    noise = jax.random.normal(jax.random.key(2), (8, 8, 8))
+    drawn = draw.infer(modules.merge(graph, params), images, noise).canvases[-1] > 0
+    wrong = np.mean(np.asarray(drawn) != np.asarray(images > 0.5))
+    assert wrong < 0.02  # a wrong pixel costs at least log 2 nats, so the fit allows no more
 
 
 def test_wrong_shapes_are_named():

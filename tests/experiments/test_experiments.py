@@ -1,0 +1,105 @@
+"""Every experiment's command, for a few steps: real records where they are, tiny sets elsewhere."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.data.tiny_sets import write_tiny_set
+
+TINY_DRAW = ("--model.steps", "2", "--model.units", "8", "--model.latents", "2")
+SHORT = (
+    "--train.steps", "2", "--train.batch-size", "8", "--train.log-every", "1",
+    "--train.eval-every", "1",
+)  # fmt: skip
+DRAWINGS = {
+    "samples.png", "drawing.png", "drawing.gif", "reconstructions.png", "loss.png", "report.html",
+    "metrics.jsonl",
+}  # fmt: skip
+
+# experiment: flags, the set it uses, the sample of it that may be at hand, what it leaves
+COMMANDS = {
+    "mnist_generation": ((*TINY_DRAW, "--samples", "4"), "binarized_mnist", None, DRAWINGS),
+    "two_digit_mnist_generation": ((*TINY_DRAW, "--samples", "4"), "mnist", None, DRAWINGS),
+    "cifar10_generation": ((*TINY_DRAW, "--samples", "4"), "cifar10", None, DRAWINGS),
+    "svhn_generation": (
+        (*TINY_DRAW, "--samples", "4"), "svhn_numbers", "svhn_goodfellow64_sample", DRAWINGS,
+    ),
+    "cluttered_mnist_classification": (
+        ("--model.glimpses", "2", "--model.units", "8"), "mnist", None,
+        {"glimpses.png", "loss.png", "report.html", "metrics.jsonl"},
+    ),
+}  # fmt: skip
+
+
+def _run(experiment, *flags, data_dir=None):
+    environment = {name: value for name, value in os.environ.items() if name != "TFDS_DATA_DIR"}
+    environment["TFDS_DATA_DIR"] = str(data_dir or "nowhere")
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{experiment}", *flags],
+        capture_output=True, text=True, env=environment, timeout=600, stdin=subprocess.DEVNULL,
+        cwd=pathlib.Path(__file__).parents[2],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", COMMANDS)
+def test_an_experiment_runs_by_its_default_shortened(experiment, tmp_path):
+    flags, name, sample, leaves = COMMANDS[experiment]
+    real = os.environ.get("TFDS_DATA_DIR")
+    if real and (pathlib.Path(real) / (sample or name)).is_dir():
+        data_dir = real
+        flags += ("--data.name", sample) if sample else ()
+        name = sample or name
+    else:
+        data_dir = tmp_path / "sets"
+        write_tiny_set(data_dir, name)
+    workdir = tmp_path / "run"
+    done = _run(experiment, *flags, *SHORT, "--workdir", str(workdir), data_dir=data_dir)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["data"] == name
+    assert results["test"]["images"] >= 32
+    assert leaves <= {path.name for path in workdir.iterdir()}
+    if experiment == "cifar10_generation":
+        assert 0 < results["discretised"]["bits_per_dimension"] < 12
+
+
+@pytest.mark.slow
+def test_attention_zoom_looks_at_any_image(tmp_path):
+    Image.new("RGB", (40, 70), (200, 30, 60)).save(tmp_path / "photo.jpg")
+    for flags in ((), ("--image", str(tmp_path / "photo.jpg"))):
+        done = _run("attention_zoom", "--workdir", str(tmp_path / "zoom"), *flags)
+        assert done.returncode == 0, done.stderr
+        with Image.open(tmp_path / "zoom" / "zoom.png") as picture:
+            assert picture.width > picture.height / 2
+    (tmp_path / "text.png").write_text("no picture")
+    done = _run("attention_zoom", "--image", str(tmp_path / "text.png"), "--workdir", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("text.png is no image that can be read")
+
+
+@pytest.mark.slow
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    cases = {
+        ("--model.raed-size", "2"): (2, "did you mean --model.read-size?"),
+        ("--preset", "demmo"): (2, "did you mean demo?"),
+        ("--data.name", "mnist"): (1, "python -m drawjax.data.prepare mnist"),
+        ("--preset", "demo", "--train.batch-size", "5000"): (1, "4000 training images, got 5000"),
+        ("--preset", "demo", "--model.write-size", "29"): (
+            1,
+            "at most the image's longer side, 28",
+        ),
+        ("--mode", "evaluate"): (1, "holds no run"),
+    }
+    for flags, (code, message) in cases.items():
+        done = _run("mnist_generation", *flags, "--workdir", str(workdir))
+        assert done.returncode == code, done.stderr
+        assert message in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        assert not workdir.exists(), flags
