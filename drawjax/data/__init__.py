@@ -2,7 +2,7 @@
 
 from drawjax.data.binarise import binarise, to_unit
 from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source
-from drawjax.data.pipeline import eval_batches, train_batches
+from drawjax.data.pipeline import check_batch_size, eval_batches, train_batches
 from drawjax.data.sources import load
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ImageSet",
     "Source",
     "binarise",
+    "check_batch_size",
     "eval_batches",
     "load",
     "to_unit",

@@ -16,7 +16,7 @@ import numpy as np
 
 from drawjax.data.image_set import ArraySource, Batch, Source
 
-__all__ = ["eval_batches", "train_batches"]
+__all__ = ["check_batch_size", "eval_batches", "train_batches"]
 
 _PROCESS_STRIDE = 0x9E3779B1  # odd, so no two processes meet; large, so nor do near seeds
 
@@ -57,6 +57,14 @@ class _Read:
         )
 
 
+def check_batch_size(source: Source, batch_size: int) -> None:
+    """Raises ValueError unless there is a record at least for each place of a training batch."""
+    if not 1 <= batch_size <= len(source):
+        raise ValueError(
+            f"batch size must be between 1 and the {len(source)} training images, got {batch_size}"
+        )
+
+
 def train_batches(
     source: Source,
     *,
@@ -89,10 +97,7 @@ def train_batches(
       ValueError: if the batch is larger than the data, does not divide over the processes, or there
         is no such process.
     """
-    if not 1 <= batch_size <= len(source):
-        raise ValueError(
-            f"batch size must be between 1 and the {len(source)} training images, got {batch_size}"
-        )
+    check_batch_size(source, batch_size)
     if batch_size % process_count:
         raise ValueError(
             f"batch size must divide over the {process_count} processes, got {batch_size}"

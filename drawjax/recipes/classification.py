@@ -192,6 +192,7 @@ def _finish(
             "validation": validation,
             "test": work.evaluate(best, images.test),
             "parameters": modules.parameter_count(best),
+            "image_shape": [work.config.size, work.config.size, images.image_shape[2]],
             "seconds": round(seconds + time.monotonic() - started, 1),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }

@@ -317,6 +317,7 @@ def _finish(
             "validation": validation,
             "test": work.evaluate(best, images.test, config.importance_samples),
             "parameters": modules.parameter_count(best),
+            "image_shape": list(work.view.image_shape),
             "seconds": round(seconds + time.monotonic() - started, 1),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }

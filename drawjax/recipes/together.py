@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from drawjax import data
 from drawjax.recipes import saved
 from drawjax.training import Diverged, Run, hosts, train_together
 
@@ -38,6 +39,9 @@ def run_together(
     if not training:
         configs = [saved.with_saved(config, parts) for config in configs]
     bound = [bind(config) for config in configs]
+    for work in bound:  # what cannot be trained leaves no folder behind
+        data.check_batch_size(work.images.train, work.config.train.batch_size)
+        jax.eval_shape(work.init, jax.random.key(0))
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         runs = [
