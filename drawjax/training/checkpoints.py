@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ class Checkpoints:
       values: what the JSON tree is called.
       cost: what orders them by the JSON tree, the lowest being kept; None keeps the newest.
     """
+
+    _saving: ClassVar["Checkpoints | None"] = None  # the last to save, of all in this process
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        self._take_turns()
         items = {
             self._arrays: ocp.args.StandardSave(arrays),
             self._values: ocp.args.JsonSave(values),
@@ -147,7 +150,16 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends the threads behind it."""
+        if Checkpoints._saving is self:
+            Checkpoints._saving = None
         self._guard(self._manager.close)
+
+    def _take_turns(self) -> None:
+        # Processes meet in barriers of Orbax, which have the same names for every manager: two
+        # that save at once would wait for each other for ever.
+        before, Checkpoints._saving = Checkpoints._saving, self
+        if jax.process_count() > 1 and before is not None and before is not self:
+            before.wait()
 
     def _guard(self, action: Callable[[], object]) -> None:
         try:

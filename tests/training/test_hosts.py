@@ -121,7 +121,12 @@ class _Two:
                 )
 
     def codes(self):
-        return [process.wait(240) for process in self.processes]
+        try:
+            return [process.wait(240) for process in self.processes]
+        finally:  # one that hangs is not to outlive its test
+            for process in self.processes:
+                process.kill()
+                process.wait()
 
     def said(self):
         return [log.read_text() for log in self.logs]
