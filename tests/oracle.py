@@ -43,7 +43,7 @@ def banks(parameters, width, height, n):
 
 def read(image, parameters, n):
     """Eq. 27 for one image [height, width, channels]: gamma F_Y x F_X^T, channel by channel."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     rows, columns = banks(parameters, width, height, n)
     patch = np.zeros((n, n, channels))
     for j in range(n):
@@ -83,7 +83,7 @@ def lstm(params, carry, x):
 
 def infer(params, image, noise, read_size, write_size):
     """Eq. 1-12 for one image: canvases [T, ...], KL [T], L^x."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     canvas = params["initial_canvas"].copy()
     encoder = tuple(params["initial_encoder"])
     decoder = tuple(params["initial_decoder"])
@@ -106,7 +106,9 @@ def infer(params, image, noise, read_size, write_size):
         canvas = canvas + _write(params, decoder[1], image.shape, write_size)  # Eq. 8
         canvases.append(canvas)
         # Eq. 11, with its constant once for each latent: sum_i (mu^2 + sigma^2 - log sigma^2 - 1)/2
-        kls.append(0.5 * sum(m**2 + s**2 - math.log(s**2) - 1 for m, s in zip(mu, sigma)))
+        kls.append(
+            0.5 * sum(m**2 + s**2 - math.log(s**2) - 1 for m, s in zip(mu, sigma, strict=True))
+        )
     means = sigmoid(canvas)
     loss = -np.sum(image * np.log(means) + (1 - image) * np.log(1 - means))  # Eq. 9
     return np.array(canvases), np.array(kls), loss
@@ -125,7 +127,7 @@ def generate(params, image_shape, latents, write_size):
 
 
 def _write(params, h_dec, image_shape, write_size):
-    height, width, channels = image_shape
+    height, width, _ = image.shape
     patch = linear(params["patch"], h_dec)
     if write_size is None:
         return patch.reshape(image_shape)  # Eq. 18
