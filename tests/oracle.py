@@ -43,7 +43,7 @@ def banks(parameters, width, height, n):
 
 def read(image, parameters, n):
     """Eq. 27 for one image [height, width, channels]: gamma F_Y x F_X^T, channel by channel."""
-    height, width, _ = image.shape
+    height, width, channels = image.shape
     rows, columns = banks(parameters, width, height, n)
     patch = np.zeros((n, n, channels))
     for j in range(n):
@@ -127,7 +127,7 @@ def generate(params, image_shape, latents, write_size):
 
 
 def _write(params, h_dec, image_shape, write_size):
-    height, width, _ = image.shape
+    height, width, channels = image_shape
     patch = linear(params["patch"], h_dec)
     if write_size is None:
         return patch.reshape(image_shape)  # Eq. 18
