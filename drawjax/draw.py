@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import chex
 import jax
@@ -236,7 +236,7 @@ def loss(
     chex.assert_rank([images, noise], [4, 3])
     _check_batch(images, noise)
 
-    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, jax.Array]:
+    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Any]:
         state, trace = step(networks, state, images, noise)
         return state, trace.kl  # the canvases of a Trace would be kept in memory, all T of them
 
@@ -282,7 +282,7 @@ def importance_weighted_bound(
         )
         trace = infer(networks, images, noise)
         fit = -objective.reconstruction_loss(trace.canvases[-1], images)
-        return fit + jnp.sum(trace.log_ratio, axis=0)
+        return fit + jnp.sum(cast(jax.Array, trace.log_ratio), axis=0)
 
     def add_chunk(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
         indices = first + jnp.arange(chunk)
@@ -312,11 +312,12 @@ def _scan(
 ) -> tuple[State, Any]:
     """Scans `body(networks, state, noise_t)` from the initial state: last state, stacked rest."""
     if hasattr(networks, "bind"):
+        hoistable = cast(Hoistable, networks)
         scan = functools.partial(
             hoist.scan,
-            lambda linear, *args: body(networks.bind(linear), *args),
-            networks.weights(),
-            dtype=networks.product_dtype,
+            lambda linear, *args: body(hoistable.bind(linear), *args),
+            hoistable.weights(),
+            dtype=hoistable.product_dtype,
         )
     else:
         scan = functools.partial(jax.lax.scan, functools.partial(body, networks))

@@ -151,7 +151,7 @@ def save_zooms(
     scale = max(1, round(300 / max(image.shape[:2])))
     page = []
     for row in range(len(patches)):
-        window = _at(windows, row)
+        window = _numbers(windows, row)
         frame = _cell(image, window, _GREEN, scale, size)
         center_x, center_y, stride, variance = window
         radius = math.sqrt(variance) * scale
@@ -238,10 +238,15 @@ def save_curves(
 
 
 def _at(windows: Window | None, *index: int) -> tuple[float, float, float, float] | None:
-    if windows is None:
-        return None
-    fields = (windows.center_x, windows.center_y, windows.stride, windows.variance)
-    return tuple(float(np.asarray(field)[index]) for field in fields)
+    return None if windows is None else _numbers(windows, *index)
+
+
+def _numbers(windows: Window, *index: int) -> tuple[float, float, float, float]:
+    center_x, center_y, stride, variance = (
+        float(np.asarray(field)[index])
+        for field in (windows.center_x, windows.center_y, windows.stride, windows.variance)
+    )
+    return center_x, center_y, stride, variance
 
 
 def _cell(

@@ -62,7 +62,7 @@ def scan(
     Returns:
       The last state and the stacked outputs y, as `lax.scan`.
     """
-    weights = {name: tuple(pair) for name, pair in weights.items()}
+    weights = {name: (kernel, bias) for name, (kernel, bias) in weights.items()}
     types = {name: kernel.dtype for name, (kernel, _) in weights.items()}
 
     def cast(weights: Weights) -> Weights:

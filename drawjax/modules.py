@@ -125,7 +125,7 @@ class Draw(nnx.Module):
                     f"got {size}"
                 )
         self.config = config
-        self.image_shape = tuple(image_shape)
+        self.image_shape = (height, width, channels)
         keys = iter(jax.random.split(key, 8))
         dtype = jnp.dtype(config.precision)
         units, latents = config.units, config.latents
@@ -168,9 +168,9 @@ class Draw(nnx.Module):
     ) -> tuple[jax.Array, Window | None]:
         """Eq. 27, or Eq. 17 without a read window."""
         both = jnp.concatenate([image, error], axis=-1)
-        if self.read_window is None:
-            return both.reshape(both.shape[0], -1), None
         size = self.config.read_size
+        if size is None or self.read_window is None:
+            return both.reshape(both.shape[0], -1), None
         window = attention.window_from_logits(
             self.read_window(h_dec), self.image_shape[:2], size
         )  # Eq. 21
@@ -193,9 +193,9 @@ class Draw(nnx.Module):
         """Eq. 28-29, or Eq. 18 without a write window."""
         height, width, channels = self.image_shape
         patch = self.patch(h_dec)
-        if self.write_window is None:
-            return patch.reshape(-1, height, width, channels), None
         size = self.config.write_size
+        if size is None or self.write_window is None:
+            return patch.reshape(-1, height, width, channels), None
         window = attention.window_from_logits(self.write_window(h_dec), (height, width), size)
         patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
         return attention.write(patch, window, (height, width)), window
@@ -266,10 +266,11 @@ class Ram(nnx.Module):
 
     def __init__(self, config: RamConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
         self.config = config
-        self.image_shape = tuple(image_shape)
+        height, width, channels = image_shape
+        self.image_shape = (height, width, channels)
         dtype = jnp.dtype(config.precision)
         cell, window, classes = jax.random.split(key, 3)
-        inputs = config.read_size**2 * image_shape[2]
+        inputs = config.read_size**2 * channels
         self.cell = LSTM(inputs, config.units, key=cell, dtype=dtype)
         self.read_window = _window_head(
             config.units, image_shape, config.read_size, False, key=window, dtype=dtype

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from drawjax import draw, figures, pretrained
+from drawjax.modules import DrawConfig
 
 __all__ = ["main", "sample"]
 
@@ -19,7 +20,7 @@ def sample(model: pretrained.Pretrained, num: int, key: jax.Array) -> draw.Trace
     Raises:
       ValueError: if the model does not generate, or `num` is not positive.
     """
-    if not hasattr(model.config, "latents"):
+    if not isinstance(model.config, DrawConfig):
         raise ValueError(f"{model.name} names classes; it draws nothing")
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")

@@ -97,7 +97,7 @@ def save(
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("a parameter is too large for float16")
     weights = folder / f"{name}.npz"
-    np.savez_compressed(weights, **arrays)
+    np.savez_compressed(weights, allow_pickle=False, **arrays)
     description = {
         "kind": kind,
         "config": dataclasses.asdict(config),

@@ -98,7 +98,7 @@ class Classification:
             key, pool, batch["image"], size=self.config.size, pieces=self.config.pieces
         )
 
-    def evaluate(self, params: Any, source: data.ArraySource) -> dict[str, float]:
+    def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
         """Error in percent over a source's digits, each in one fixed clutter of its own split.
 
         Returns:
@@ -221,6 +221,8 @@ def draw_figures(work: Classification, params: Any, folder: pathlib.Path) -> Non
     report.write_report([folder])
 
 
-def _pool(source: data.ArraySource) -> jax.Array:
+def _pool(source: data.Source) -> jax.Array:
     """All digits of a source, which the pieces are cut from; `[n, 28, 28, 1]` uint8."""
+    if not isinstance(source, data.ArraySource):
+        raise ValueError("pieces are cut from digits held in memory, and this set is too large")
     return jnp.asarray(source.images)

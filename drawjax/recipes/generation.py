@@ -353,7 +353,7 @@ def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
         means[:, :rows],
         title="From the prior; red: the write window",
         description=f"{rows} images drawn from noise in {len(means)} steps.",
-        write=(windows, size),
+        write=_with_size(windows, size),
     )
 
     columns = math.isqrt(config.samples)
@@ -376,8 +376,8 @@ def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
         means[:, :rows],
         title="Test images redrawn; green: the read window, red: the write window",
         description=f"{rows} test images redrawn in {len(means)} steps.",
-        write=(_first(trace.write_windows, rows), size),
-        read=(_first(trace.read_windows, rows), config.model.read_size),
+        write=_with_size(_first(trace.write_windows, rows), size),
+        read=_with_size(_first(trace.read_windows, rows), config.model.read_size),
         kl=np.asarray(trace.kl).mean(axis=1),
     )
     figures.save_curves(folder / "loss.png", read_metrics(folder))
@@ -386,6 +386,10 @@ def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
 
 def _first(windows: Any, count: int) -> Any:
     return jax.tree.map(lambda field: np.asarray(field[:, :count]), windows)
+
+
+def _with_size(windows: Any, size: int | None) -> tuple[Any, int] | None:
+    return None if size is None else (windows, size)
 
 
 def _standard_error(values: np.ndarray) -> float:

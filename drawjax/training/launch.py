@@ -46,7 +46,10 @@ class _Options:
 
 
 def parse(
-    presets: Mapping[str, Config], argv: Sequence[str] | None = None, *, description: str = ""
+    presets: Mapping[str, Config],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
 ) -> Config:
     """Reads a config from the command line.
 
@@ -59,7 +62,7 @@ def parse(
     Returns:
       The config. Bad flags end the process with one line and exit code 2.
     """
-    return _parse(presets, argv, description, None)[0]
+    return _parse(presets, argv, description or "", None)[0]
 
 
 def experiment(
@@ -67,7 +70,7 @@ def experiment(
     run: Callable[[Sequence[Config]], Sequence[Any]],
     argv: Sequence[str] | None = None,
     *,
-    description: str = "",
+    description: str | None = None,
 ) -> NoReturn:
     """Runs an experiment as the command line asks, alone or as a sweep, and ends the process.
 
@@ -78,7 +81,7 @@ def experiment(
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
-    config, options = _parse(presets, argv, description, _Options())
+    config, options = _parse(presets, argv, description or "", _Options())
     try:
         points = sweeps.expand(config, options.sweep)
         if options.sweep_index is not None:
