@@ -20,14 +20,19 @@ def sample(model: pretrained.Pretrained, num: int, key: jax.Array) -> draw.Trace
     Raises:
       ValueError: if the model does not generate, or `num` is not positive.
     """
-    if not isinstance(model.config, DrawConfig):
-        raise ValueError(f"{model.name} names classes; it draws nothing")
+    config = _drawing_config(model)
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
-    noise = jax.random.normal(key, (model.config.steps, num, model.config.latents))
+    noise = jax.random.normal(key, (config.steps, num, config.latents))
     return jax.jit(lambda params, noise: draw.generate(model.networks(params), noise))(
         model.params, noise
     )
+
+
+def _drawing_config(model: pretrained.Pretrained) -> DrawConfig:
+    if not isinstance(model.config, DrawConfig):
+        raise ValueError(f"{model.name} names classes; it draws nothing")
+    return model.config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,9 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures.save_grid(pathlib.Path(arguments.out), means[-1])
         if arguments.gif:
             windows = jax.tree.map(np.asarray, trace.write_windows)
-            figures.save_animation(
-                pathlib.Path(arguments.gif), means, windows, patch_size=model.config.write_size
-            )
+            size = _drawing_config(model).write_size
+            figures.save_animation(pathlib.Path(arguments.gif), means, windows, patch_size=size)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

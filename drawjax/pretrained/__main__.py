@@ -26,12 +26,14 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
         raise RunError(f"{workdir} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
     looks = "model.glimpses" in json.loads((workdir / "config.json").read_text())
-    config_type, module = (
-        (ClassificationConfig, modules.Ram) if looks else (GenerationConfig, modules.Draw)
-    )
+    config_type = ClassificationConfig if looks else GenerationConfig
     config = saved.with_saved(config_type(workdir=str(workdir)), ("data", "model", "train"))
-    image_shape = tuple(results["image_shape"])
-    _, like = modules.split(module(config.model, image_shape, key=jax.random.key(0)))
+    image_shape, key = tuple(results["image_shape"]), jax.random.key(0)
+    if isinstance(config.model, modules.RamConfig):
+        model = modules.Ram(config.model, image_shape, key=key)
+    else:
+        model = modules.Draw(config.model, image_shape, key=key)
+    _, like = modules.split(model)
     with Run(workdir, config) as run:
         params, _ = run.restore_best(like)
     return pretrained.save(

@@ -8,7 +8,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +179,7 @@ class Generation:
                 one = jax.vmap(objective.discretised_logistic_loss, in_axes=(-1, -1, 0))
                 return one(means[..., None, :], images[..., None, :], log_scale[:, None])
 
-            return jax.lax.map(emission, log_scales), jnp.sum(trace.kl, axis=0)
+            return jax.lax.map(emission, log_scales), jnp.sum(cast(jax.Array, trace.kl), axis=0)
 
         def total(source, count, log_scales):  # sums over images: [S, channels, count], [count]
             size = min(self.config.eval_batch_size, count)

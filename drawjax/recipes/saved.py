@@ -4,13 +4,21 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from drawjax.training import RunError
 
 __all__ = ["with_saved"]
 
-Config = TypeVar("Config")
+
+class _Config(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def workdir(self) -> str: ...
+
+
+Config = TypeVar("Config", bound=_Config)
 
 
 def with_saved(config: Config, names: Sequence[str]) -> Config:
