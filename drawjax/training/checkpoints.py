@@ -1,5 +1,7 @@
 """Checkpoints of one kind in one folder: written in the background, checked when read."""
 
+import json
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,12 +17,15 @@ __all__ = ["Checkpoints", "fingerprint"]
 
 PyTree = Any
 
+_log = logging.getLogger(__name__)
+
 
 class Checkpoints:
     """The checkpoints `FOLDER/STEP`, each an array tree and a JSON tree.
 
     Args:
       folder: where they lie; made if need be. What an interrupted save left there is removed.
+        With a cost, one whose values are torn is renamed to `STEP.broken`, and a warning names it.
       keep: how many are kept.
       arrays: what the array tree is called.
       values: what the JSON tree is called.
@@ -40,6 +45,8 @@ class Checkpoints:
     ):
         self.folder = folder
         self._arrays, self._values, self._cost = arrays, values, cost
+        if cost is not None:
+            hosts.on_first(self._set_torn_aside)
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
@@ -127,11 +134,7 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Renames one, so that it is no checkpoint any more; returns its new path."""
-        aside = self.folder / f"{step}.broken"
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = self.folder / f"{step}.broken{number}"
+        aside = self._aside(step)
         hosts.on_first(lambda: self.path(step).rename(aside))
         self._manager.reload()
         return aside
@@ -153,6 +156,29 @@ class Checkpoints:
         if Checkpoints._saving is self:
             Checkpoints._saving = None
         self._guard(self._manager.close)
+
+    def _aside(self, step: int) -> pathlib.Path:
+        """A free name for one that is broken."""
+        aside = self.folder / f"{step}.broken"
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"{step}.broken{number}"
+        return aside
+
+    def _set_torn_aside(self) -> None:
+        # Orbax reads the costs of all before it opens any, and gives up at the first torn one.
+        for path in self.folder.glob("*/metrics/metrics"):
+            name = path.parent.parent.name
+            if not name.isdigit():
+                continue
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                aside = self._aside(int(name))
+                self.path(int(name)).rename(aside)
+                _log.warning("checkpoint %s cannot be read: %s; set aside as %s",
+                             self.path(int(name)), error, aside.name)  # fmt: skip
 
     def _take_turns(self) -> None:
         # Processes meet in barriers of Orbax, which have the same names for every manager: two
@@ -208,4 +234,4 @@ def _reason(error: BaseException) -> str:
     for known in ("No space left on device", "Disk quota exceeded", "File too large"):
         if any(known in text for text in texts):
             return known
-    return texts[0].splitlines()[0][:200]
+    return texts[0].partition(" See full TensorStore details")[0].splitlines()[0][:200]

@@ -58,6 +58,22 @@ def test_the_cheapest_is_kept(tmp_path):
     checkpoints.close()
 
 
+def test_one_whose_cost_is_torn_is_set_aside(tmp_path, caplog):
+    def opened():
+        return _open(tmp_path, keep=2, cost=lambda values: values["loss"])
+
+    checkpoints = opened()
+    checkpoints.save(1, _tree(1), {"loss": 3.0})
+    checkpoints.save(2, _tree(2), {"loss": 2.0})
+    checkpoints.close()
+    (tmp_path / "2" / "metrics" / "metrics").write_text("")  # as by a power cut
+    checkpoints = opened()
+    assert checkpoints.best() == 1
+    assert (tmp_path / "2.broken").is_dir()
+    assert "set aside as 2.broken" in caplog.text
+    checkpoints.close()
+
+
 def test_one_that_was_half_deleted_goes(tmp_path):
     def opened():
         return _open(tmp_path, keep=1, cost=lambda values: values["loss"])
