@@ -6,6 +6,14 @@ import pytest
 from drawjax.training.interrupts import Interrupts
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Ctrl-C as in a terminal; a shell's background jobs inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _send(signum=signal.SIGTERM):
     os.kill(os.getpid(), signum)
 
