@@ -22,10 +22,10 @@ import numpy as np
 
 from drawjax import modules
 
-__all__ = ["Pretrained", "available", "load", "save"]
+__all__ = ["Pretrained", "available", "load", "save", "structure"]
 
 _HERE = pathlib.Path(__file__).parent
-_KINDS = {"draw": (modules.Draw, modules.DrawConfig), "ram": (modules.Ram, modules.RamConfig)}
+_CONFIGS = {"draw": modules.DrawConfig, "ram": modules.RamConfig}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +69,24 @@ def load(name: str, folder: pathlib.Path = _HERE) -> Pretrained:
     weights = folder / f"{name}.npz"
     if hashlib.sha256(weights.read_bytes()).hexdigest() != description["sha256"]:
         raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {name}.json")
-    module, config_type = _KINDS[description["kind"]]
-    config = config_type(**description["config"])
+    config = _CONFIGS[description["kind"]](**description["config"])
     image_shape = tuple(description["image_shape"])
-    graph, like = modules.split(module(config, image_shape, key=jax.random.key(0)))
+    graph, like = structure(config, image_shape)
     with np.load(weights, allow_pickle=False) as arrays:
         params = jax.tree.map_with_path(
             lambda path, leaf: jnp.asarray(arrays[_name(path)], leaf.dtype), like
         )
     return Pretrained(name, config, image_shape, graph, params, description["provenance"])
+
+
+def structure(
+    config: modules.DrawConfig | modules.RamConfig, image_shape: tuple[int, int, int]
+) -> tuple[Any, Any]:
+    """Structure and untrained parameters of a config's model, as `modules.split` gives them."""
+    key = jax.random.key(0)
+    if isinstance(config, modules.RamConfig):
+        return modules.split(modules.Ram(config, image_shape, key=key))
+    return modules.split(modules.Draw(config, image_shape, key=key))
 
 
 def save(
@@ -89,7 +98,7 @@ def save(
     folder: pathlib.Path = _HERE,
 ) -> pathlib.Path:
     """Writes a model's two files; returns its weights' path."""
-    kind = next(kind for kind, (_, type_) in _KINDS.items() if isinstance(config, type_))
+    kind = next(kind for kind, type_ in _CONFIGS.items() if isinstance(config, type_))
     arrays = {
         _name(path): np.asarray(leaf, np.float16)
         for path, leaf in jax.tree.leaves_with_path(params)

@@ -6,9 +6,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax
-
-from drawjax import modules, pretrained
+from drawjax import pretrained
 from drawjax.recipes import saved
 from drawjax.recipes.classification import ClassificationConfig
 from drawjax.recipes.generation import GenerationConfig
@@ -28,12 +26,8 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     looks = "model.glimpses" in json.loads((workdir / "config.json").read_text())
     config_type = ClassificationConfig if looks else GenerationConfig
     config = saved.with_saved(config_type(workdir=str(workdir)), ("data", "model", "train"))
-    image_shape, key = tuple(results["image_shape"]), jax.random.key(0)
-    if isinstance(config.model, modules.RamConfig):
-        model = modules.Ram(config.model, image_shape, key=key)
-    else:
-        model = modules.Draw(config.model, image_shape, key=key)
-    _, like = modules.split(model)
+    image_shape = tuple(results["image_shape"])
+    _, like = pretrained.structure(config.model, image_shape)
     with Run(workdir, config) as run:
         params, _ = run.restore_best(like)
     return pretrained.save(
