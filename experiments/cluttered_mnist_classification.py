@@ -15,7 +15,14 @@ PRESETS = {
         workdir="runs/cluttered_mnist_classification",
         data=DataConfig(binarisation="none"),
         model=RamConfig(glimpses=8, units=256, read_size=12),
-        train=TrainConfig(steps=100_000, learning_rate=3e-4, clip_norm=1.0, ema_decay=0.999),
+        train=TrainConfig(
+            steps=200_000,
+            learning_rate=3e-4,
+            decay_fraction=0.6,
+            clip_norm=1.0,
+            ema_decay=0.999,
+            eval_every=10_000,
+        ),
     ),
     "demo": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification_demo",
