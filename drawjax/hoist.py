@@ -34,6 +34,8 @@ Weights = Mapping[str, tuple[jax.Array, jax.Array]]
 
 _KEPT = "drawjax.hoist"
 
+_Prepared = dict[str, tuple[jax.Array, jax.Array, jax.Array]]  # kernel, its transpose, bias
+
 
 def scan(
     body: Callable[[Linear, Any, Any], tuple[Any, Any]],
@@ -65,17 +67,20 @@ def scan(
     weights = {name: (kernel, bias) for name, (kernel, bias) in weights.items()}
     types = {name: kernel.dtype for name, (kernel, _) in weights.items()}
 
-    def cast(weights: Weights) -> Weights:
-        return {name: (k.astype(dtype or k.dtype), bias) for name, (k, bias) in weights.items()}
+    def prepared(weights: Weights) -> _Prepared:
+        # The backward pass multiplies with the transpose. Taken once and not in the loop, it is a
+        # product of rows and columns like the forward one: XLA's CPU backend has no other kernel
+        # for bfloat16 and would turn to float32, at half the rate.
+        casts = {name: (k.astype(dtype or k.dtype), bias) for name, (k, bias) in weights.items()}
+        return {name: (kernel, kernel.T, bias) for name, (kernel, bias) in casts.items()}
 
     calls = _calls(body, weights, state, xs, dtype)
 
-    def tapped(probes: list[jax.Array], weights: Weights, state: Any, x: Any) -> Any:
+    def tapped(probes: list[jax.Array], weights: _Prepared, state: Any, x: Any) -> Any:
         taps = []
 
         def linear(name: str, inputs: jax.Array) -> jax.Array:
-            kernel, bias = weights[name]
-            outputs = _probed(inputs, kernel, bias, probes[len(taps)])
+            outputs = _probed(inputs, *weights[name], probes[len(taps)])
             # Stored as they are, and cast at once after the loop: XLA's CPU backend spends more
             # on a cast fused with the store than the narrower store saves.
             taps.append(inputs)
@@ -89,23 +94,23 @@ def scan(
 
     # What the body closes over becomes an argument, so that gradients reach it.
     first = jax.tree.map(lambda leaf: leaf[0], xs)
-    tapped, closed = jax.closure_convert(tapped, probes(), cast(weights), state, first)
+    tapped, closed = jax.closure_convert(tapped, probes(), prepared(weights), state, first)
 
     @jax.custom_vjp
     def run(weights: Weights, closed: list, state: Any, xs: Any) -> tuple[Any, Any]:
-        weights = cast(weights)
+        ready = prepared(weights)
         state, (ys, _) = jax.lax.scan(
-            lambda state, x: tapped(probes(), weights, state, x, *closed), state, xs
+            lambda state, x: tapped(probes(), ready, state, x, *closed), state, xs
         )
         return state, ys
 
     def forward(weights: Weights, closed: list, state: Any, xs: Any):
-        weights = cast(weights)
+        ready = prepared(weights)
 
         def traced(probes: list[jax.Array], closed: list, state: Any, xs: Any):
             def step(state: Any, x_and_probes: Any) -> tuple[Any, Any]:
                 x, probes = x_and_probes
-                return tapped(probes, weights, state, x, *closed)
+                return tapped(probes, ready, state, x, *closed)
 
             policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
@@ -184,21 +189,24 @@ def _calls(
 
 
 @jax.custom_vjp
-def _probed(inputs: jax.Array, kernel: jax.Array, bias: jax.Array, probe: jax.Array) -> jax.Array:
+def _probed(
+    inputs: jax.Array, kernel: jax.Array, transpose: jax.Array, bias: jax.Array, probe: jax.Array
+) -> jax.Array:
     """A product whose output's cotangent arrives at `probe`, and none at kernel and bias."""
-    del probe
+    del transpose, probe
     return product(inputs, kernel, kernel.dtype) + bias
 
 
-def _probed_forward(inputs, kernel, bias, probe):
+def _probed_forward(inputs, kernel, transpose, bias, probe):
     like = jnp.zeros((0,), inputs.dtype), jnp.zeros((0,), probe.dtype)
-    return _probed(inputs, kernel, bias, probe), (kernel, like)
+    return _probed(inputs, kernel, transpose, bias, probe), (transpose, like)
 
 
 def _probed_backward(residuals, gradient):
-    kernel, (inputs, probe) = residuals
+    transpose, (inputs, probe) = residuals
     return (
-        product(gradient, kernel.T, kernel.dtype).astype(inputs.dtype),
+        product(gradient, transpose, transpose.dtype).astype(inputs.dtype),
+        None,
         None,
         None,
         gradient.astype(probe.dtype),
