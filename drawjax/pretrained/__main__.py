@@ -25,7 +25,7 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     results = json.loads(path.read_text())
     looks = "model.glimpses" in json.loads((workdir / "config.json").read_text())
     config_type = ClassificationConfig if looks else GenerationConfig
-    config = saved.with_saved(config_type(workdir=str(workdir)), ("data", "model", "train"))
+    config = saved.with_saved(config_type(workdir=str(workdir)))
     image_shape = tuple(results["image_shape"])
     _, like = pretrained.structure(config.model, image_shape)
     with Run(workdir, config) as run:

@@ -45,6 +45,9 @@ class ClassificationConfig:
     """Side of the cluttered image in pixels."""
     pieces: int = 8
     """Pieces of other digits in an image, 8x8 pixels each."""
+    start_from: str | None = None
+    """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
+    fresh ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Classification:
 
     config: ClassificationConfig
     images: ImageSet
+    start: Any = None  # parameters that training starts from; None: fresh ones
 
     @functools.cached_property
     def graph(self) -> Any:
@@ -61,7 +65,7 @@ class Classification:
 
     def init(self, key: jax.Array) -> Any:
         """Initial parameters."""
-        return modules.split(self._model(key))[1]
+        return modules.split(self._model(key))[1] if self.start is None else self.start
 
     def networks(self, params: Any) -> modules.Ram:
         """The model with parameters in it."""

@@ -47,6 +47,9 @@ class GenerationConfig:
     """K of the importance-weighted bound on the test set; 0 leaves it out."""
     samples: int = 100
     """How many images to generate for the figures."""
+    start_from: str | None = None
+    """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
+    fresh ones."""
 
     def __post_init__(self):
         for name in ("eval_batch_size", "samples"):
@@ -82,6 +85,7 @@ class Generation:
     config: GenerationConfig
     images: ImageSet
     view: View
+    start: Any = None  # parameters that training starts from; None: fresh ones
 
     @functools.cached_property
     def graph(self) -> Any:
@@ -90,7 +94,7 @@ class Generation:
 
     def init(self, key: jax.Array) -> Any:
         """Initial parameters."""
-        return modules.split(self._model(key))[1]
+        return modules.split(self._model(key))[1] if self.start is None else self.start
 
     def networks(self, params: Any) -> modules.Draw:
         """The model with parameters in it."""

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from drawjax.training import RunError
+from drawjax.training.run import FREE
 
 __all__ = ["with_saved"]
 
@@ -21,15 +21,15 @@ class _Config(Protocol):
 Config = TypeVar("Config", bound=_Config)
 
 
-def with_saved(config: Config, names: Sequence[str]) -> Config:
-    """Replaces parts of a config by those that the run in `config.workdir` was started with.
+def with_saved(config: Config) -> Config:
+    """Replaces what a config says of a run by what the run in `config.workdir` was started with.
 
     Args:
       config: a frozen dataclass with a field `workdir`.
-      names: its fields to replace, each a dataclass.
 
     Returns:
-      The config with the saved parts.
+      The config with the saved fields, but for those of `drawjax.training.run.FREE` at its top
+      level, and `data.dir` where it is given.
 
     Raises:
       RunError: if there is no run, or its config has other fields than this version's.
@@ -38,13 +38,19 @@ def with_saved(config: Config, names: Sequence[str]) -> Config:
     if not path.exists():
         raise RunError(f"{config.workdir} holds no run: there is no {path.name}")
     flat: dict[str, Any] = json.loads(path.read_text())
-    parts = {}
-    for name in names:
-        part = getattr(config, name)
-        prefix = f"{name}."
+    own: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not dataclasses.is_dataclass(value):
+            if field.name in flat and field.name not in FREE:
+                own[field.name] = flat[field.name]
+            continue
+        prefix = f"{field.name}."
         values = {key.removeprefix(prefix): flat[key] for key in flat if key.startswith(prefix)}
+        if field.name == "data":
+            values["dir"] = getattr(value, "dir", None) or values.get("dir")
         try:
-            parts[name] = dataclasses.replace(part, **values)
+            own[field.name] = dataclasses.replace(cast(Any, value), **values)
         except TypeError as error:
             raise RunError(f"{path} is of another version of the program: {error}") from None
-    return dataclasses.replace(config, **parts)
+    return dataclasses.replace(config, **own)

@@ -1,6 +1,7 @@
 """Training and what comes after it, for one config or several that train side by side."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 
 from drawjax import data
 from drawjax.recipes import saved
+from drawjax.recipes.starting import starting_params
 from drawjax.training import Diverged, Run, hosts, train_together
 
 __all__ = ["run_together"]
@@ -18,7 +20,6 @@ def run_together(
     configs: Sequence[Any],
     bind: Callable[[Any], Any],
     finish: Callable[[Any, Run, Any, dict[str, float], float], dict[str, Any]],
-    parts: Sequence[str] = ("data", "model", "train"),
 ) -> list[dict[str, Any] | Diverged]:
     """Trains configs in one program, each into its own folder, then finishes one after another.
 
@@ -27,21 +28,23 @@ def run_together(
     Args:
       configs: dataclasses with `workdir`, `mode` and `train`; if several, `drawjax.training.sweeps`
         says what they may differ in.
-      bind: config -> a model bound to its data, with `task()`, `init(key)` and `config`.
+      bind: config -> a model bound to its data, a dataclass with `task()`, `init(key)`, `config`
+        and `start`.
       finish: (bound, run, best parameters, their validation metrics, seconds of training) ->
         results; evaluates and draws.
-      parts: fields that a run without training takes from its folder.
 
     Returns:
       For each config its results, or why there are none.
     """
     training = configs[0].mode == "train"
     if not training:
-        configs = [saved.with_saved(config, parts) for config in configs]
+        configs = [saved.with_saved(config) for config in configs]
     bound = [bind(config) for config in configs]
     for work in bound:  # what cannot be trained leaves no folder behind
         data.check_batch_size(work.images.train, work.config.train.batch_size)
         jax.eval_shape(work.init, jax.random.key(0))
+    if training:
+        bound = [_started(work) for work in bound]
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         runs = [
@@ -63,3 +66,12 @@ def run_together(
             results.append(finish(work, run, best, validation, seconds) if only else {})
         hosts.wait_for_first()
     return results
+
+
+def _started(work: Any) -> Any:
+    """The same with the parameters that its config says training starts from."""
+    source = work.config.start_from
+    if source is None:
+        return work
+    like = jax.eval_shape(work.init, jax.random.key(0))
+    return dataclasses.replace(work, start=starting_params(source, work.config, like))

@@ -24,13 +24,13 @@ from drawjax.training.config import TrainConfig
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 
-__all__ = ["Run", "RunError", "flatten"]
+__all__ = ["FREE", "Run", "RunError", "flatten"]
 
 _log = logging.getLogger(__name__)
 
 # Fields that steer what is written when and where it is computed, and change no parameter
 # (beyond rounding, for the number of devices).
-_FREE = {
+FREE = {
     "workdir", "mode", "eval_batch_size", "importance_samples", "samples", "data.dir",
     "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints",
     "train.max_skipped", "train.model_parallel",
@@ -251,7 +251,7 @@ def _check_same(
     differ = {
         name: (old[name], new.get(name))
         for name in sorted(old)
-        if old[name] != new.get(name) and name not in _FREE
+        if old[name] != new.get(name) and name not in FREE
     }
     train = getattr(config, "train", None)
     if set(differ) == {"train.steps"} and isinstance(train, TrainConfig):

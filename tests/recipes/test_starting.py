@@ -1,0 +1,88 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drawjax import data, modules, pretrained
+from drawjax.modules import DrawConfig, RamConfig
+from drawjax.recipes import classification, generation
+from drawjax.recipes.classification import ClassificationConfig
+from drawjax.recipes.generation import GenerationConfig
+from drawjax.recipes.starting import starting_params
+from drawjax.training import Run, RunError, TrainConfig
+
+CONFIG = GenerationConfig(
+    data=data.DataConfig(binarisation="dynamic", dir="nowhere"),
+    model=DrawConfig(steps=2, units=8, latents=4, read_size=2, write_size=3),
+    train=TrainConfig(steps=3, batch_size=8, log_every=1, eval_every=3, checkpoint_every=3),
+    samples=4,
+)
+# A rate this small leaves the parameters where they were.
+STILL = dataclasses.replace(CONFIG.train, steps=1, learning_rate=1e-9, eval_every=1)
+
+
+def _fresh(model, seed=0):
+    return modules.split(modules.Draw(model, (28, 28, 1), key=jax.random.key(seed)))[1]
+
+
+def test_a_run_starts_where_another_ended(tmp_path):
+    first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
+    generation.run(first, "mnist")
+    with Run(first.workdir, first) as run:
+        ended, _ = run.restore_best(_fresh(CONFIG.model))
+    second = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "second"), start_from=first.workdir, train=STILL
+    )
+    results = generation.run(second, "mnist")
+    with Run(second.workdir, second) as run:
+        started, _ = run.restore_best(ended)
+    for new, old in zip(jax.tree.leaves(started), jax.tree.leaves(ended), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+    # It is evaluated by its own folder alone.
+    again = dataclasses.replace(CONFIG, workdir=second.workdir, mode="evaluate")
+    assert generation.run(again, "mnist")["test"]["loss"] == pytest.approx(
+        results["test"]["loss"], rel=1e-6
+    )
+
+
+def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
+    params = _fresh(CONFIG.model, seed=7)
+    pretrained.save("small", CONFIG.model, (28, 28, 1), params, {}, tmp_path)
+    model = pretrained.load("small", tmp_path)
+    monkeypatch.setattr(pretrained, "available", lambda: ["small"])
+    monkeypatch.setattr(pretrained, "load", lambda name: model)
+    found = starting_params("small", CONFIG, _fresh(CONFIG.model))
+    for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+        assert new.dtype == jnp.float32
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match=r"decoder\.kernel is \[12, 32\] there, \[14, 32\] here"):
+        starting_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latents=6)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("nothing", "no run's folder, and no model of ram4"), ("", "no run")]
+)
+def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "run"), start_from=source or str(tmp_path / "empty")
+    )
+    with pytest.raises((ValueError, RunError), match=message):
+        generation.run(config, "mnist")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
+    config = ClassificationConfig(
+        workdir=str(tmp_path / "run"), size=40, pieces=1,
+        data=data.DataConfig(binarisation="none", dir="nowhere"),
+        model=RamConfig(glimpses=1, units=4, read_size=3),
+        train=TrainConfig(steps=1, batch_size=8, eval_every=1),
+    )  # fmt: skip
+    results = classification.run(config, "mnist")
+    again = ClassificationConfig(workdir=config.workdir, mode="evaluate")
+    assert classification.run(again, "mnist")["test"]["loss"] == pytest.approx(
+        results["test"]["loss"], rel=1e-6
+    )
