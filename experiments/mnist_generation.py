@@ -16,6 +16,7 @@ PRESETS = {
         workdir="runs/mnist_generation",
         data=DataConfig(binarisation="static"),
         model=DrawConfig(steps=64, units=256, latents=100, read_size=2, write_size=5),
+        train=TrainConfig(learning_rate=2e-3),
     ),
     "demo": GenerationConfig(
         workdir="runs/mnist_generation_demo",
