@@ -37,7 +37,7 @@ class ClassificationConfig:
     """The run's folder; a run that was interrupted goes on from there."""
     mode: Literal["train", "evaluate", "draw"] = "train"
     """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
-    run; data, model, train, size and pieces are then the run's own."""
+    run; what says how it was trained is then read from its folder."""
     data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(binarisation="none"))
     model: modules.RamConfig = dataclasses.field(default_factory=modules.RamConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

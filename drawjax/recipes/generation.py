@@ -37,7 +37,7 @@ class GenerationConfig:
     """The run's folder; a run that was interrupted goes on from there."""
     mode: Literal["train", "evaluate", "draw"] = "train"
     """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
-    run; data, model and train are then the run's own."""
+    run; what says how it was trained is then read from its folder."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: modules.DrawConfig = dataclasses.field(default_factory=modules.DrawConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
