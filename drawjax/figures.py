@@ -233,7 +233,8 @@ def save_curves(
         axes.set_ylim(0.9 * lowest, 1.1 * max(top))
     axes.set_xlabel("training steps")
     axes.set_ylabel(unit)
-    axes.legend(fontsize="small")
+    if axes.lines:
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 

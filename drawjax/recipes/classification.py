@@ -47,7 +47,7 @@ class ClassificationConfig:
     """Pieces of other digits in an image, 8x8 pixels each."""
     start_from: str | None = None
     """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
-    fresh ones."""
+    fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
 
 
 @dataclasses.dataclass(frozen=True)

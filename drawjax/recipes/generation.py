@@ -49,7 +49,7 @@ class GenerationConfig:
     """How many images to generate for the figures."""
     start_from: str | None = None
     """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
-    fresh ones."""
+    fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
 
     def __post_init__(self):
         for name in ("eval_batch_size", "samples"):

@@ -1,4 +1,4 @@
-"""Training that starts from parameters somebody trained before, in place of fresh ones."""
+"""Parameters somebody trained before, to start training from or to evaluate as they are."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,24 @@ from drawjax import pretrained
 from drawjax.recipes import saved
 from drawjax.training import Run
 
-__all__ = ["starting_params"]
+__all__ = ["starting_params", "with_starting_model"]
+
+
+def with_starting_model(config: Any) -> Any:
+    """A config with the sizes of the model that its `start_from` names.
+
+    Raises:
+      ValueError: if it names neither a pretrained model of the config's kind nor a run's folder.
+      RunError: if the folder holds no run.
+    """
+    source = config.start_from
+    if not pathlib.Path(source).is_dir():
+        model = pretrained.load(source).config
+        if not isinstance(model, type(config.model)):
+            raise ValueError(f"start_from {source} is a model for another kind of experiment")
+        return dataclasses.replace(config, model=model)
+    theirs = saved.with_saved(dataclasses.replace(config, workdir=source))
+    return dataclasses.replace(config, model=theirs.model)
 
 
 def starting_params(source: str, config: Any, like: Any) -> Any:
@@ -30,15 +47,12 @@ def starting_params(source: str, config: Any, like: Any) -> Any:
         names or shapes than `like`; the message names the first that differ.
       RunError: if the folder holds no checkpoint that can be read, or another process uses it.
     """
-    if source in pretrained.available():
-        found = pretrained.load(source).params
-    elif pathlib.Path(source).is_dir():
+    if pathlib.Path(source).is_dir():
         theirs = saved.with_saved(dataclasses.replace(config, workdir=source))
         with Run(source, theirs) as run:
             found, _ = run.restore_best(like)
     else:
-        models = ", ".join(pretrained.available())
-        raise ValueError(f"start_from {source}: no run's folder, and no model of {models}")
+        found = pretrained.load(source).params
     there, here = _shapes(found), _shapes(like)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 
 from drawjax import data
 from drawjax.recipes import saved
-from drawjax.recipes.starting import starting_params
+from drawjax.recipes.starting import starting_params, with_starting_model
 from drawjax.training import Diverged, Run, hosts, train_together
 
 __all__ = ["run_together"]
@@ -38,13 +39,15 @@ def run_together(
     """
     training = configs[0].mode == "train"
     if not training:
-        configs = [saved.with_saved(config) for config in configs]
+        configs = [
+            with_starting_model(config) if _without_run(config) else saved.with_saved(config)
+            for config in configs
+        ]
     bound = [bind(config) for config in configs]
     for work in bound:  # what cannot be trained leaves no folder behind
         data.check_batch_size(work.images.train, work.config.train.batch_size)
         jax.eval_shape(work.init, jax.random.key(0))
-    if training:
-        bound = [_started(work) for work in bound]
+    bound = [_started(work) if training or _without_run(work.config) else work for work in bound]
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         runs = [
@@ -61,11 +64,21 @@ def run_together(
             if isinstance(outcome, Diverged):
                 results.append(outcome)
                 continue
-            best, validation = run.restore_best(work.init(jax.random.key(work.config.train.seed)))
+            if _without_run(work.config):
+                best, validation = work.start, {}
+            else:
+                like = jax.eval_shape(work.init, jax.random.key(0))
+                best, validation = run.restore_best(like)
             only = hosts.is_first()
             results.append(finish(work, run, best, validation, seconds) if only else {})
         hosts.wait_for_first()
     return results
+
+
+def _without_run(config: Any) -> bool:
+    """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
+    trained = any(pathlib.Path(config.workdir).glob("best/[0-9]*"))
+    return config.mode != "train" and config.start_from is not None and not trained
 
 
 def _started(work: Any) -> Any:

@@ -62,7 +62,7 @@ def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("nothing", "no run's folder, and no model of ram4"), ("", "no run")]
+    ("source", "message"), [("nothing", "no pretrained model 'nothing'"), ("", "no run")]
 )
 def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
     (tmp_path / "empty").mkdir()
@@ -72,6 +72,30 @@ def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
     with pytest.raises((ValueError, RunError), match=message):
         generation.run(config, "mnist")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
+    params = _fresh(CONFIG.model)
+    pretrained.save("small", CONFIG.model, (28, 28, 1), params, {}, tmp_path)
+    model = pretrained.load("small", tmp_path)
+    monkeypatch.setattr(pretrained, "load", lambda name: model)
+    config = GenerationConfig(
+        workdir=str(tmp_path / "run"), mode="evaluate", start_from="small", samples=4,
+        data=CONFIG.data,
+    )  # fmt: skip
+    results = generation.run(config, "mnist")
+    assert results["parameters"] == modules.parameter_count(params)
+    assert generation.run(config, "mnist")["test"] == results["test"]
+    images = data.load(CONFIG.data, "mnist")
+    work = generation.Generation(CONFIG, images, generation.plain_view(CONFIG, images))
+    assert results["test"]["loss"] == pytest.approx(
+        work.evaluate(model.params, images.test)["loss"], rel=1e-5
+    )
+    looking = ClassificationConfig(
+        workdir=str(tmp_path / "other"), mode="draw", start_from="small", data=CONFIG.data
+    )
+    with pytest.raises(ValueError, match="another kind of experiment"):
+        classification.run(looking, "mnist")
 
 
 def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
