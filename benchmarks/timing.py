@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from drawjax.pipes import readers_may_leave
+
 __all__ = ["Timing", "compare", "environment", "has_torch", "main", "matmul", "matmul_flops"]
 
 
@@ -116,6 +118,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@readers_may_leave()
 def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -> None:
     """The command line of one benchmark: prints its rows as a table, or as JSON."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])

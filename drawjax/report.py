@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from drawjax.attention import Window
+from drawjax.pipes import readers_may_leave
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["main", "save_drawing", "write_report"]
@@ -101,6 +102,7 @@ def write_report(
     return path
 
 
+@readers_may_leave()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(

@@ -10,6 +10,7 @@ import numpy as np
 
 from drawjax import draw, figures, pretrained
 from drawjax.modules import DrawConfig
+from drawjax.pipes import readers_may_leave
 
 __all__ = ["main", "sample"]
 
@@ -35,6 +36,7 @@ def _drawing_config(model: pretrained.Pretrained) -> DrawConfig:
     return model.config
 
 
+@readers_may_leave()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(

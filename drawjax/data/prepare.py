@@ -16,6 +16,7 @@ from typing import Any
 
 from drawjax.data.image_set import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
+from drawjax.pipes import readers_may_leave
 
 __all__ = ["main", "prepare"]
 
@@ -78,6 +79,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     return str(builder.data_dir)
 
 
+@readers_may_leave()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -96,10 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     for name in arguments.names:
         try:
-            print(f"{name}: {prepare(name, folder, arguments.manual_dir)}")
+            where = prepare(name, folder, arguments.manual_dir)
         except (ValueError, ModuleNotFoundError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True
+        else:
+            print(f"{name}: {where}")
     return int(failed)
 
 

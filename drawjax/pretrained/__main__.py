@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from drawjax import pretrained
+from drawjax.pipes import readers_may_leave
 from drawjax.recipes import saved
 from drawjax.recipes.classification import ClassificationConfig
 from drawjax.recipes.generation import GenerationConfig
@@ -35,6 +36,7 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     )
 
 
+@readers_may_leave()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m drawjax.pretrained", description=__doc__)
@@ -47,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
-        print(export(arguments.run, arguments.name, arguments.commit, arguments.folder))
+        path = export(arguments.run, arguments.name, arguments.commit, arguments.folder)
     except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(path)
     return 0
 
 

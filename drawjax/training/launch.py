@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import jax
 import tyro
 
+from drawjax.pipes import readers_may_leave
 from drawjax.training import flags, hosts, sweeps
 from drawjax.training.errors import Diverged, Interrupted, RunError
 
@@ -65,6 +66,7 @@ def parse(
     return _parse(presets, argv, description or "", None)[0]
 
 
+@readers_may_leave()
 def experiment(
     presets: Mapping[str, Config],
     run: Callable[[Sequence[Config]], Sequence[Any]],
@@ -107,6 +109,7 @@ def experiment(
     main(command)
 
 
+@readers_may_leave()
 def main(command: Callable[[], Any]) -> NoReturn:
     """Runs a command and ends the process, with one line for the errors that a user can mend.
 
@@ -124,6 +127,8 @@ def main(command: Callable[[], Any]) -> NoReturn:
         command()
     except Interrupted as stop:
         _fail(str(stop), 128 + stop.signum)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         _fail("stopped", 130)
     except FloatingPointError as error:  # --debug-nans
