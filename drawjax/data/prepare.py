@@ -17,6 +17,7 @@ from typing import Any
 from drawjax.data.image_set import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
 from drawjax.pipes import readers_may_leave
+from drawjax.progress import announced, logs_above_bars
 
 __all__ = ["main", "prepare"]
 
@@ -72,8 +73,11 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
             "without TensorFlow; give another folder with --data-dir"
         )
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare(download_config=config, file_format="array_record")
+        with announced(f"preparing {name} in {builder.data_dir}"):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
     except tfds.download.DownloadError as error:
         raise OSError(f"{name} could not be downloaded: {error}") from error
     return str(builder.data_dir)
@@ -93,12 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--manual-dir", help="folder of archives downloaded by hand")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("drawjax").setLevel(logging.INFO)
     folder = str(data_dir(DataConfig(dir=arguments.data_dir)))
     failed = False
     for name in arguments.names:
         try:
-            where = prepare(name, folder, arguments.manual_dir)
+            with logs_above_bars():
+                where = prepare(name, folder, arguments.manual_dir)
         except (ValueError, ModuleNotFoundError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True

@@ -23,6 +23,7 @@ from drawjax.data.image_set import (
     Source,
     data_dir,
 )
+from drawjax.progress import track
 
 __all__ = ["pixels", "prepared"]
 
@@ -86,7 +87,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
         binary = name == "binarized_mnist"
-        parts = [_in_memory(part, config, seed, binary) for seed, part in enumerate(parts)]
+        parts = [_in_memory(name, part, config, seed, binary) for seed, part in enumerate(parts)]
     elif config.binarisation == "static":
         raise ValueError(
             f"{name} is too large to be binarised once; use --data.binarisation dynamic or none"
@@ -183,10 +184,11 @@ class _Records:
         return pixels(image if image.mode == mode else image.convert(mode), self.size)
 
 
-def _in_memory(part: Source, config: DataConfig, seed: int, binary: bool) -> ArraySource:
+def _in_memory(name: str, part: Source, config: DataConfig, seed: int, binary: bool) -> ArraySource:
+    starts = range(0, len(part), 1000)
     chunks = [
         part.__getitems__(range(start, min(start + 1000, len(part))))
-        for start in range(0, len(part), 1000)
+        for start in track(starts, f"reading {name}", len(part), each=1000)
     ]
     images = np.concatenate([chunk["image"] for chunk in chunks])
     labels = np.concatenate([chunk["label"] for chunk in chunks])

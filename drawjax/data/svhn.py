@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from drawjax.data.svhn_archive import Number, read_images, read_numbers
 
@@ -151,7 +150,7 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
 
     def _usable(self, archive: str, path: pathlib.Path) -> dict[str, Number]:
         """The numbers that can be used, as far as can be told without their images."""
-        numbers, images = read_numbers(path, lambda entries: tqdm(entries, f"{archive}: boxes"))
+        numbers, images = read_numbers(path)
         usable, skipped = {}, collections.defaultdict(list)
         for number in numbers:
             if number.name not in images:

@@ -11,11 +11,13 @@ import pathlib
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
 import numpy as np
+
+from drawjax.progress import track
 
 __all__ = ["Number", "read_images", "read_numbers"]
 
@@ -32,14 +34,11 @@ class Number:
     boxes: np.ndarray  # float64 [digits, 4]: left, top, width, height in pixels
 
 
-def read_numbers(
-    archive: pathlib.Path, progress: Callable[[np.ndarray], Iterable] = iter
-) -> tuple[list[Number], set[str]]:
+def read_numbers(archive: pathlib.Path) -> tuple[list[Number], set[str]]:
     """Reads an archive to its end for the numbers in it.
 
     Args:
       archive: path of a tar file, compressed or not.
-      progress: wraps the sequence of numbers while they are read, e.g. `tqdm`.
 
     Returns:
       The numbers in the order of digitStruct.mat, and the names of the images that are really
@@ -54,7 +53,7 @@ def read_numbers(
     with tempfile.TemporaryDirectory() as folder:
         struct = pathlib.Path(folder, _STRUCT)
         with _open(archive) as tar:
-            for member in tar:
+            for member in _members(tar, archive, "looking for images in"):
                 name = pathlib.PurePosixPath(member.name).name
                 if name == _STRUCT:
                     struct.write_bytes(_content(tar, member))
@@ -66,7 +65,8 @@ def read_numbers(
             with h5py.File(struct, "r") as file:
                 columns: Any = file["digitStruct"]
                 entries = np.stack([columns[key][:, 0] for key in ("name", "bbox")], 1)
-                numbers = [_number(file.id, *entry) for entry in progress(entries)]
+                entries = track(entries, f"boxes of {archive.name}", len(entries), unit="numbers")
+                numbers = [_number(file.id, *entry) for entry in entries]
         except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
                 f"{archive}: {_STRUCT} is not what it should be ({type(error).__name__}: {error})"
@@ -81,7 +81,7 @@ def read_images(archive: pathlib.Path) -> Iterator[tuple[str, bytes]]:
       ValueError: as `read_numbers`.
     """
     with _open(archive) as tar:
-        for member in tar:
+        for member in _members(tar, archive, "reading"):
             name = pathlib.PurePosixPath(member.name).name
             if member.isfile() and name.endswith(".png"):
                 yield name, _content(tar, member)
@@ -98,6 +98,12 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{archive} is broken or cut short ({error}); fetch it again") from error
+
+
+def _members(tar: tarfile.TarFile, archive: pathlib.Path, what: str) -> Iterator[tarfile.TarInfo]:
+    # PNG images hardly shrink: their bytes tell how far in the archive they are.
+    whole = archive.stat().st_size
+    return track(tar, f"{what} {archive.name}", whole, unit="bytes", each=lambda part: part.size)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 from drawjax import classifier, data, figures, modules, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
+from drawjax.progress import track
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig
 from drawjax.training.metrics import read_metrics
@@ -112,7 +113,10 @@ class Classification:
         size = min(_EVALUATION_BATCH, len(source))
         pool, key = _pool(source), jax.random.key(_EVALUATION_SEED)
         losses, wrongs = [], []
-        for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+        batches = track(
+            data.eval_batches(source, batch_size=size), "evaluating", len(source), each=size
+        )
+        for number, (batch, weight) in enumerate(batches):
             values = self._losses(params, batch, jax.random.fold_in(key, number), pool)
             loss, wrong = (np.asarray(value)[weight > 0] for value in values)
             losses.append(loss)

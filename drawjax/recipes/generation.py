@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import numpy as np
 
 from drawjax import data, draw, figures, modules, objective, report
 from drawjax.data import DataConfig, ImageSet
+from drawjax.progress import track
 from drawjax.recipes.neighbours import nearest_images
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig
@@ -142,7 +144,10 @@ class Generation:
         losses = self._weighted_losses(importance_samples) if importance_samples else self._jitted
         key = jax.random.key(_EVALUATION_SEED)
         columns: dict[str, list[np.ndarray]] = {}
-        for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
+        batches = track(
+            data.eval_batches(source, batch_size=size), "evaluating", len(source), each=size
+        )
+        for number, (batch, weight) in enumerate(batches):
             values = losses(params, batch, jax.random.fold_in(key, number))
             for name, value in values.items():
                 columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
@@ -188,9 +193,11 @@ class Generation:
         def total(source, count, log_scales):  # sums over images: [S, channels, count], [count]
             size = min(self.config.eval_batch_size, count)
             emissions, kls = [], []
-            for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
-                if number * size >= count:
-                    break
+            batches = itertools.islice(
+                data.eval_batches(source, batch_size=size), math.ceil(count / size)
+            )
+            what = "evaluating bits per dimension"
+            for number, (batch, weight) in enumerate(track(batches, what, count, each=size)):
                 key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), number)
                 emission, kl = losses(params, batch, key, log_scales)
                 emissions.append(np.asarray(emission)[..., weight > 0])

@@ -1,6 +1,6 @@
 """Nearest training images, the test of Figs. 6 and 9 that a model does not merely remember."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,12 @@ __all__ = ["nearest_images"]
 def nearest_images(
     images: Float[Array, "count height width channels"],
     batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray]],
-    *,
-    show: Callable[[int], None] = lambda seen: None,
 ) -> Float[np.ndarray, "count height width channels"]:
     """For each image, the one of all batches at the least Euclidean distance over pixels.
 
     Args:
       images: what to find neighbours of.
       batches: `(candidates, weight)`; candidates of weight zero are left out.
-      show: called with the number of candidates seen so far.
 
     Returns:
       The nearest candidate of each image.
@@ -37,11 +34,8 @@ def nearest_images(
 
     best = np.full(len(images), np.inf)
     found = np.zeros(images.shape, np.float32)
-    seen = 0
     for candidates, weight in batches:
         distances, nearest = map(np.asarray, nearest_of(candidates, weight))
         closer = distances < best
         best[closer], found[closer] = distances[closer], nearest[closer]
-        seen += int(weight.sum())
-        show(seen)
     return found

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import jax
 import tyro
 
+from drawjax import progress
 from drawjax.pipes import readers_may_leave
 from drawjax.training import flags, hosts, sweeps
 from drawjax.training.errors import Diverged, Interrupted, RunError
@@ -124,7 +125,8 @@ def main(command: Callable[[], Any]) -> NoReturn:
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache).expanduser()))
     try:
-        command()
+        with progress.logs_above_bars():
+            command()
     except Interrupted as stop:
         _fail(str(stop), 128 + stop.signum)
     except BrokenPipeError:

@@ -1,5 +1,6 @@
 """The compiled part of training: one run, or several points of a sweep side by side."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from drawjax.progress import announced
 from drawjax.training import mesh
 from drawjax.training.config import TrainConfig
 from drawjax.training.step import Numbers, TrainState, initial_state, train_step
@@ -68,6 +70,7 @@ class Program:
         self._hunting = bool(jax.config.jax_debug_nans)  # pyright: ignore[reportAttributeAccessIssue]
         donated = () if self._hunting else (0,)
         self._step = jax.jit(step, donate_argnums=donated, out_shardings=(self._shardings, None))
+        self._compiled = False
         self._constants = jax.device_put(task.constants, mesh.replicated(self._mesh))
         self._take = jax.jit(
             lambda state, point: jax.tree.map(lambda leaf: leaf[point], state),
@@ -98,8 +101,10 @@ class Program:
         if self._stacked:
             batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         batch = mesh.put_batch(self._mesh, batch, stacked=self._stacked)
+        first, self._compiled = not self._compiled, True
         if not self._hunting:
-            return self._step(state, batch, self._numbers, self._constants)
+            with announced("compiling the training step") if first else contextlib.nullcontext():
+                return self._step(state, batch, self._numbers, self._constants)
         with jax.debug_nans(False):
             after = self._step(state, batch, self._numbers, self._constants)
         if not np.all(np.isfinite([after[1]["loss"], after[1]["gradient_norm"]])):

@@ -34,7 +34,10 @@ def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, n
     target = tmp_path / "sets"
     arguments = [name, "--data-dir", str(target), "--manual-dir", str(archives)]
     assert prepare.main(arguments) == 0
-    assert f"{name}: {target / 'svhn_numbers' / '1.0.0'}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"{name}: {target / 'svhn_numbers' / '1.0.0'}" in said.out
+    assert "preparing svhn_numbers in " in said.err
+    assert "\r" not in said.err  # no bar in a log
     result = load(DataConfig("svhn_numbers", str(target), "none"), "")
     assert len(result.test) == 5
     assert "tensorflow" not in sys.modules or _HAS_TENSORFLOW

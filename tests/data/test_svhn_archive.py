@@ -30,18 +30,6 @@ def test_reads_labels_boxes_and_images(tmp_path):
     assert dict(read_images(path)) == images("train", entries)
 
 
-def test_progress_sees_every_number(tmp_path):
-    seen = []
-
-    def progress(entries):
-        for entry in entries:
-            seen.append(entry)
-            yield entry
-
-    read_numbers(write_archive(tmp_path, "train", numbers(3)), progress)
-    assert len(seen) == 3
-
-
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.97, 0.9999])
 def test_an_archive_cut_short_is_named(tmp_path, part):
     path = write_archive(tmp_path, "train", numbers(20))
