@@ -5,7 +5,8 @@ the noise, `[T, batch, Z]`, so everything here is deterministic. Three roads thr
 equations:
 
 * `infer`: images and noise -> canvases, windows and KL of every step (Eq. 3-8, 10). `reconstruct`
-  is the same with the posterior's mean in place of a sample.
+  is the same with the posterior's mean in place of a sample; `complete` the same with the canvas
+  in place of pixels that nobody knows.
 * `generate`: prior noise -> canvases and windows, through the decoder alone (Eq. 13-16).
 * `importance_weights`: the log-weights of the K-sample bound.
 
@@ -21,7 +22,7 @@ from typing import Any, Protocol, cast
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from drawjax import hoist, objective
 from drawjax.attention import Window
@@ -31,6 +32,7 @@ __all__ = [
     "Networks",
     "State",
     "Trace",
+    "complete",
     "generate",
     "importance_weighted_bound",
     "infer",
@@ -184,6 +186,49 @@ def reconstruct(
     mean, _ = jax.eval_shape(networks.posterior, networks.initial_state(1).h_dec)
     noise = jnp.zeros((steps, images.shape[0], mean.shape[-1]), images.dtype)
     return infer(networks, images, noise)
+
+
+def complete(
+    networks: Networks,
+    images: Float[Array, "batch height width channels"],
+    known: Bool[Array, "batch height width #channels"],
+    noise: Float[Array, "T batch Z"],
+) -> Trace:
+    """Draws images of which some pixels are known: `infer` that fills in the others as it goes.
+
+    At every step the encoder sees the known pixels and, elsewhere, the drawing itself: the sigmoid
+    of its canvas c_{t-1}. The error image (Eq. 3) is thus zero where nothing is known. Rezende et
+    al. ("Stochastic backpropagation", 2014) fill in missing pixels by rounds of inference and
+    reconstruction; here the steps of one drawing are the rounds. It is no draw from
+    p(unknown | known), which has no closed form: the posterior of Eq. 1-2 was trained on whole
+    images, and the more is unknown, the further this is from what it was trained on.
+
+    Args:
+      networks: the learned functions.
+      images: values in [0, 1]; what is not known does not matter, as long as it is finite.
+      known: where `images` is given. All true is `infer`.
+      noise: standard normal, one draw a step, image and latent. Different noise gives different
+        completions; T is its length.
+
+    Returns:
+      A `Trace` with every field. The canvas covers known pixels too: they are the model's own
+      rendering of what it saw. `kl` and `log_ratio` are of the filled-in image of each step.
+
+    Raises:
+      ValueError: if the shapes of `known` and `images` do not go together, or the batches differ.
+    """
+    chex.assert_rank([images, noise], [4, 3])
+    _check_batch(images, noise)
+    if known.shape[:-1] != images.shape[:-1] or known.shape[-1] not in (1, images.shape[-1]):
+        raise ValueError(
+            f"known must have shape {list(images.shape)}, or one channel, got {list(known.shape)}"
+        )
+
+    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Trace]:
+        seen = jnp.where(known, images, jax.nn.sigmoid(state.canvas))
+        return step(networks, state, seen, noise)
+
+    return _scan(body, networks, noise, remat=False)[1]
 
 
 def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:

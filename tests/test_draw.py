@@ -151,6 +151,33 @@ def test_reconstruction_uses_the_posterior_mean():
     )
 
 
+def test_completing_what_is_known_throughout_is_inference():
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    known = jnp.ones((*images.shape[:-1], 1), bool)
+    chex.assert_trees_all_close(
+        draw.complete(networks, images, known, noise), draw.infer(networks, images, noise)
+    )
+
+
+def test_completing_sees_the_known_pixels_and_its_own_canvas(x64):
+    graph, params = _model()
+    images, noise = _inputs()
+    networks = modules.merge(graph, params)
+    known = jnp.asarray(np.random.default_rng(2).uniform(size=images.shape) > 0.5)
+    trace = jax.jit(lambda *args: draw.complete(networks, *args))(images, known, noise)
+    state = networks.initial_state(len(images))
+    for t in range(len(noise)):
+        own = 1 / (1 + np.exp(-state.canvas))
+        state, expected = draw.step(networks, state, np.where(known, images, own), noise[t])
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf, t=t: leaf[t], trace), expected)
+    # What stands in unknown pixels is never looked at.
+    others = jnp.where(known, images, 1 - images)
+    chex.assert_trees_all_equal(draw.complete(networks, others, known, noise).canvases,
+                                draw.complete(networks, images, known, noise).canvases)  # fmt: skip
+
+
 def test_initial_states_are_learned():
     graph, params = _model()
     images, noise = _inputs()
@@ -251,6 +278,8 @@ def test_wrong_shapes_are_named():
     networks = modules.merge(graph, params)
     with pytest.raises(ValueError, match="got 3 and 2"):
         draw.infer(networks, images, noise[:, :2])
+    with pytest.raises(ValueError, match=r"\[3, 7, 5, 2\], or one channel, got \[3, 7, 5\]"):
+        draw.complete(networks, images, images[..., 0] > 0.5, noise)
     with pytest.raises(ValueError, match="got 0 and 50"):
         draw.importance_weighted_bound(
             networks, images, jax.random.key(0), steps=3, latents=4, num_samples=0
