@@ -33,6 +33,9 @@ def test_a_classifier_is_saved_too(tmp_path):
     pretrained.save("looks", config, (9, 9, 1), params, {}, tmp_path)
     model = pretrained.load("looks", tmp_path)
     assert model.config == config
+    assert pretrained.available(folder=tmp_path) == ["looks"]
+    assert pretrained.available("ram", tmp_path) == ["looks"]
+    assert pretrained.available("draw", tmp_path) == []
     with pytest.raises(ValueError, match="draws nothing"):
         sample.sample(model, 1, jax.random.key(0))
 

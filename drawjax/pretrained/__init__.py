@@ -44,9 +44,18 @@ class Pretrained:
         return modules.merge(self.graph, self.params if params is None else params)
 
 
-def available() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.stem for path in _HERE.glob("*.json"))
+def available(kind: str | None = None, folder: pathlib.Path = _HERE) -> list[str]:
+    """Names of the models that come with the package.
+
+    Args:
+      kind: "draw" or "ram" for models of that kind alone.
+      folder: where their files lie.
+    """
+    return sorted(
+        path.stem
+        for path in folder.glob("*.json")
+        if kind is None or json.loads(path.read_text())["kind"] == kind
+    )
 
 
 def load(name: str, folder: pathlib.Path = _HERE) -> Pretrained:
@@ -60,7 +69,7 @@ def load(name: str, folder: pathlib.Path = _HERE) -> Pretrained:
       ValueError: if there is no such model (the message names the nearest), or its weights are not
         those that its description gives the checksum of.
     """
-    names = sorted(path.stem for path in folder.glob("*.json"))
+    names = available(folder=folder)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
