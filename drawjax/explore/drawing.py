@@ -1,0 +1,135 @@
+"""Pretrained models that draw, for the glimpse explorer.
+
+Axes: `T` steps, `count` drawings, `height`, `width`, `channels`.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from drawjax import draw, pretrained
+from drawjax.attention import Window
+from drawjax.modules import DrawConfig
+from drawjax.pretrained import Pretrained
+
+__all__ = ["COUNT", "Drawing", "Models"]
+
+COUNT = 4  # drawings at once, each from noise of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Drawings step by step."""
+
+    frames: UInt8[np.ndarray, "T count height width channels"]  # 255 sigmoid(canvas)
+    # Centre x and y, half the side and one filter's deviation, pixels; None without the window.
+    write: Float[np.ndarray, "T count 4"] | None
+    read: Float[np.ndarray, "T count 4"] | None
+
+
+class Models:
+    """The models that draw, of the package and of a folder besides; loaded when asked for."""
+
+    def __init__(self, folder: pathlib.Path | None = None):
+        self._folders = {name: None for name in pretrained.available("draw")}
+        if folder is not None:
+            self._folders |= {name: folder for name in pretrained.available("draw", folder)}
+
+    @property
+    def names(self) -> list[str]:
+        """What can be asked for."""
+        return sorted(self._folders)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Name, image shape, steps and data set of every model."""
+        models = [(name, self.load(name)) for name in self.names]
+        return [
+            {
+                "name": name,
+                "shape": list(model.image_shape),
+                "steps": _config(model).steps,
+                "data": str(model.provenance.get("data", "")),
+            }
+            for name, model in models
+        ]
+
+    @functools.cache  # noqa: B019  one `Models` lives as long as its server
+    def load(self, name: str) -> Pretrained:
+        """A model by its name.
+
+        Raises:
+          ValueError: if there is none, or it is damaged.
+        """
+        if name not in self._folders:
+            raise ValueError(f"there is no drawing model {name!r}")
+        folder = self._folders[name]
+        return pretrained.load(name) if folder is None else pretrained.load(name, folder)
+
+    def from_seed(self, name: str, seed: int) -> Drawing:
+        """`COUNT` images from the prior."""
+        model = self.load(name)
+        return _drawing(
+            model, self._program(name, draw.generate)(model.params, _noise(model, seed))
+        )
+
+    def complete(
+        self,
+        name: str,
+        pixels: UInt8[np.ndarray, "height width channels"],
+        known: Bool[np.ndarray, "height width"],
+        seed: int,
+    ) -> Drawing:
+        """`COUNT` completions of one image, by `draw.complete`.
+
+        Raises:
+          ValueError: if the image has not the model's shape, or `known` has not the image's.
+        """
+        model = self.load(name)
+        if pixels.shape != model.image_shape:
+            raise ValueError(
+                f"{name} takes images of shape {model.image_shape}, got {pixels.shape}"
+            )
+        images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (COUNT, *pixels.shape))
+        mask = jnp.broadcast_to(known[..., None], (COUNT, *known.shape, 1))
+        program = self._program(name, draw.complete)
+        return _drawing(model, program(model.params, images, mask, _noise(model, seed)))
+
+    @functools.cache  # noqa: B019  as above
+    def _program(self, name: str, road: Callable[..., draw.Trace]) -> Callable[..., draw.Trace]:
+        model = self.load(name)
+        return jax.jit(lambda params, *inputs: road(model.networks(params), *inputs))
+
+
+def _config(model: Pretrained) -> DrawConfig:
+    if not isinstance(model.config, DrawConfig):
+        raise ValueError(f"{model.name} draws nothing")
+    return model.config
+
+
+def _noise(model: Pretrained, seed: int) -> jax.Array:
+    config = _config(model)
+    return jax.random.normal(jax.random.key(seed), (config.steps, COUNT, config.latents))
+
+
+def _drawing(model: Pretrained, trace: draw.Trace) -> Drawing:
+    config = _config(model)
+    return Drawing(
+        np.asarray(jnp.round(255 * jax.nn.sigmoid(trace.canvases)).astype(jnp.uint8)),
+        _rectangles(trace.write_windows, config.write_size),
+        _rectangles(trace.read_windows, config.read_size),
+    )
+
+
+def _rectangles(window: Window | None, size: int | None) -> np.ndarray | None:
+    if window is None or size is None:
+        return None
+    half = (size - 1) / 2 * window.stride
+    fields = (window.center_x, window.center_y, half, jnp.sqrt(window.variance))
+    return np.asarray(jnp.stack(fields, axis=-1))

@@ -1,0 +1,51 @@
+// The tabs, what is dropped, and what both tabs share: see attention.js and drawing.js.
+import {startDrawing} from "./drawing.js";
+import {startLooking} from "./attention.js";
+import {complain, element} from "./shared.js";
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+function select(tab, about, studio) {
+  for (const other of tabs) {
+    const chosen = other === tab;
+    other.setAttribute("aria-selected", String(chosen));
+    other.tabIndex = chosen ? 0 : -1;
+    element(other.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  complain("");
+  if (tab.id === "draw-tab") studio.shown(); else studio.left();
+}
+
+async function start() {
+  const response = await fetch("about");
+  const about = await response.json();
+  const look = startLooking(about);
+  const studio = startDrawing(about);
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => select(tab, about, studio));
+    tab.addEventListener("keydown", event => {
+      const turn = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+      if (!turn) return;
+      const next = tabs[(i + turn + tabs.length) % tabs.length];
+      select(next, about, studio);
+      next.focus();
+    });
+  });
+  const body = document.body;
+  body.addEventListener("dragover", event => {
+    event.preventDefault();  // otherwise the browser leaves the page for the file
+    body.classList.add("over");
+  });
+  body.addEventListener("dragleave", event => {
+    if (!event.relatedTarget) body.classList.remove("over");
+  });
+  body.addEventListener("drop", event => {
+    event.preventDefault();
+    body.classList.remove("over");
+    select(tabs[0], about, studio);
+    const [file] = event.dataTransfer.files;
+    if (file) look.open(file); else complain("Nothing was dropped that is a file.");
+  });
+}
+
+start().catch(complain);

@@ -1,0 +1,227 @@
+"""The glimpse explorer's server: the files of page/ and a few addresses that compute.
+
+It keeps nothing: the page sends the pixels along with every request.
+
+```
+GET  /about            limits, built-in images, models
+GET  /image/NAME       a built-in image            -> {height, width, channels, pixels (base64)}
+GET  /digit/INDEX      a digit                     -> the same
+POST /image            an image file               -> the same, with note; or {refused: why}
+POST /glimpse?...      uint8 pixels                -> float32, see `_glimpse`
+POST /draw?...         nothing                     -> {frames (base64), shape, write, read}
+POST /complete?...     uint8 pixels, uint8 known   -> the same
+```
+
+Meant for the loopback interface. Other Host headers are refused, so that no web page can reach it
+through a name of its own that points here (DNS rebinding), and so are requests that come from
+other pages.
+"""
+
+import base64
+import pathlib
+import threading
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from drawjax.explore import images
+from drawjax.explore.drawing import COUNT, Drawing, Models
+from drawjax.explore.glimpse import MAX_PATCH, check, glimpse
+
+__all__ = ["app"]
+
+_PAGE = pathlib.Path(__file__).parent / "page"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def app(models: Models) -> Starlette:
+    """The application.
+
+    Args:
+      models: what can draw.
+    """
+    one_at_a_time = threading.Lock()  # a drawing takes all cores
+
+    def about(request: Request) -> Response:
+        return JSONResponse(
+            {
+                "maxBytes": images.MAX_BYTES,
+                "maxPatch": MAX_PATCH,
+                "builtIn": images.BUILT_IN,
+                "models": models.describe(),
+                "count": COUNT,
+            }
+        )
+
+    async def draw(request: Request) -> Response:
+        name, seed = _name_and_seed(request)
+
+        def run() -> Drawing:
+            with one_at_a_time:
+                return models.from_seed(name, seed)
+
+        return _drawing(await run_in_threadpool(run))
+
+    async def complete(request: Request) -> Response:
+        name, seed = _name_and_seed(request)
+        height, width, channels = models.load(name).image_shape
+        content = np.frombuffer(await _body(request), np.uint8)
+        if content.size != height * width * (channels + 1):
+            raise ValueError(f"expected {height * width * (channels + 1)} bytes of pixels and mask")
+        pixels = content[: height * width * channels].reshape(height, width, channels)
+        known = content[height * width * channels :].reshape(height, width) > 0
+
+        def run() -> Drawing:
+            with one_at_a_time:
+                return models.complete(name, pixels, known, seed)
+
+        return _drawing(await run_in_threadpool(run))
+
+    return Starlette(
+        routes=[
+            Route("/about", about),
+            Route("/image/{name}", _built_in),
+            Route("/digit/{index:int}", _digit),
+            Route("/image", _upload, methods=["POST"]),
+            Route("/glimpse", _glimpse, methods=["POST"]),
+            Route("/draw", draw, methods=["POST"]),
+            Route("/complete", complete, methods=["POST"]),
+            Mount("/", StaticFiles(directory=_PAGE, html=True)),
+        ],
+        middleware=[
+            Middleware(_Guard),
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False
+            ),
+        ],
+        exception_handlers={ValueError: _bad_request},
+    )
+
+
+def _built_in(request: Request) -> Response:
+    return JSONResponse(_image(images.built_in(request.path_params["name"])))
+
+
+def _digit(request: Request) -> Response:
+    return JSONResponse(_image(images.digit(request.path_params["index"])))
+
+
+async def _upload(request: Request) -> Response:
+    content = await _body(request)
+    try:
+        pixels, (height, width) = await run_in_threadpool(images.decode, content)
+    except ValueError as error:
+        # An answer like any other: browsers log a 4xx on the console as if the page had failed.
+        return JSONResponse({"refused": str(error)})
+    note = ""
+    if pixels.shape[:2] != (height, width):
+        note = (
+            f"Scaled down from {width} x {height} to {pixels.shape[1]} x {pixels.shape[0]} pixels."
+        )
+    return JSONResponse(_image(pixels) | {"note": note})
+
+
+async def _glimpse(request: Request) -> Response:
+    """A `Glimpse` field by field, as little-endian float32.
+
+    The five numbers of the window, N means down and N along, then patch and written, row by row.
+    """
+    query = request.query_params
+    shape = tuple(int(query.get(name, "0")) for name in ("height", "width", "channels"))
+    logits = [float(value) for value in query.get("logits", "").split(",")]
+    patch_size = int(query.get("patch", "0"))
+    check(shape, logits, patch_size)
+    pixels = np.frombuffer(await _body(request), np.uint8)
+    if pixels.size != np.prod(shape):
+        raise ValueError(f"expected {np.prod(shape)} bytes of pixels, got {pixels.size}")
+    seen = await run_in_threadpool(glimpse, pixels.reshape(shape), logits, patch_size)
+    window = seen.window
+    parts = [
+        np.stack([window.center_x, window.center_y, window.stride, window.variance]),
+        np.atleast_1d(window.intensity),
+        seen.means_y,
+        seen.means_x,
+        np.ravel(seen.patch),
+        np.ravel(seen.written),
+    ]
+    content = np.concatenate([np.asarray(part, "<f4") for part in parts]).tobytes()
+    return Response(content, media_type="application/octet-stream")
+
+
+def _name_and_seed(request: Request) -> tuple[str, int]:
+    seed = int(request.query_params.get("seed", ""))
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be in 0..{2**31 - 1}, got {seed}")
+    return request.query_params.get("model", ""), seed
+
+
+def _image(pixels: images.Pixels) -> dict[str, Any]:
+    height, width, channels = pixels.shape
+    return {"height": height, "width": width, "channels": channels, "pixels": _base64(pixels)}
+
+
+def _drawing(drawing: Drawing) -> Response:
+    return JSONResponse(
+        {
+            "shape": list(drawing.frames.shape),
+            "frames": _base64(drawing.frames),
+            "write": None if drawing.write is None else drawing.write.tolist(),
+            "read": None if drawing.read is None else drawing.read.tolist(),
+        }
+    )
+
+
+def _base64(pixels: np.ndarray) -> str:
+    return base64.b64encode(pixels.tobytes()).decode()
+
+
+async def _body(request: Request) -> bytes:
+    """What the request sends; nothing beyond the limit is kept in memory."""
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > images.MAX_BYTES:
+            raise HTTPException(413, f"At most {images.MAX_BYTES / 1e6:g} MB are taken.")
+    return bytes(content)
+
+
+def _bad_request(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+class _Guard:
+    """Refuses what other pages send, and puts `_HEADERS` on every answer."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin != b"http://" + headers.get(b"host", b""):
+            refusal = JSONResponse({"error": "requests from other pages are refused"}, 403)
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
