@@ -1,7 +1,8 @@
 """Downloads and prepares image sets: `python -m drawjax.data.prepare mnist binarized_mnist`.
 
 Sets are written in the array_record format, which is read without TensorFlow. TFDS's own builders
-need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbers` does not.
+need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbers` and folders of
+pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.folder`) do not.
 """
 
 import argparse
@@ -96,7 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data-dir", help="where to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
     )
     parser.add_argument("--manual-dir", help="folder of archives downloaded by hand")
+    parser.add_argument(
+        "--from-folder", metavar="FOLDER", help="make the set NAME of the pictures in this folder"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="with --from-folder: the middle square of each picture, so many pixels wide",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.from_folder and (len(arguments.names) != 1 or arguments.manual_dir):
+        parser.error("--from-folder takes one NAME, and no --manual-dir")
+    if arguments.size is not None and not arguments.from_folder:
+        parser.error("--size goes with --from-folder")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("drawjax").setLevel(logging.INFO)
     folder = str(data_dir(DataConfig(dir=arguments.data_dir)))
@@ -104,7 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.names:
         try:
             with logs_above_bars():
-                where = prepare(name, folder, arguments.manual_dir)
+                if arguments.from_folder:
+                    from drawjax.data.folder import write_folder  # imports TFDS, which is slow
+
+                    where = write_folder(name, arguments.from_folder, folder, arguments.size)
+                else:
+                    where = prepare(name, folder, arguments.manual_dir)
         except (ValueError, ModuleNotFoundError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True

@@ -1,0 +1,181 @@
+import importlib.util
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawjax.data import DataConfig, load, prepare
+from tests.data.tiny_sets import picture
+
+
+@pytest.fixture
+def pictures(tmp_path) -> pathlib.Path:
+    """Twenty grey and colour pictures of 10 rows and 12 columns, in two folders."""
+    for number in range(20):
+        path = tmp_path / "pictures" / f"kind{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture("mine", number, (10, 12, 3))).save(path)
+    return tmp_path / "pictures"
+
+
+def _prepare(tmp_path, folder, *flags):
+    arguments = ["mine", "--from-folder", str(folder), "--data-dir", str(tmp_path / "sets")]
+    return prepare.main([*arguments, *flags])
+
+
+def _load(tmp_path, **config):
+    return load(DataConfig("mine", str(tmp_path / "sets"), "none", **config), "")
+
+
+def _error(capsys):
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return error
+
+
+def test_a_folder_becomes_a_set(tmp_path, pictures, capsys):
+    (pictures / "notes.txt").write_text("no picture")
+    assert _prepare(tmp_path, pictures) == 0
+    assert f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}" in capsys.readouterr().out
+    result = _load(tmp_path)
+    parts = (result.train, result.validation, result.test)
+    assert [len(part) for part in parts] == [16, 2, 2]
+    assert result.image_shape == (10, 12, 3)
+    images = [image for part in parts for image in part.__getitems__(range(len(part)))["image"]]
+    found = {image.tobytes() for image in images}
+    assert found == {picture("mine", number, (10, 12, 3)).tobytes() for number in range(20)}
+    assert "tensorflow" not in sys.modules or importlib.util.find_spec("tensorflow")
+
+
+def test_the_order_does_not_follow_the_folders(tmp_path, pictures):
+    _prepare(tmp_path, pictures)
+    train = _load(tmp_path).train
+    even = {picture("mine", number, (10, 12, 3)).tobytes() for number in range(0, 20, 2)}
+    kinds = [image.tobytes() in even for image in train.__getitems__(range(16))["image"]]
+    assert kinds != sorted(kinds)
+    assert kinds != sorted(kinds, reverse=True)
+
+
+def test_grey_pictures_have_one_channel_whatever_their_mode(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    grey = picture("mine", 0, (8, 8, 1))[..., 0]
+    for number, mode in enumerate(["L", "RGB", "LA", "RGBA", "P", "L"]):
+        Image.fromarray(grey).convert(mode).save(tmp_path / "pictures" / f"{number}.png")
+    deep = Image.fromarray(grey.astype(np.uint16) * 256)
+    deep.save(tmp_path / "pictures" / "deep.png")
+    assert _prepare(tmp_path, tmp_path / "pictures") == 0
+    result = _load(tmp_path)
+    assert result.image_shape == (8, 8, 1)
+    for image in result.train.__getitems__(range(len(result.train)))["image"]:
+        np.testing.assert_array_equal(image[..., 0], grey)
+
+
+def test_transparent_parts_are_black_and_tags_turn_the_picture(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    pixels = np.full((4, 6, 4), 200, np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, :, 3] = 0  # the top row is transparent
+    upright = Image.Exif()
+    upright[0x0112] = 6  # turn by a quarter to the right
+    for number in range(3):
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png", exif=upright)
+    assert _prepare(tmp_path, tmp_path / "pictures") == 0
+    (image,) = _load(tmp_path).test.__getitems__([0])["image"]
+    assert image.shape == (6, 4, 1)
+    assert image[:, -1].max() == 0
+    assert image[:, :-1].min() == 200
+
+
+def test_splits_are_taken_from_their_folders(tmp_path, pictures):
+    (pictures / "kind0").rename(pictures / "train")
+    (pictures / "kind1").rename(pictures / "test")
+    assert _prepare(tmp_path, pictures) == 0
+    result = _load(tmp_path)
+    assert [len(result.train), len(result.validation), len(result.test)] == [9, 1, 10]
+    odd = {picture("mine", number, (10, 12, 3)).tobytes() for number in range(1, 20, 2)}
+    assert {image.tobytes() for image in result.test.__getitems__(range(10))["image"]} == odd
+
+
+def test_pictures_of_mixed_sizes_need_a_size(tmp_path, pictures, caplog):
+    Image.new("RGB", (40, 20), "red").save(pictures / "wide.jpg")
+    assert _prepare(tmp_path, pictures) == 0
+    assert "the pictures differ in size; train with --data.size" in caplog.text
+    with pytest.raises(ValueError, match=r"differ in size; give --data\.size"):
+        _load(tmp_path)
+    assert _load(tmp_path, size=9).image_shape == (9, 9, 3)
+
+
+def test_size_cuts_the_middle_square(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = (200, 100, 50)
+    for number in range(3):
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    assert _prepare(tmp_path, tmp_path / "pictures", "--size", "5") == 0
+    (image,) = _load(tmp_path).test.__getitems__([0])["image"]
+    middle = np.broadcast_to([200, 100, 50], (5, 3, 3))  # the filter reaches beyond the edges
+    np.testing.assert_array_equal(image[:, 1:4], middle)
+    assert image[:, [0, 4], 0].min() > 150
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, pictures, caplog):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    whole = (pictures / "kind0" / "0.png").read_bytes()
+    (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert _prepare(tmp_path, pictures) == 0
+    note = "mine: left out 2 that cannot be read (broken.png, cut.png)."
+    assert note in caplog.text
+    result = _load(tmp_path)
+    assert note in result.notes
+    assert len(result.train) + len(result.validation) + len(result.test) == 20
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({}, "there is none"), ({"a.txt": b""}, "there is none"), ({"a.png": b""}, "none of its 1")],
+)
+def test_a_folder_without_a_picture_is_one_line(tmp_path, capsys, content, message):
+    (tmp_path / "pictures").mkdir()
+    for name, data in content.items():
+        (tmp_path / "pictures" / name).write_bytes(data)
+    assert _prepare(tmp_path, tmp_path / "pictures") == 1
+    assert f"no picture in {tmp_path / 'pictures'}: {message}" in _error(capsys)
+    assert not (tmp_path / "sets").exists()
+
+
+def test_a_missing_folder_is_one_line(tmp_path, capsys):
+    assert _prepare(tmp_path, tmp_path / "nowhere") == 1
+    assert _error(capsys) == f"error: there is no folder {tmp_path / 'nowhere'}"
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up", ""])
+def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name):
+    arguments = [name, "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
+    assert prepare.main(arguments) == 1
+    assert f"got {name!r}" in _error(capsys)
+
+
+def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
+    assert _prepare(tmp_path, pictures) == 0
+    capsys.readouterr()
+    assert _prepare(tmp_path, pictures) == 1
+    where = tmp_path / "sets" / "mine" / "1.0.0"
+    assert _error(capsys) == f"error: {where} is there already; remove it, or take another name"
+
+
+@pytest.mark.parametrize("flags", [("--size", "0"), ("--size", "-3")])
+def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
+    assert _prepare(tmp_path, pictures, *flags) == 1
+    assert "size must be at least 1 pixel" in _error(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a", "b", "--from-folder", "c"], ["mnist", "--size", "3"],
+     ["a", "--from-folder", "b", "--manual-dir", "c"]],
+)  # fmt: skip
+def test_flags_that_do_not_go_together_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        prepare.main(arguments)
+    assert "--from-folder" in capsys.readouterr().err
