@@ -1,77 +1,160 @@
 import json
+import math
 import re
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax import attention, report
+from drawjax import report
+from drawjax.report.__main__ import main
+from tests.run_folder import windows, write_run
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder as training leaves it, with a value that is no JSON and one that is HTML."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.json").write_text(
-        json.dumps({"workdir": "</script><b>", "train.steps": 200, "model.units": 8})
-    )
-    entries = [
-        {"step": 100, "split": "train", "loss": 5.0, "gradient_norm": float("nan")},
-        {"step": 100, "split": "validation", "loss": 4.0},
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    (folder / "results.json").write_text(
-        json.dumps({"data": "a set", "device": "1 x cpu", "notes": [], "test": {"loss": 3.25}})
-    )
-    return folder
+    return write_run(tmp_path / "runs" / "run")
 
 
 def _data(path):
     page = path.read_text("utf-8")
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found[1])
+    return json.loads(found[1])["runs"]
 
 
-def _drawing(folder, **options):
-    frames = np.random.default_rng(0).uniform(size=(3, 2, 5, 4, 1))
-    window = attention.Window(*(jnp.full((3, 2), v) for v in (2.0, 3.0, 1.5, 4.0, 1.0)))
-    report.save_drawing(
-        folder / "prior.drawing.json", frames, title="t", description="d", write=(window, 5),
-        **options,
-    )  # fmt: skip
+def _append(run, **entry):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
 def test_the_page_holds_the_run_and_nothing_from_elsewhere(run):
-    _drawing(run, kl=[1.0, 2.0, 3.0])
     path = report.write_report([run])
     (data,) = _data(path)
-    assert data["status"].startswith("100 of 200 training steps")
-    assert data["numbers"] == [["loss", "3.25"]]
-    assert data["kl"] == [1.0, 2.0, 3.0]
-    assert "gradient_norm" not in data["metrics"][0]
-    assert ["workdir", "</script><b>"] in data["config"]
+    assert (data["name"], data["step"], data["steps"]) == ("run", 200, 200)
+    assert data["finished"]
+    assert data["config"]["workdir"] == "</script><b>"
+    assert data["config"]["data.name"] == "None"
+    assert {drawing["title"]: drawing["kl"] is None for drawing in data["drawings"]} == {
+        "Drawn from the prior": True, "Test images redrawn": False,
+    }  # fmt: skip
+    assert [(p["title"], p["width"]) for p in data["pictures"]] == [("Samples", 900)]
     page = path.read_text("utf-8")
     assert not re.search(r'(src|href)\s*=\s*"?https?:', page)
+    assert not re.search(r"@[a-zA-Z.]+@", page)
+
+
+def test_numbers_have_their_standard_errors_and_units(run):
+    (data,) = _data(report.write_report([run]))
+    assert data["numbers"]["columns"] == ["Validation, best", "Test"]
+    assert data["numbers"]["rows"][0] == ["Loss", "nats per image", "105.0 ± 1.2", "100.0 ± 1.2"]
+    assert data["numbers"]["rows"][-1] == ["Images", "", "500", "500"]
+    assert ["Data set used", "a set"] in data["facts"]
+    assert ["Images", "train 4,000, validation 500, test 500"] in data["facts"]
+    assert ["Time of the last command", "1 h 02 min 05 s"] in data["facts"]
+
+
+def test_importance_samples_and_bits_are_numbers_too(run):
+    results = json.loads((run / "results.json").read_text())
+    results["test"] |= {"importance_weighted": 98.765, "importance_samples": 5000,
+                        "importance_weighted_standard_error": 0.4567}  # fmt: skip
+    results["discretised"] = {"bits_per_dimension": 5.4321, "standard_error": 0.0123}
+    (run / "results.json").write_text(json.dumps(results))
+    (data,) = _data(report.write_report([run]))
+    rows = {row[0]: row[1:] for row in data["numbers"]["rows"]}
+    assert rows["Importance-weighted loss, 5,000 samples"] == ["nats per image", "", "98.77 ± 0.46"]
+    assert rows["Discretised bound"] == ["bits per dimension", "", "5.432 ± 0.012"]
+    assert rows["Loss"][-1] == "100.0 ± 1.2"
+
+
+def test_the_error_of_a_classifier_is_in_percent(tmp_path):
+    (data,) = _data(report.write_report([write_run(tmp_path / "run", classifies=True)]))
+    assert data["numbers"]["rows"][0] == ["Error", "%", "50.0 ± 1.2", "4.08 ± 0.20"]
+    assert data["numbers"]["rows"][1] == ["Loss", "nats per image", "2.1", "2"]
+    assert data["drawings"][0]["read"] is not None
+
+
+def test_a_run_that_goes_on_shows_its_data_and_its_last_validation(tmp_path):
+    (data,) = _data(report.write_report([write_run(tmp_path / "run", taken=120)]))
+    assert not data["finished"]
+    assert data["numbers"]["columns"] == ["Validation, step 100"]
+    assert ["Data set used", "a set"] in data["facts"]
+    assert data["notes"] == ["Half of it."]
+
+
+def test_what_is_no_number_leaves_a_gap_and_a_note(run):
+    _append(run, step=210, split="train", loss=math.nan, gradient_norm=math.inf, skipped=7.0)
+    drawing = json.loads((run / "test.drawing.json").read_text())
+    drawing["kl"][2] = math.nan
+    (run / "test.drawing.json").write_text(json.dumps(drawing))
+    (data,) = _data(report.write_report([run]))
+    assert data["metrics"]["train"]["loss"][-1] is None
+    assert data["metrics"]["train"]["gradient_norm"][-1] is None
+    assert data["drawings"][1]["kl"][1:4] == [5.0, None, 3.0]
+    assert any(note.startswith("7 training steps") for note in data["notes"])
+
+
+def test_long_curves_are_thinned_and_keep_their_end(run):
+    for step in range(210, 40_000, 10):
+        _append(run, step=step, split="train", loss=1.0)
+    (data,) = _data(report.write_report([run]))
+    steps = data["metrics"]["train"]["step"]
+    assert 500 <= len(steps) <= 1_000
+    assert steps[-1] == 39_990
 
 
 def test_windows_are_centre_half_side_and_deviation(run):
-    _drawing(run)
     (data,) = _data(report.write_report([run]))
-    (drawing,) = data["drawings"]
-    assert drawing["write"][2][1] == [2.0, 3.0, 3.0, 2.0]  # (5 - 1)/2 strides of 1.5; sqrt(4)
-    assert drawing["read"] is None
-    assert (drawing["steps"], drawing["count"]) == (3, 2)
+    prior, test = data["drawings"]
+    assert prior["write"][2][1] == [5.0, 4.0, 1.5, 0.5]  # (3 - 1)/2 strides of 1.5; sqrt(1/4)
+    assert prior["read"] is None
+    assert test["read"][0][0] == [4.0, 4.0, 1.5, 0.5]
+    assert (prior["steps"], prior["count"]) == (6, 3)
 
 
-def test_several_runs_share_a_page(run, tmp_path, capsys):
-    page = tmp_path / "both.html"
-    assert report.main([str(run), str(run), "--out", str(page)]) == 0
-    assert len(_data(page)) == 2
+def test_a_picture_that_is_being_written_is_left_out(run):
+    (run / "samples.png").write_bytes(b"\x89PNG")
+    (data,) = _data(report.write_report([run]))
+    assert data["pictures"] == []
+
+
+def test_several_runs_share_a_page_beside_their_own(run, capsys):
+    other = write_run(run.parent / "other")
+    own = report.write_report([run])
+    before = own.read_bytes()
+    assert main([str(run), str(other)]) == 0
+    page = run.parent / "comparison.html"
     assert capsys.readouterr().out.strip() == str(page)
+    assert [data["name"] for data in _data(page)] == ["run", "other"]
+    assert own.read_bytes() == before
+
+
+def test_a_sweep_stands_for_its_points(tmp_path):
+    for name in ("seed=0", "seed=1"):
+        write_run(tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "sweep.csv").write_text("index\n")
+    path = report.write_report([tmp_path / "sweep"])
+    assert path == tmp_path / "sweep" / "report.html"
+    assert [data["name"] for data in _data(path)] == ["seed=0", "seed=1"]
+
+
+def test_out_names_the_file(run, tmp_path):
+    assert main([str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert len(_data(tmp_path / "page.html")) == 1
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(run, capsys):
+    (run / "results.json").write_text("{")
+    assert main([str(run)]) == 1
+    assert f"{run / 'results.json'} cannot be read" in capsys.readouterr().err
+
+
+def test_frames_that_are_no_numbers_are_black(tmp_path):
+    path = tmp_path / "x.drawing.json"
+    frames = np.full((6, 3, 4, 4, 3), np.nan)
+    report.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
+    assert json.loads(path.read_text())["read"][0][0][2] == 0.0  # N = 1 has no extent

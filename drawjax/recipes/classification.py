@@ -16,7 +16,7 @@ import numpy as np
 from drawjax import classifier, data, figures, modules, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
-from drawjax.progress import track
+from drawjax.progress import announced, track
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig
 from drawjax.training.metrics import read_metrics
@@ -94,6 +94,7 @@ class Classification:
                 process_count=jax.process_count(),
             ),
             evaluate=lambda params: self.evaluate(params, self.images.validation),
+            show=self.show,
             constants=_pool(self.images.train),
         )
 
@@ -130,19 +131,34 @@ class Classification:
             "images": count,
         }
 
-    def look(self, params: Any, count: int) -> tuple[jax.Array, np.ndarray, classifier.Glimpses]:
-        """The first test images in their clutter, their labels, and the glimpses taken."""
-        source = self.images.test
+    def show(self, folder: pathlib.Path, params: Any) -> None:
+        """Brings a run's report up to date; with parameters also its glimpses (validation)."""
+        if params is not None:
+            _save_glimpses(self, params, folder, self.images.validation, "validation")
+        report.write_report([folder])
+
+    def look(
+        self, params: Any, count: int, source: data.Source
+    ) -> tuple[jax.Array, np.ndarray, classifier.Glimpses]:
+        """The first images of a source in their clutter, their labels, and the glimpses taken."""
         size = min(_EVALUATION_BATCH, len(source))
         batch, _ = next(data.eval_batches(source, batch_size=size))
         key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), 0)
         images = self.clutter(batch, key, _pool(source))[:count]
-        glimpses = classifier.classify(self.networks(params), images, self.config.model.glimpses)
+        glimpses = self._glimpses(params, images)
         return images, batch["label"][:count], glimpses
 
     def _model(self, key: jax.Array) -> modules.Ram:
         shape = (self.config.size, self.config.size, self.images.image_shape[2])
         return modules.Ram(self.config.model, shape, key=key)
+
+    @functools.cached_property
+    def _glimpses(self) -> Any:
+        return jax.jit(
+            lambda params, images: classifier.classify(
+                self.networks(params), images, self.config.model.glimpses
+            )
+        )
 
     @functools.cached_property
     def _losses(self) -> Any:
@@ -216,17 +232,32 @@ def _finish(
 
 def draw_figures(work: Classification, params: Any, folder: pathlib.Path) -> None:
     """Writes glimpses.png (Fig. 5) and loss.png."""
-    images, labels, glimpses = work.look(params, 6)
+    with announced("drawing figures"):
+        _save_glimpses(work, params, folder, work.images.test, "test")
+        figures.save_curves(folder / "loss.png", read_metrics(folder), names=("loss",))
+        report.write_report([folder])
+
+
+def _save_glimpses(
+    work: Classification, params: Any, folder: pathlib.Path, source: data.Source, split: str
+) -> None:
+    """Writes glimpses.png, and the same for the report's player."""
+    images, labels, glimpses = jax.tree.map(np.asarray, work.look(params, 6, source))
     named = np.argmax(glimpses.logits, axis=-1)
     figures.save_glimpses(
         folder / "glimpses.png",
-        np.asarray(images),
-        jax.tree.map(np.asarray, glimpses.windows),
-        np.asarray(glimpses.patches / glimpses.windows.intensity[..., None, None, None]),
+        images,
+        glimpses.windows,
+        glimpses.patches / glimpses.windows.intensity[..., None, None, None],
         titles=[f"{label}, named {name}" for label, name in zip(labels, named, strict=True)],
     )
-    figures.save_curves(folder / "loss.png", read_metrics(folder), names=("loss",))
-    report.write_report([folder])
+    report.save_drawing(
+        folder / "glimpses.drawing.json",
+        np.broadcast_to(images, (len(glimpses.patches), *images.shape)),
+        title=f"Where the model looks at {split} images",
+        description=f"{len(images)} {split} images, and the window of each glimpse on them.",
+        read=(glimpses.windows, work.config.model.read_size),
+    )
 
 
 def _pool(source: data.Source) -> jax.Array:

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import math
-import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
@@ -15,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, draw, figures, modules, objective, report
+from drawjax import data, draw, modules, objective
 from drawjax.data import DataConfig, ImageSet
 from drawjax.progress import track
-from drawjax.recipes.neighbours import nearest_images
+from drawjax.recipes import pictures
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig
-from drawjax.training.metrics import read_metrics
 
 __all__ = ["Generation", "GenerationConfig", "View", "run", "run_points"]
 
@@ -121,6 +119,7 @@ class Generation:
                 process_count=jax.process_count(),
             ),
             evaluate=lambda params: self.evaluate(params, self.images.validation),
+            show=functools.partial(pictures.show, self),
         )
 
     def evaluate(
@@ -219,18 +218,18 @@ class Generation:
     def sample(self, params: Any, count: int, key: jax.Array) -> draw.Trace:
         """`count` images from the prior, Eq. 13-16, with every step of the drawing."""
         model = self.config.model
-        noise = jax.random.normal(key, (model.steps, count, model.latents))
-        return jax.jit(lambda params, noise: draw.generate(self.networks(params), noise))(
-            params, noise
-        )
+        return self._generate(params, jax.random.normal(key, (model.steps, count, model.latents)))
+
+    def reconstruct(self, params: Any, images: jax.Array) -> draw.Trace:
+        """Images drawn again from their posterior's means, with every step of the drawing."""
+        return self._reconstruct(params, images)
 
     def seen(self, source: data.Source) -> Any:
         """Yields `(images, weight)` of a source in order, as the model sees them untrained on."""
-        see = jax.jit(lambda batch, key: self.view.images(batch, key, False))
         size = min(1_000, len(source))
         key = jax.random.key(_EVALUATION_SEED)
         for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
-            yield see(batch, jax.random.fold_in(key, number)), weight
+            yield self._see(batch, jax.random.fold_in(key, number)), weight
 
     def _model(self, key: jax.Array) -> modules.Draw:
         return modules.Draw(self.config.model, self.view.image_shape, key=key)
@@ -245,6 +244,22 @@ class Generation:
         noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
         reconstruction, latent = draw.loss(self.networks(params), images, noise, remat=model.remat)
         return {"reconstruction": reconstruction, "latent": latent}
+
+    @functools.cached_property
+    def _see(self) -> Any:
+        return jax.jit(lambda batch, key: self.view.images(batch, key, False))
+
+    @functools.cached_property
+    def _generate(self) -> Any:
+        return jax.jit(lambda params, noise: draw.generate(self.networks(params), noise))
+
+    @functools.cached_property
+    def _reconstruct(self) -> Any:
+        return jax.jit(
+            lambda params, images: draw.reconstruct(
+                self.networks(params), images, self.config.model.steps
+            )
+        )
 
     @functools.cached_property
     def _jitted(self) -> Any:
@@ -337,70 +352,9 @@ def _finish(
         text = json.dumps(results, indent=2)
         (folder.workdir / "results.json").write_text(text + "\n")
         _log.info("%s", _summary(results["test"]))
-    _log.info("drawing figures")
-    draw_figures(work, best, folder.workdir)
+    pictures.draw_figures(work, best, folder.workdir)
     _log.info("done: %s", folder.workdir)
     return results
-
-
-def draw_figures(work: Generation, params: Any, folder: pathlib.Path) -> None:
-    """Writes the pictures of a run.
-
-    samples.png: images from the prior; the last column is the training image nearest to the
-    sample beside it (Fig. 6). drawing.png, drawing.gif: how the first of them were drawn (Figs. 1,
-    7). reconstructions.png: test images above what the model makes of them. loss.png: the curves.
-    report.html: all of it, with the drawings as a player.
-    """
-    config = work.config
-    trace = work.sample(params, config.samples, jax.random.key(config.train.seed))
-    means = np.asarray(jax.nn.sigmoid(trace.canvases))
-    rows = min(8, config.samples)
-    windows = _first(trace.write_windows, rows)
-    size = config.model.write_size
-    figures.save_sequence(folder / "drawing.png", means[:, :rows], windows, patch_size=size)
-    figures.save_animation(folder / "drawing.gif", means[:, :rows], windows, patch_size=size)
-    report.save_drawing(
-        folder / "prior.drawing.json",
-        means[:, :rows],
-        title="From the prior; red: the write window",
-        description=f"{rows} images drawn from noise in {len(means)} steps.",
-        write=_with_size(windows, size),
-    )
-
-    columns = math.isqrt(config.samples)
-    edge = means[-1][columns - 1 : columns * columns : columns]
-    neighbours = nearest_images(jnp.asarray(edge), work.seen(work.images.train))
-    figures.save_grid(
-        folder / "samples.png", means[-1][: columns * columns], columns=columns, beside=neighbours
-    )
-    shown, _ = next(iter(work.seen(work.images.test)))
-    trace = draw.reconstruct(work.networks(params), shown[:columns], config.model.steps)
-    means = np.asarray(jax.nn.sigmoid(trace.canvases))
-    figures.save_grid(
-        folder / "reconstructions.png",
-        np.concatenate([shown[:columns], means[-1]]),
-        columns=means.shape[1],
-    )
-    rows = min(8, means.shape[1])
-    report.save_drawing(
-        folder / "test.drawing.json",
-        means[:, :rows],
-        title="Test images redrawn; green: the read window, red: the write window",
-        description=f"{rows} test images redrawn in {len(means)} steps.",
-        write=_with_size(_first(trace.write_windows, rows), size),
-        read=_with_size(_first(trace.read_windows, rows), config.model.read_size),
-        kl=np.asarray(trace.kl).mean(axis=1),
-    )
-    figures.save_curves(folder / "loss.png", read_metrics(folder))
-    report.write_report([folder])
-
-
-def _first(windows: Any, count: int) -> Any:
-    return jax.tree.map(lambda field: np.asarray(field[:, :count]), windows)
-
-
-def _with_size(windows: Any, size: int | None) -> tuple[Any, int] | None:
-    return None if size is None else (windows, size)
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import jax
 
-from drawjax import data
+from drawjax import data, report
 from drawjax.recipes import saved
 from drawjax.recipes.starting import starting_params, with_starting_model
 from drawjax.training import Diverged, Run, hosts, train_together
@@ -54,6 +55,8 @@ def run_together(
             stack.enter_context(Run(config.workdir, config, keep=config.train.keep_checkpoints))
             for config in configs
         ]
+        for work, run in zip(bound, runs, strict=True):
+            hosts.on_first(functools.partial(_begin_report, work, run.workdir))
         outcomes: list[Any] = [None] * len(configs)
         if training:
             trains = [config.train for config in configs]
@@ -67,8 +70,7 @@ def run_together(
             if _without_run(work.config):
                 best, validation = work.start, {}
             else:
-                like = jax.eval_shape(work.init, jax.random.key(0))
-                best, validation = run.restore_best(like)
+                best, validation = run.restore_best(work.init(jax.random.key(0)))
             only = hosts.is_first()
             results.append(finish(work, run, best, validation, seconds) if only else {})
         hosts.wait_for_first()
@@ -86,5 +88,14 @@ def _started(work: Any) -> Any:
     source = work.config.start_from
     if source is None:
         return work
-    like = jax.eval_shape(work.init, jax.random.key(0))
+    like = work.init(jax.random.key(0))
     return dataclasses.replace(work, start=starting_params(source, work.config, like))
+
+
+def _begin_report(work: Any, folder: pathlib.Path) -> None:
+    """Says which data is used before the first step is taken."""
+    images = work.images
+    counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    report.save_data(folder, images.name, counts, images.notes, device)
+    report.write_report([folder])

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from drawjax.training import hosts
 from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.interrupts import Interrupts
@@ -21,6 +23,8 @@ from drawjax.training.task import BatchIterator, Task
 __all__ = ["Diverged", "Interrupted", "train", "train_together"]
 
 _log = logging.getLogger(__name__)
+
+_SHOW_EVERY = 10.0  # seconds, unless there are new parameters to show
 
 
 def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
@@ -77,6 +81,7 @@ class _Point:
     run: Run
     writer: MetricWriter
     diverged: Diverged | None = None
+    shown: float = -_SHOW_EVERY
 
 
 class _Batches:
@@ -202,6 +207,8 @@ class _Loop:
             rate = self._progress.show(step, loss)
             for point, values in means:
                 point.writer.write(step, "train", {**values, "images_per_second": rate})
+                if time.monotonic() - point.shown >= _SHOW_EVERY:
+                    self._show(point)
         for point in self._points:
             point.run.check()
 
@@ -223,6 +230,20 @@ class _Loop:
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
             _log.info("%sstep %d: validation %s", which, step, listed)
+            self._show(point, average)
+
+    def _show(self, point: _Point, average: Any = None) -> None:
+        """Has the task show how far the run is; what that takes does not count as training."""
+        if self._task.show is None or not hosts.is_first():
+            return
+        # Arrays of this process alone, whose use the others need not join.
+        show = functools.partial(self._task.show, point.run.workdir, jax.device_get(average))
+        with self._progress.resting():
+            try:
+                self._interrupts.unless_stopped(show)
+            except OSError as error:
+                _log.warning("the report is not up to date: %s", error)
+        point.shown = time.monotonic()
 
     def _save(self) -> None:
         for number, point in enumerate(self._points):

@@ -208,6 +208,7 @@ def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int,
     sys.stdout.write(_aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)]))
     _plot(workdir / "sweep.png", points)
     _log.info("sweep: %s, %s", workdir / "sweep.csv", workdir / "sweep.png")
+    _log.info("`python -m drawjax.report %s` puts its points into one page", workdir)
 
 
 def _plot(path: pathlib.Path, points: Sequence[Point]) -> None:

@@ -1,6 +1,7 @@
 """What the loop must know of an experiment."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -37,5 +38,8 @@ class Task:
     """Seed -> training batches; with several processes, this process's share of each."""
     evaluate: Callable[[PyTree], dict[str, float]] | None = None
     """Averaged parameters -> validation metrics; `loss` among them picks the best checkpoint."""
+    show: Callable[[pathlib.Path, PyTree | None], None] | None = None
+    """(run's folder, averaged parameters or None) -> pictures and reports in the folder. Called on
+    the first process alone: with parameters after an evaluation, without some seconds later."""
     constants: PyTree = ()
     """Arrays that stay on the device and are handed to each call of `loss`."""

@@ -1,0 +1,73 @@
+"""Drawing sequences as data for the report's player."""
+
+import base64
+import io
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from drawjax.attention import Window
+
+__all__ = ["save_drawing"]
+
+
+def save_drawing(
+    path: str | pathlib.Path,
+    frames: Float[np.ndarray, "T count height width channels"],
+    *,
+    title: str,
+    description: str,
+    write: tuple[Window, int] | None = None,
+    read: tuple[Window, int] | None = None,
+    kl: Sequence[float] | None = None,
+) -> None:
+    """Writes what the report's player needs of drawing sequences, as JSON.
+
+    Args:
+      path: JSON file to write; the report takes all `*.drawing.json` of a folder.
+      frames: values in [0, 1].
+      title: a line above the player.
+      description: for those who do not see the picture.
+      write: write windows, fields `[T, count]`, and their N; None without.
+      read: read windows alike.
+      kl: nats of each step, mean over images.
+    """
+    steps, count, height, width, channels = frames.shape
+    pixels = np.clip(np.round(255 * np.nan_to_num(frames)), 0, 255).astype(np.uint8)
+    sheet = pixels.transpose(0, 2, 1, 3, 4).reshape(steps * height, count * width, channels)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
+    drawing = {
+        "title": title,
+        "description": description,
+        "steps": steps,
+        "count": count,
+        "height": height,
+        "width": width,
+        "sprite": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+        "write": _rectangles(write),
+        "read": _rectangles(read),
+        "kl": None if kl is None else [float(value) for value in kl],
+    }
+    path = pathlib.Path(path)
+    draft = path.with_suffix(".tmp")  # who reads meanwhile sees the old or the new one
+    draft.write_text(json.dumps(drawing))
+    draft.replace(path)
+
+
+def _rectangles(windows: tuple[Window, int] | None) -> list[list[list[float]]] | None:
+    """Centre x and y, half the side and the standard deviation, in pixels, `[T][count][4]`."""
+    if windows is None or windows[0] is None:
+        return None
+    window, size = windows
+    fields = (
+        window.center_x,
+        window.center_y,
+        (size - 1) / 2 * np.asarray(window.stride),
+        np.sqrt(window.variance),
+    )
+    return np.round(np.stack([np.asarray(field) for field in fields], -1), 2).tolist()

@@ -1,0 +1,179 @@
+// The page of one run, or of several; follows runs that go on.
+
+const UPDATE_EVERY = 10_000;  // milliseconds
+const root = document.getElementById("report");
+const opened = new Set();
+let data = null, follow = true;
+
+// A row's first cell is its name, or a name and a unit; columns from `numbers` on hold numbers.
+function table(parent, label, columns, rows, numbers = 1) {
+  const scroll = add(parent, "div", null, {class: "scroll", role: "region", "aria-label": label, tabindex: 0});
+  const grid = add(scroll, "table", null);
+  const style = i => i >= numbers ? {class: "number"} : {};
+  if (columns) {
+    const head = add(add(grid, "thead", null), "tr", null);
+    columns.forEach((column, i) => add(head, "th", column, {scope: "col", ...style(i)}));
+  }
+  const body = add(grid, "tbody", null);
+  for (const cells of rows) {
+    const row = add(body, "tr", null);
+    cells.forEach((cell, i) => {
+      if (i) return add(row, "td", cell, style(i));
+      const [name, unit] = [cell].flat(), head = add(row, "th", name, {scope: "row"});
+      if (unit) add(head, "span", ` ${unit}`, {class: "unit"});
+    });
+  }
+}
+
+function fold(parent, id, title, heading, fill) {
+  const box = add(parent, "details", null);
+  add(add(box, "summary", null, {id}), heading, title);
+  box.open = opened.has(id);
+  let filled = false;
+  const show = () => { if (!filled) { filled = true; fill(box); } };
+  if (box.open) show();
+  box.addEventListener("toggle", () => {
+    if (box.open) { opened.add(id); show(); } else opened.delete(id);
+  });
+}
+
+function points(run, split, name) {
+  const {step, [name]: values} = run.metrics[split];
+  return values ? step.map((x, i) => [x, values[i]]) : [];
+}
+
+function picture(parent, {title, description, source, width, height}, alt = description) {
+  const figure = add(parent, "figure", null);
+  add(figure, "img", null, {src: source, alt, width, height});
+  add(figure, "figcaption", description ?? title, {class: "soft"});
+}
+
+function curves(parent, id, run) {
+  const box = add(parent, "div", null, {class: "curves"});
+  const both = (names, colours) => names.flatMap((name, i) => ["train", "validation"].map(split => ({
+    label: `${name}, ${split === "train" ? "training" : split}`, points: points(run, split, name),
+    colour: colours[i], dashed: split === "validation"})));
+  chart(box, `${id}-loss`, {title: run.metrics.train.latent ? "Loss and its two parts" : "Loss",
+    unit: "nats per image", across: "step", wide: true,
+    lines: both(["loss", "reconstruction", "latent"], [0, 1, 2])});
+  chart(box, `${id}-error`, {title: "Error", unit: "%", across: "step", wide: true, lines: both(["error"], [0])});
+  run.drawings.filter(drawing => drawing.kl).forEach((drawing, i) => chart(box, `${id}-kl${i}`, {
+    title: "KL by step of the drawing", unit: "nats", across: "drawing step", whole: true,
+    lines: [{label: drawing.title.toLowerCase(), colour: 2, points: drawing.kl.map((value, i) => [i + 1, value])}]}));
+  const one = name => [{label: "training", colour: 1, points: points(run, "train", name)}];
+  chart(box, `${id}-rate`, {title: "Learning rate", across: "step", whole: true, lines: one("learning_rate")});
+  chart(box, `${id}-norm`, {title: "Gradient norm", unit: "before clipping", across: "step", lines: one("gradient_norm")});
+}
+
+function status(parent, run) {
+  const line = add(parent, "div", null, {class: "status"});
+  add(line, "progress", null, {value: run.step, max: run.steps || 1, "aria-label": `Training steps of ${run.name}`});
+  add(line, "span", `${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} training steps` +
+    (run.finished ? ", finished" : run.step >= run.steps ? ", evaluating" : ""));
+}
+
+function body(parent, id, run, level) {
+  status(parent, run);
+  for (const note of run.notes) add(parent, "p", note);
+  const side = add(parent, "div", null, {class: "side"});
+  if (run.numbers.rows.length) {
+    const box = add(side, "div", null);
+    add(box, level, "Numbers");
+    table(box, "Numbers", ["", ...run.numbers.columns],
+      run.numbers.rows.map(([name, unit, ...cells]) => [[name, unit], ...cells]));
+  }
+  if (run.facts.length) {
+    const box = add(side, "div", null);
+    add(box, level, "Data and machine");
+    table(box, "Data and machine", null, run.facts, 2);
+  }
+  if (run.metrics.train.step.length || run.metrics.validation.step.length) {
+    add(parent, level, "Curves");
+    curves(parent, id, run);
+  } else add(parent, "p", "No training step has been logged yet.");
+  if (run.drawings.length) add(parent, level, "Step by step");
+  run.drawings.forEach((drawing, i) => player(parent, `${id}-player${i}`, drawing));
+  for (const image of run.pictures) {
+    add(parent, level, image.title);
+    picture(parent, image);
+  }
+  fold(parent, `${id}-config`, "Config", level, box =>
+    table(box, "Config", null, Object.entries(run.config), 2));
+}
+
+function comparison(parent, runs) {
+  const names = [...new Set(runs.flatMap(run => Object.keys(run.config)))];
+  const differ = names.filter(name => name !== "workdir" && new Set(runs.map(run => run.config[name])).size > 1);
+  const value = (run, kind) => {
+    const column = run.numbers.columns.findIndex(name => name.startsWith(kind));
+    return column < 0 || !run.numbers.rows.length ? "" : run.numbers.rows[0][column + 2];
+  };
+  const [title, unit] = runs.map(run => run.numbers.rows[0]).find(Boolean) || ["Loss", ""];
+  const what = `${title.toLowerCase()}${unit && ` (${unit})`}`;
+  table(parent, "Runs", ["run", ...differ, "steps", `validation ${what}`, `test ${what}`], runs.map(run => [
+    run.name, ...differ.map(name => run.config[name] ?? ""), run.step.toLocaleString("en"),
+    value(run, "Validation"), value(run, "Test")]));
+  const box = add(parent, "div", null, {class: "curves"});
+  const lines = (split, name) => runs.map((run, i) => ({label: run.name, points: points(run, split, name),
+    colour: i % 6, dashed: i % 12 > 5}));
+  for (const [name, unit] of [["loss", "nats per image"], ["error", "%"]])
+    for (const [split, said] of [["validation", "Validation"], ["train", "Training"]])
+      chart(box, `all-${split}-${name}`, {title: `${said} ${name}`, unit, across: "step", lines: lines(split, name), wide: true});
+  const shown = runs.filter(run => run.pictures.length);
+  if (shown.length) {
+    add(parent, "h2", shown[0].pictures[0].title);
+    const gallery = add(parent, "div", null, {class: "gallery"});
+    for (const run of shown) picture(gallery, {...run.pictures[0], description: run.name},
+      `${run.pictures[0].title} of ${run.name}`);
+  }
+  runs.forEach((run, i) => fold(parent, `run${i}`, run.name, "h2", box => body(box, `run${i}`, run, "h3")));
+}
+
+function render() {
+  const {runs, written} = data, focused = document.activeElement?.id, top = window.scrollY;
+  const page = document.createDocumentFragment();
+  document.title = runs.length === 1 ? `${runs[0].name}: drawjax` : `${runs.length} runs: drawjax`;
+  add(page, "h1", runs.length === 1 ? runs[0].name : `${runs.length} runs compared`);
+  const line = add(page, "div", null, {class: "status"});
+  add(line, "span", `Written ${new Date(1000 * written).toLocaleString()}`, {class: "soft"});
+  if (runs.length === 1 && !runs[0].finished) {
+    const label = add(line, "label", null), box = add(label, "input", null, {type: "checkbox", id: "follow"});
+    label.append("Follow the run");
+    box.checked = follow;
+    box.addEventListener("change", () => { follow = box.checked; });
+  }
+  if (runs.length === 1) body(page, "run0", runs[0], "h2");
+  else comparison(page, runs);
+  root.replaceChildren(page);
+  window.scrollTo(0, top);
+  if (focused) document.getElementById(focused)?.focus({preventScroll: true});
+}
+
+// A page from a file may not fetch itself again, but may show itself in a frame, which then tells.
+function update() {
+  if (!follow || document.hidden || playing.size || !document.getElementById("follow")) return;
+  document.getElementById("probe")?.remove();
+  const address = new URL(location.href);
+  address.search = `?probe=${Date.now()}`;
+  add(document.body, "iframe", null, {id: "probe", hidden: "", title: "update", src: address.href});
+}
+
+function receive(event) {
+  const probe = document.getElementById("probe");
+  if (!probe || event.source !== probe.contentWindow) return;
+  probe.remove();
+  const news = JSON.parse(event.data);
+  if (news.written === data.written || playing.size) return;
+  data = news;
+  render();
+}
+
+const text = document.getElementById("data").textContent;
+if (new URLSearchParams(location.search).has("probe")) {
+  parent.postMessage(text, location.protocol === "file:" ? "*" : location.origin);
+} else {
+  data = JSON.parse(text);
+  render();
+  window.addEventListener("message", receive);
+  setInterval(update, UPDATE_EVERY);
+}

@@ -1,0 +1,198 @@
+"""What the report shows of a run, read from the run's folder."""
+
+import base64
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from drawjax.training.metrics import read_metrics
+
+__all__ = ["read_run", "save_data"]
+
+_PICTURES = {
+    "samples.png": (
+        "Samples",
+        "Images drawn from the prior. Once the run is done, a column set apart holds the training "
+        "image nearest to the sample beside it.",
+    ),
+    "reconstructions.png": (
+        "Reconstructions",
+        "Test images, and below each what the model makes of it.",
+    ),
+    "glimpses.png": (
+        "Glimpses",
+        "Where the model looked, a green window on the image, and beside it the patch it saw.",
+    ),
+}
+_QUANTITIES = {  # of results and validation metrics: name, unit
+    "error": ("Error", "%"),
+    "loss": ("Loss", "nats per image"),
+    "reconstruction": ("Reconstruction loss", "nats per image"),
+    "latent": ("Latent loss (KL)", "nats per image"),
+    "importance_weighted": ("Importance-weighted loss", "nats per image"),
+    "bits_per_dimension": ("Discretised bound", "bits per dimension"),
+    "images": ("Images", ""),
+}
+_PARTS = ("loss", "reconstruction", "latent", "error", "learning_rate", "gradient_norm")
+_MOST_POINTS = 1_000  # of a curve
+
+
+def save_data(
+    folder: pathlib.Path, name: str, counts: Mapping[str, int], notes: Sequence[str], device: str
+) -> None:
+    """Writes data.json, which says of a run what its config does not: the data really used.
+
+    Args:
+      folder: the run's.
+      name: of the set.
+      counts: images of each split.
+      notes: what a reader of a result must know of the data.
+      device: what the run trains on.
+    """
+    text = json.dumps(
+        {"data": name, "counts": dict(counts), "notes": list(notes), "device": device}
+    )
+    (folder / "data.json").write_text(text + "\n")
+
+
+def read_run(folder: pathlib.Path) -> dict[str, Any]:
+    """All that the page shows of one run.
+
+    Raises:
+      FileNotFoundError: if the folder holds no run.
+      ValueError: if a file of it cannot be read.
+    """
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} holds no run: there is no config.json")
+    config = _json(folder / "config.json")
+    metrics = read_metrics(folder)
+    results = _json(folder / "results.json")
+    data = {**_json(folder / "data.json"), **results}
+    done = max((entry["step"] for entry in metrics), default=0)
+    steps = config.get("train.steps", 0)
+    skipped = int(sum(entry.get("skipped", 0) for entry in metrics))
+    notes = list(data.get("notes", []))
+    if skipped:
+        notes.append(f"{skipped:,} training steps without a finite loss or gradient were skipped.")
+    return {
+        "name": folder.resolve().name,
+        "step": done,
+        "steps": steps,
+        "finished": bool(results) and done >= steps,
+        "facts": _facts(data),
+        "notes": notes,
+        "numbers": _numbers(results, metrics),
+        "metrics": {split: _curves(metrics, split) for split in ("train", "validation")},
+        "drawings": [_json(path) for path in sorted(folder.glob("*.drawing.json"))],
+        "pictures": _pictures(folder),
+        "config": {name: _said(value) for name, value in config.items()},
+    }
+
+
+def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = []
+    if "data" in data:
+        facts.append(("Data set used", data["data"]))
+    if "counts" in data:
+        counts = (f"{split} {count:,}" for split, count in data["counts"].items())
+        facts.append(("Images", ", ".join(counts)))
+    if "image_shape" in data:
+        height, width, channels = data["image_shape"]
+        facts.append(("Image", f"{height} x {width} pixels, {channels} channel(s)"))
+    if "parameters" in data:
+        facts.append(("Parameters", f"{data['parameters']:,}"))
+    if "device" in data:
+        facts.append(("Device", data["device"]))
+    if "seconds" in data:
+        minutes, seconds = divmod(round(data["seconds"]), 60)
+        hours, minutes = divmod(minutes, 60)
+        facts.append(("Time of the last command", f"{hours} h {minutes:02} min {seconds:02} s"))
+    return facts
+
+
+def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A table: `columns`, and `rows` of a name, a unit and a text for each column."""
+    columns: dict[str, dict[str, Any]] = {}
+    evaluated = [entry for entry in metrics if entry["split"] == "validation"]
+    if "validation" in results:
+        columns["Validation, best"] = results["validation"]
+    elif evaluated:
+        columns[f"Validation, step {evaluated[-1]['step']:,}"] = evaluated[-1]
+    if "test" in results:
+        columns["Test"] = results["test"] | {
+            f"{prefix}{name}": value
+            for name, value in results.get("discretised", {}).items()
+            for prefix in ["bits_per_dimension_" if name == "standard_error" else ""]
+        }
+    rows = []
+    for name, (title, unit) in _QUANTITIES.items():
+        cells = [_with_error(name, values) for values in columns.values()]
+        if name == "importance_weighted" and "importance_samples" in columns.get("Test", {}):
+            title += f", {columns['Test']['importance_samples']:,} samples"
+        if any(cells):
+            rows.append([title, unit, *cells])
+    return {"columns": list(columns), "rows": rows}
+
+
+def _with_error(name: str, values: dict[str, Any]) -> str:
+    """A value with its standard error, to two digits of the latter: `98.27 ± 1.24`."""
+    if name not in values:
+        return ""
+    value = values[name]
+    if isinstance(value, int):
+        return f"{value:,}"
+    plain = "error" if "error" in values else "loss"
+    error = values.get("standard_error" if name == plain else f"{name}_standard_error")
+    if not error or not math.isfinite(error) or not math.isfinite(value):
+        return f"{value:,.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:,.{digits}f} ± {error:.{digits}f}"
+
+
+def _curves(metrics: Sequence[dict[str, Any]], split: str) -> dict[str, list[Any]]:
+    """Columns of the entries of a split; of many entries some, spread evenly, with the last."""
+    entries = [entry for entry in metrics if entry["split"] == split]
+    every = math.ceil(len(entries) / _MOST_POINTS) or 1
+    entries = entries[::-1][::every][::-1]
+    columns = {"step": [entry["step"] for entry in entries]}
+    for name in _PARTS:
+        values = [entry.get(name) for entry in entries]
+        if any(value is not None for value in values):
+            columns[name] = [value and float(f"{value:.6g}") for value in values]
+    return columns
+
+
+def _pictures(folder: pathlib.Path) -> list[dict[str, Any]]:
+    pictures = []
+    for name, (title, description) in _PICTURES.items():
+        try:
+            with Image.open(folder / name) as image:
+                width, height = image.size
+        except (FileNotFoundError, UnidentifiedImageError):  # none, or it is being written
+            continue
+        content = base64.b64encode((folder / name).read_bytes()).decode()
+        pictures.append(
+            {
+                "title": title,
+                "description": description,
+                "source": f"data:image/png;base64,{content}",
+                "width": width,
+                "height": height,
+            }
+        )
+    return pictures
+
+
+def _said(value: Any) -> str:
+    return "None" if value is None else str(value)
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
