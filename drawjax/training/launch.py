@@ -127,22 +127,29 @@ def main(command: Callable[[], Any]) -> NoReturn:
     try:
         with progress.logs_above_bars():
             command()
+        sys.exit(0)
     except Interrupted as stop:
-        _fail(str(stop), 128 + stop.signum)
+        message, code = str(stop), 128 + stop.signum
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        _fail("stopped", 130)
+        message, code = "stopped", 130
     except FloatingPointError as error:  # --debug-nans
         traceback.print_exc()
-        _fail(str(error).splitlines()[0], _DIVERGED)
+        message, code = str(error).splitlines()[0], _DIVERGED
     except Diverged as error:
-        _fail(str(error), _DIVERGED)
+        message, code = str(error), _DIVERGED
     except (ValueError, RunError, OSError) as error:
         if os.environ.get("DRAWJAX_TRACEBACK"):
             traceback.print_exc()
-        _fail(str(error), _FAILED)
-    sys.exit(0)
+        message, code = str(error), _FAILED
+    except Exception as error:  # a fault of the program, which the others are to hear of too
+        traceback.print_exc()
+        message, code = repr(error), _FAILED
+    message = " ".join(message.split())
+    print(f"error: {message}", file=sys.stderr)
+    hosts.end_together(message, code)
+    sys.exit(code)
 
 
 def _parse(

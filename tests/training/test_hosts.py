@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from drawjax.training import Run, RunError, hosts
+from tests.training import toy
 from tests.training.toy import ToyConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,10 +36,30 @@ def test_a_process_started_by_hand_stays_alone(monkeypatch):
 ])  # fmt: skip
 def test_a_scheduler_is_noticed(monkeypatch, name, value):
     joined = []
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setattr(
+        hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
+    )
+    monkeypatch.setattr(hosts, "_listen", lambda: None)
     monkeypatch.setenv(name, value)
     hosts.connect()
-    assert joined == [(None, None, None)]
+    assert joined == [((None, None, None), {"local_device_ids": None})]
+
+
+@pytest.mark.parametrize(("environment", "gpus"), [
+    ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [0, 1, 2, 3]),
+    ({"SLURM_STEP_TASKS_PER_NODE": "1", "CUDA_VISIBLE_DEVICES": "2,5"}, [0, 1]),
+    ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1]),
+    ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, None),
+    ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "3"}, [0]),  # bound by SLURM
+    ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, None),
+])  # fmt: skip
+def test_a_process_alone_on_its_host_has_all_gpus(monkeypatch, environment, gpus):
+    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hosts.glob, "glob", lambda pattern: [])
+    assert hosts._gpus() == gpus
 
 
 def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, caplog):
@@ -61,9 +82,13 @@ def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, capl
 
 def test_addresses_by_flag(monkeypatch):
     joined = []
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: joined.append(given))
+    monkeypatch.setattr(
+        hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
+    )
+    monkeypatch.setattr(hosts, "_listen", lambda: None)
     hosts.connect("10.0.0.1:1234", 4, 2)
-    assert joined == [("10.0.0.1:1234", 4, 2)]
+    # A scheduler's word on the number of processes or devices would contradict.
+    assert joined == [(("10.0.0.1:1234", 4, 2), {"cluster_detection_method": "deactivate"})]
     with pytest.raises(ValueError, match="--coordinator, --processes and --process go together"):
         hosts.connect("10.0.0.1:1234", 4)
     with pytest.raises(ValueError, match=r"--process must lie in 0\.\.3, got 4"):
@@ -71,7 +96,7 @@ def test_addresses_by_flag(monkeypatch):
 
 
 def test_others_that_cannot_be_reached_are_one_error(monkeypatch):
-    def fail(*given):
+    def fail(*given, **how):
         raise RuntimeError("deadline exceeded")
 
     monkeypatch.setattr(hosts.jax.distributed, "initialize", fail)
@@ -86,6 +111,7 @@ def test_alone_there_is_nothing_to_agree_on():
     assert hosts.is_first()
     assert hosts.all_agree(True)
     assert not hosts.all_agree(False)
+    hosts.end_together("no reason", 1)
     with pytest.raises(ZeroDivisionError):
         hosts.on_first(lambda: 1 / 0)
 
@@ -99,7 +125,7 @@ def _free_port() -> int:
 class _Two:
     """Two processes of one run."""
 
-    def __init__(self, workdir, *arguments, own=((), ())):
+    def __init__(self, workdir, *arguments, own=((), ()), fault=None):
         address = f"localhost:{_free_port()}"
         self.logs = [workdir.with_name(f"{workdir.name}.{i}.log") for i in range(2)]
         self.processes = []
@@ -109,16 +135,18 @@ class _Two:
                 "--coordinator", address, "--processes", "2", "--process", str(number),
                 *arguments, *own[number],
             ]  # fmt: skip
-            with log.open("a") as file:
+            faults = {"TOY_FAULT": str(fault)} if fault is not None and number == 1 else {}
+            environment = {**os.environ, "JAX_PLATFORMS": "cpu", **faults}
+            with log.open("w") as file:
                 self.processes.append(
-                    subprocess.Popen(
-                        command,
-                        cwd=ROOT,
-                        stdout=file,
-                        stderr=file,
-                        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-                    )
+                    subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment)
                 )
+
+    def wait_for_a_checkpoint(self, workdir):
+        before = _checkpoints(workdir)
+        while not _checkpoints(workdir) - before:
+            time.sleep(0.01)
+            assert all(process.poll() is None for process in self.processes), self.said()
 
     def codes(self):
         try:
@@ -137,53 +165,44 @@ def _checkpoints(workdir):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "tests.training.toy", "--workdir", str(tmp_path / "one")],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    two = _Two(tmp_path / "two")
-    assert two.codes() == [0, 0], two.said()
-    first, second = two.said()
-    assert "step 30 of 30" in first
-    assert "step" not in second
-
-    # Killed, one of them by the machine and the other by the scheduler, and started again.
+def test_two_processes_are_one_run_whatever_happens_to_one(tmp_path):
+    toy.run([ToyConfig(workdir=str(tmp_path / "one"))])
     cut = tmp_path / "cut"
+
+    # Killed, one of them by the machine and the other by the scheduler.
     run = _Two(cut, "--pause", "0.05")
-    while not _checkpoints(cut):
-        time.sleep(0.01)
-        assert all(process.poll() is None for process in run.processes), run.said()
+    run.wait_for_a_checkpoint(cut)
     run.processes[1].kill()
     time.sleep(0.5)
     run.processes[0].kill()
     run.codes()
-    assert not (cut / "final.npz").exists()
-    again = _Two(cut, "--pause", "0.05")
-    assert again.codes() == [0, 0], again.said()
-    assert "going on from step" in again.said()[0]
 
-    with np.load(tmp_path / "one" / "final.npz") as whole:
-        for name in ("two", "cut"):
-            with np.load(tmp_path / name / "final.npz") as other:
-                for array in whole:
-                    np.testing.assert_allclose(
-                        whole[array], other[array], rtol=1e-4, atol=1e-5, err_msg=name
-                    )
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_saves_and_stops_both(tmp_path):
-    cut = tmp_path / "cut"
+    # Asked to stop, one of them alone: both save.
     run = _Two(cut, "--pause", "0.05")
-    while not _checkpoints(cut):
-        time.sleep(0.01)
-        assert all(process.poll() is None for process in run.processes), run.said()
+    run.wait_for_a_checkpoint(cut)
     before = max(_checkpoints(cut))
     run.processes[1].send_signal(signal.SIGTERM)
     assert run.codes() == [143, 143], run.said()
     assert max(_checkpoints(cut)) > before
     assert "stopped by SIGTERM; the run is saved" in run.said()[0]
+
+    # One of them fails: the other hears why, and does not wait for it.
+    run = _Two(cut, "--pause", "0.05", fault=1)
+    assert run.codes() == [1, 1], run.said()
+    first, second = run.said()
+    assert "error: another process failed (process 1: no such batch); started again" in first
+    assert second.splitlines()[-1] == "error: no such batch"
+    assert not (cut / "final.npz").exists()
+
+    run = _Two(cut, "--pause", "0.05")
+    assert run.codes() == [0, 0], run.said()
+    first, second = run.said()
+    assert "going on from step" in first
+    assert "step 30 of 30" in first
+    assert "step" not in second
+    with np.load(tmp_path / "one/final.npz") as one, np.load(cut / "final.npz") as two:
+        for array in one:
+            np.testing.assert_allclose(one[array], two[array], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

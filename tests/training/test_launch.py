@@ -98,9 +98,13 @@ def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, mess
     assert _line(capsys).startswith(message)
 
 
-def test_a_fault_of_ours_shows_its_traceback():
-    with pytest.raises(ZeroDivisionError):
+def test_a_fault_of_ours_shows_its_traceback(capsys):
+    with pytest.raises(SystemExit) as stop:
         launch.main(lambda: 1 / 0)
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.splitlines()[-1] == "error: ZeroDivisionError('division by zero')"
 
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):

@@ -7,6 +7,7 @@ start again.
 import contextlib
 import dataclasses
 import json
+import os
 import time
 
 import grain
@@ -40,12 +41,16 @@ class ToyConfig:
 
 
 class _Slow:
-    """Batches that take their time."""
+    """Batches that take their time, up to batch $TOY_FAULT, which cannot be read."""
 
     def __init__(self, batches, pause):
         self._batches, self._pause = batches, pause
+        self._left = int(os.environ.get("TOY_FAULT", -1))
 
     def __next__(self):
+        if not self._left:
+            raise OSError("no such batch")
+        self._left -= 1
         time.sleep(self._pause)
         return next(self._batches)
 
