@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from drawjax.explore.drawing import Models
         from drawjax.explore.server import app
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         return _fail(f"the explorer needs {error.name}: pip install 'drawjax[explore]'")
     if arguments.models is not None and not arguments.models.is_dir():

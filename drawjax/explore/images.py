@@ -97,7 +97,10 @@ def _pixels(picture: Image.Image) -> Pixels:
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture).convert("RGB")
     else:
-        picture = picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")
+        if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+            deep = np.asarray(picture, np.float32) / 257
+            picture = Image.fromarray(np.clip(np.round(deep), 0, 255).astype(np.uint8))
+        picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -27,9 +27,15 @@ def browser() -> Iterator["playwright.Browser"]:
 
 
 @pytest.fixture
-def page(browser: "playwright.Browser") -> Iterator["playwright.Page"]:
-    """An empty page of 1280 x 800; whatever it logs as an error fails the test at its end."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+def page(
+    browser: "playwright.Browser", request: pytest.FixtureRequest
+) -> Iterator["playwright.Page"]:
+    """An empty page of 1280 x 800; whatever it logs as an error fails the test at its end.
+
+    Its parameter, if a test gives one (`indirect`), holds other options of the browser's context.
+    """
+    options = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
+    context = browser.new_context(**options)
     errors: list[str] = []
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -1,0 +1,42 @@
+"""A tiny drawing model, and the explorer served from a thread."""
+
+import contextlib
+import pathlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import uvicorn
+
+from drawjax import modules, pretrained
+from drawjax.explore.drawing import Models
+from drawjax.explore.server import app
+
+SHAPE = (28, 28, 1)
+CONFIG = modules.DrawConfig(steps=4, units=8, latents=3, read_size=2, write_size=5)
+
+
+def save_model(folder: pathlib.Path, name: str = "scribble", config=CONFIG, shape=SHAPE) -> None:
+    """An untrained model with parameters large enough for its drawings to differ."""
+    _, params = modules.split(modules.Draw(config, shape, key=jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.5), params)
+    pretrained.save(name, config, shape, params, {"data": "nothing"}, folder)
+
+
+@contextlib.contextmanager
+def serving(models: Models) -> Iterator[str]:
+    """The address of a running explorer."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app(models), lifespan="off", ws="none", log_level="warning")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+    listener.close()

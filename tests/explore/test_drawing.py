@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drawjax import draw, modules, pretrained
+from drawjax.explore.drawing import COUNT, Models
+from tests.explore.serving import CONFIG, SHAPE, save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder)
+    looks = modules.RamConfig(glimpses=2, units=5, read_size=3)
+    _, params = modules.split(modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)))
+    pretrained.save("looks", looks, (9, 9, 1), params, {}, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    return Models(folder)
+
+
+def _noise(seed):
+    return jax.random.normal(jax.random.key(seed), (CONFIG.steps, COUNT, CONFIG.latents))
+
+
+def test_models_that_draw_are_offered_and_classifiers_are_not(models):
+    assert set(models.names) == {*pretrained.available("draw"), "scribble"}
+    assert {"name": "scribble", "shape": list(SHAPE), "steps": 4, "data": "nothing"} in (
+        models.describe()
+    )
+    for name in ("looks", "ram4", "../scribble"):
+        with pytest.raises(ValueError, match="no drawing model"):
+            models.load(name)
+
+
+def test_a_seed_draws_what_the_decoder_does(models, folder):
+    drawing = models.from_seed("scribble", 7)
+    trace = draw.generate(pretrained.load("scribble", folder).networks(), _noise(7))
+    expected = 255 / (1 + np.exp(-np.asarray(trace.canvases)))
+    assert drawing.frames.shape == (4, COUNT, *SHAPE)
+    np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
+    window = trace.write_windows
+    np.testing.assert_allclose(drawing.write[..., 0], window.center_x, rtol=1e-4)
+    np.testing.assert_allclose(drawing.write[..., 2], 2 * window.stride, rtol=1e-4)  # (5 - 1) / 2
+    assert drawing.read is None
+
+
+def test_completions_are_those_of_draw_complete(models, folder):
+    pixels = np.random.default_rng(0).integers(256, size=SHAPE, dtype=np.uint8)
+    known = np.arange(28)[:, None] < np.full(28, 14)
+    drawing = models.complete("scribble", pixels, known, 7)
+    image = jnp.broadcast_to(pixels / np.float32(255), (COUNT, *SHAPE))
+    mask = jnp.broadcast_to(known[..., None], (COUNT, *SHAPE))
+    networks = pretrained.load("scribble", folder).networks()
+    trace = draw.complete(networks, image, mask, _noise(7))
+    expected = 255 / (1 + np.exp(-np.asarray(trace.canvases)))
+    np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
+    np.testing.assert_allclose(drawing.read[..., 2], trace.read_windows.stride / 2, rtol=1e-4)
+    other = models.complete("scribble", pixels, np.ones_like(known), 7)
+    assert (other.frames != drawing.frames).any()
+
+
+def test_a_model_without_windows_draws_too(tmp_path):
+    save_model(tmp_path, "whole", modules.DrawConfig(2, 5, 3, None, None), (6, 5, 3))
+    models = Models(tmp_path)
+    drawing = models.complete("whole", np.zeros((6, 5, 3), np.uint8), np.zeros((6, 5), bool), 0)
+    assert drawing.frames.shape == (2, COUNT, 6, 5, 3)
+    assert drawing.read is drawing.write is None
+    with pytest.raises(ValueError, match=r"takes images of shape \(6, 5, 3\), got \(5, 6, 3\)"):
+        models.complete("whole", np.zeros((5, 6, 3), np.uint8), np.zeros((5, 6), bool), 0)

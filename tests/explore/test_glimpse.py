@@ -1,0 +1,48 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drawjax import attention
+from drawjax.explore.glimpse import glimpse
+
+PIXELS = np.random.default_rng(0).integers(256, size=(9, 14, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("patch_size", [1, 5])
+def test_the_numbers_are_those_of_the_attention_module(patch_size):
+    logits = [0.3, -0.2, 0.5, -0.4, 0.7]
+    seen = glimpse(PIXELS, logits, patch_size)
+    window = attention.window_from_logits(jnp.asarray(logits), (9, 14), patch_size)
+    patch = attention.read(PIXELS / np.float32(255), window, patch_size)
+    close = dict(rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen.window.center_x, 15 / 2 * 1.3, **close)
+    np.testing.assert_allclose(seen.patch, patch, **close)
+    np.testing.assert_allclose(seen.written, attention.write(patch, window, (9, 14)), **close)
+    means_y, means_x = attention.filter_means(window, patch_size)
+    np.testing.assert_allclose(seen.means_y, means_y, **close)
+    np.testing.assert_allclose(seen.means_x, means_x, **close)
+
+
+@pytest.mark.parametrize("logits", [[9.0] * 5, [-9.0] * 5, [3e38] * 5])
+def test_every_window_gives_finite_pictures(logits):
+    seen = glimpse(PIXELS, logits, 5)
+    assert np.isfinite(seen.patch).all()
+    assert np.isfinite(seen.written).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "logits", "patch_size", "message"),
+    [
+        ((9, 257, 1), [0] * 5, 5, "at most 256 a side"),
+        ((9, 0, 1), [0] * 5, 5, "at most 256 a side"),
+        ((9, 9), [0] * 5, 5, "height, width, channels"),
+        ((9, 9, 4), [0] * 5, 5, "1 or 3 channels, got 4"),
+        ((9, 9, 1), [0] * 4, 5, "5 finite numbers"),
+        ((9, 9, 1), [0, 0, 0, 0, np.nan], 5, "5 finite numbers"),
+        ((9, 9, 1), [0] * 5, 0, r"1\.\.32, got 0"),
+        ((9, 9, 1), [0] * 5, 33, r"1\.\.32, got 33"),
+    ],
+)
+def test_what_the_page_never_asks_for_is_refused(shape, logits, patch_size, message):
+    with pytest.raises(ValueError, match=message):
+        glimpse(np.zeros(shape, np.uint8), logits, patch_size)
