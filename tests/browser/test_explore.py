@@ -282,8 +282,13 @@ def test_a_model_completes_what_is_painted(draw):
     assert not (pixels(draw, "#paint") == [70, 110, 190]).all(-1).any()
     draw.get_by_label("The model fills in").select_option("all that is blank")
     assert (pixels(draw, "#paint")[0] == [70, 110, 190]).all()
+    draw.get_by_label("erase").check()
+    draw.mouse.click(box["x"] + side / 2, box["y"] + side / 4)
+    assert (pixels(draw, "#paint")[6:8, 13:15] == [70, 110, 190]).all()
+    assert pixels(draw, "#paint")[6:8, 9:11].min() > 200
+    mine = pixels(draw, "#paint")
     draw.get_by_role("button", name="Put a digit there").click()
-    eventually(draw, lambda: np.testing.assert_(pixels(draw, "#paint")[17, 14:16].max() <= 255))
+    eventually(draw, lambda: np.testing.assert_(np.any(pixels(draw, "#paint") != mine)))
 
 
 def test_without_a_model_the_page_says_how_to_make_one(page):

@@ -13,7 +13,7 @@ const SLIDERS = [  // the five numbers in the order of Eq. 21
 export function startLooking(about) {
   const stage = element("stage"), overlay = element("overlay"), source = element("source");
   let picture = null, logits = [0, 0, 0, 0, 0], patchSize = 12, seen = null, digit = 0, home = 0;
-  let speaking = 0;
+  let speaking = 0, loads = 0;
 
   const sliders = SLIDERS.map(({id, label, symbol, min, max}, i) =>
     addSlider(id, label, symbol, min, max, 0.01, value => {
@@ -185,9 +185,12 @@ export function startLooking(about) {
   }
 
   async function load(address, options, words) {
+    const turn = ++loads;
     complain("");
     try {
-      picture = await image(address, options);
+      const loaded = await image(address, options);
+      if (turn !== loads) return;  // another one was chosen meanwhile
+      picture = loaded;
     } catch (problem) {
       return complain(problem);
     }

@@ -4,7 +4,7 @@ export const element = id => document.getElementById(id);
 
 // Shows a message, an Error's too, where a screen reader reads it at once; "" takes it away.
 export function complain(problem) {
-  const lost = problem instanceof TypeError && problem.message.includes("fetch");
+  const lost = problem instanceof TypeError && /fetch|load/i.test(problem.message);
   element("alert").textContent =
     lost ? "The explorer does not answer. Is it still running?" : problem.message || problem;
 }
