@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax import draw, modules, pretrained
+from drawjax import draw, modules, pretrained, sample
 from drawjax.explore.drawing import COUNT, Models
 from tests.explore.serving import CONFIG, SHAPE, save_model
 
@@ -37,9 +37,9 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
             models.load(name)
 
 
-def test_a_seed_draws_what_the_decoder_does(models, folder):
+def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     drawing = models.from_seed("scribble", 7)
-    trace = draw.generate(pretrained.load("scribble", folder).networks(), _noise(7))
+    trace = sample.sample(pretrained.load("scribble", folder), COUNT, jax.random.key(7))
     expected = 255 / (1 + np.exp(-np.asarray(trace.canvases)))
     assert drawing.frames.shape == (4, COUNT, *SHAPE)
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
