@@ -44,7 +44,7 @@ def look(page, address):
 def draw(look):
     """The other tab, once the scribbling model has drawn."""
     look.get_by_role("tab", name="A model draws").click()
-    look.get_by_label("Model").select_option("scribble")
+    look.get_by_label("Model", exact=True).select_option("scribble")
     expect(look.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 0.", timeout=60_000)
     return look
 
@@ -66,7 +66,9 @@ def pixels(page, canvas, index=0):
 
 def number(page, slider):
     """What stands behind a slider: the last number of its output."""
-    text = page.locator(f"#{page.get_by_label(slider).get_attribute('id')}-text").text_content()
+    text = page.locator(
+        f"#{page.get_by_role('slider', name=slider).get_attribute('id')}-text"
+    ).text_content()
     return float(re.findall(r"-?[\d.]+", text)[-1])
 
 
@@ -86,14 +88,16 @@ def middle(page, element):
 
 
 def drop(page, name, content):
+    """Drops a file of some bytes, or of so many zeros."""
     transfer = page.evaluate_handle(
         """([name, content]) => {
-          const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+          const bytes = typeof content === "number" ? new Uint8Array(content)
+            : Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
           const transfer = new DataTransfer();
           transfer.items.add(new File([bytes], name));
           return transfer;
         }""",
-        [name, base64.b64encode(content).decode()],
+        [name, content if isinstance(content, int) else base64.b64encode(content).decode()],
     )
     for event in ("dragover", "drop"):
         page.dispatch_event("#scene", event, {"dataTransfer": transfer})
@@ -150,7 +154,7 @@ def test_the_handle_changes_the_stride_and_the_filters_follow(look):
 @pytest.mark.parametrize("slider", SLIDERS)
 def test_sliders_move_by_keys(look, slider):
     start, patch = number(look, slider), pixels(look, "#patch")
-    look.get_by_label(slider).focus()
+    look.get_by_role("slider", name=slider).focus()
     for _ in range(30):
         look.keyboard.press("ArrowLeft")
 
@@ -168,7 +172,7 @@ def test_sliders_move_by_keys(look, slider):
 
 
 def test_the_number_of_filters_is_a_slider_too(look):
-    look.get_by_label("Filters a side").focus()
+    look.get_by_role("slider", name="Filters a side").focus()
     look.keyboard.press("ArrowRight")
     expect(look.locator("#patch-text")).to_contain_text("13 × 13")
     assert pixels(look, "#patch").shape == (13, 13, 3)
@@ -217,7 +221,7 @@ def test_other_files_are_refused_and_the_image_stays(look):
     alert = look.get_by_role("alert")
     drop(look, "letter.png", b"Dear Sir or Madam")
     expect(alert).to_contain_text("This is not an image that can be read (PNG, JPEG")
-    drop(look, "large.png", bytes(images.MAX_BYTES + 1))
+    drop(look, "large.png", images.MAX_BYTES + 1)
     expect(alert).to_have_text("large.png has 8.0 MB; at most 8 MB are taken.")
     look.get_by_label("Open a file").set_input_files(
         {"name": "wide.png", "mimeType": "image/png", "buffer": with_size(9000, 9000)}
@@ -233,13 +237,13 @@ def test_a_model_draws_step_by_step(draw):
     expect(draw.locator("#step-text")).to_have_text("4 of 4")
     last = pixels(draw, "#drawings canvas")
     assert (pixels(draw, "#drawings canvas", 1) != last).any()
-    draw.get_by_label("Step").focus()
+    draw.get_by_label("Step", exact=True).focus()
     draw.keyboard.press("ArrowLeft")
     expect(draw.locator("#step-text")).to_have_text("3 of 4")
     assert (pixels(draw, "#drawings canvas") != last).any()
     expect(draw.locator("#drawings .write").first).to_be_visible()
     expect(draw.locator("#drawings .read").first).to_be_hidden()
-    draw.get_by_label("Windows").uncheck()
+    draw.get_by_label("Windows", exact=True).uncheck()
     expect(draw.locator("#drawings .write").first).to_be_hidden()
     draw.get_by_label("Speed").select_option("0.5×")
     draw.get_by_role("button", name="Play").click()

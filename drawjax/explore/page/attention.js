@@ -28,12 +28,11 @@ export function startLooking(about) {
 
   function addSlider(id, label, symbol, min, max, step, act) {
     const name = document.createElement("label"), input = document.createElement("input");
-    const text = document.createElement("output");
+    const text = document.createElement("span");  // no <output>: it would be read out loud
     name.htmlFor = input.id = id;
     name.textContent = label + " ";
     name.append(Object.assign(document.createElement("span"), {className: "soft", textContent: symbol}));
     Object.assign(input, {type: "range", min, max, step});
-    text.htmlFor.add(id);
     text.id = id + "-text";
     input.addEventListener("input", () => act(Number(input.value)));
     const row = document.createElement("div");
