@@ -60,20 +60,26 @@ export function startLooking(about) {
     const query = new URLSearchParams({height, width, channels, patch: size, logits: asked});
     const response = await ask("glimpse?" + query, {method: "POST", body: pixels});
     const floats = new Float32Array(await response.arrayBuffer());
+    if (pixels !== picture.pixels) return;  // of an image that is gone
     let at = 0;
     const take = count => floats.subarray(at, at += count);
     const [x, y, stride, variance, intensity] = take(5);
-    seen = {x, y, stride, variance, intensity, size, asked, height, width, channels, pixels,
+    seen = {x, y, stride, variance, intensity, size, asked, height, width, channels,
       meansY: take(size), meansX: take(size), patch: take(size * size * channels),
       written: take(height * width * channels)};
     show();
   });
 
+  function showPicture() {
+    const {height, width, channels, pixels} = picture;
+    paint(element("scene"), pixels, height, width, channels, 1);
+    stage.style.maxWidth = `calc(66vh * ${width / height})`;
+  }
+
   function show() {
     const {height, width, channels, size, x, y, stride, variance, intensity, asked} = seen;
     const deviation = Math.sqrt(variance), half = (size - 1) / 2 * stride;
-    paint(element("scene"), seen.pixels, height, width, channels, 1);
-    stage.style.maxWidth = `calc(66vh * ${width / height})`;
+    overlay.toggleAttribute("hidden", false);
     paint(element("patch"), seen.patch, size, size, channels, 255);
     // The Riemann sum of the inverse; a single filter has no neighbour, and so no stride.
     const gain = element("brighten").checked && size > 1 ? stride ** 2 : 1;
@@ -190,6 +196,9 @@ export function startLooking(about) {
       const loaded = await image(address, options);
       if (turn !== loads) return;  // another one was chosen meanwhile
       picture = loaded;
+      seen = null;  // the first glimpse of a new size takes a moment to compile
+      overlay.toggleAttribute("hidden", true);
+      showPicture();
     } catch (problem) {
       return complain(problem);
     }
