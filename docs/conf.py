@@ -9,6 +9,9 @@ project = "drawjax"
 html_title = "drawjax"
 html_theme = "furo"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
@@ -27,15 +30,18 @@ python_maximum_signature_line_length = 88
 copybutton_exclude = ".linenos, .gp"
 
 
-def _fences(app, what, name, obj, options, lines):
-    """Fenced blocks of docstrings become literal ones, which is how reStructuredText has them."""
+def _markup(app, what, name, obj, options, lines):
+    """Fenced blocks become literal ones; runs before napoleon."""
     text = re.sub(
         r"^```\n(.*?)^```$",
         lambda block: "::\n\n" + re.sub(r"^", "  ", block[1], flags=re.M),
         "\n".join(lines),
         flags=re.M | re.S,
     )
-    lines[:] = text.splitlines()
+    # Napoleon takes what stands before a colon in a field's first line for the field's type, so an
+    # empty comment goes before it.
+    first = ["..", ""] if what in ("attribute", "property") else []
+    lines[:] = first + text.splitlines()
 
 
 def _math(translator, node):
@@ -45,7 +51,14 @@ def _math(translator, node):
     raise nodes.SkipNode
 
 
+def _plain_arrays(app, what, name, obj, options, signature, returns):
+    """`Float[Array, "batch"]` as it is written, without the place where Array is defined."""
+    plain = (text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returns))
+    return tuple(plain)
+
+
 def setup(app):
     """Hooks of our own."""
-    app.connect("autodoc-process-docstring", _fences)
+    app.connect("autodoc-process-docstring", _markup, priority=400)
+    app.connect("autodoc-process-signature", _plain_arrays)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))

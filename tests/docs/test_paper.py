@@ -29,8 +29,8 @@ def test_all_equations_are_there_once():
 
 def test_each_is_computed_where_the_page_says():
     for number, name, file in _rows():
-        function = inspect.unwrap(resolve(name))
-        where = pathlib.Path(inspect.getsourcefile(function)).relative_to(ROOT)
+        function = inspect.unwrap(resolve(f"drawjax.{name}"))
+        where = pathlib.Path(inspect.getsourcefile(function)).relative_to(ROOT / "drawjax")
         assert str(where) == file, f"Eq. {number}: {name} is in {where}"
         assert int(number) in _equations(inspect.getsource(function)), f"Eq. {number}: {name}"
 
