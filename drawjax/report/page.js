@@ -79,7 +79,7 @@ function body(parent, id, run, level) {
   if (run.numbers.rows.length) {
     const box = add(side, "div", null);
     add(box, level, "Numbers");
-    table(box, "Numbers", ["", ...run.numbers.columns],
+    table(box, "Numbers", ["quantity", ...run.numbers.columns],
       run.numbers.rows.map(([name, unit, ...cells]) => [[name, unit], ...cells]));
   }
   if (run.facts.length) {

@@ -1,0 +1,317 @@
+"""The report as a person uses it; the fixture `page` fails a test that logs an error."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from drawjax import report
+from tests.run_folder import STEPS, write_run
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+expect = pytest.importorskip("playwright.sync_api").expect
+
+# How many pixels of a canvas are as red, or as green, as a window.
+COLOURED = """(canvas, of) => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    const [red, green] = [data[i], data[i + 1]];
+    if (of === "red" ? red > 180 && green < 100 : green > 150 && red < 80) count++;
+  }
+  return count;
+}"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folders of runs of every kind, each with its report."""
+    root = tmp_path_factory.mktemp("reports")
+    kinds = {
+        "generation": {},
+        "colour": {"channels": 3},
+        "plain": {"attends": False},
+        "classification": {"classifies": True},
+        "unfinished": {"taken": 120},
+        "new": {"taken": 0},
+    }
+    for name, options in kinds.items():
+        report.write_report([write_run(root / name, **options)])
+    return root
+
+
+def _open(page, path):
+    page.goto((path / "report.html").as_uri())
+    return page
+
+
+def _player(page, title="Test images redrawn"):
+    return page.get_by_role("region", name=title)
+
+
+def _step(player):
+    return int(player.get_by_role("slider", name="Step").input_value())
+
+
+def test_a_report_tells_what_was_run_on_what(page, runs):
+    _open(page, runs / "generation")
+    expect(page).to_have_title("generation: drawjax")
+    expect(page.get_by_role("heading", level=1)).to_have_text("generation")
+    expect(page.get_by_text("200 of 200 training steps, finished")).to_be_visible()
+    headings = page.get_by_role("heading", level=2).all_text_contents()
+    assert headings == [
+        "Numbers", "Data and machine", "Curves", "Step by step", "Samples", "Config",
+    ]  # fmt: skip
+    expect(page.get_by_role("row", name=re.compile("Data set used a set"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Loss.*100.0 ± 1.2"))).to_be_visible()
+    expect(page.get_by_text("</script><b>")).to_be_hidden()
+    page.get_by_role("heading", name="Config").click()
+    expect(page.get_by_text("</script><b>")).to_be_visible()
+    expect(page.get_by_label("Follow the run")).to_have_count(0)
+
+
+def test_it_needs_nothing_but_its_file(page, runs, tmp_path):
+    shutil.copy(runs / "generation" / "report.html", tmp_path / "report.html")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.context.set_offline(True)
+    _open(page, tmp_path)
+    expect(page.get_by_role("img", name=re.compile("drawn from noise"))).to_be_visible()
+    assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+
+
+def test_playing_goes_from_the_first_step_to_the_last_and_ends(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    assert _step(player) == STEPS
+    player.get_by_label("Speed").select_option("0.25")
+    player.get_by_role("button", name="Play").click()
+    assert _step(player) < STEPS
+    player.get_by_role("button", name="Pause").click()
+    held = _step(player)
+    page.wait_for_timeout(700)
+    assert _step(player) == held < STEPS
+    player.get_by_label("Speed").select_option("4")
+    player.get_by_role("button", name="Play").click()
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+    assert _step(player) == STEPS
+
+
+def test_speed_is_a_factor(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    page.clock.install()
+    page.reload()
+    for speed, milliseconds in (("1", 150), ("0.5", 300), ("4", 37.5)):
+        player.get_by_label("Speed").select_option(speed)
+        player.get_by_role("button", name="Play").click()
+        page.clock.run_for(int(3.5 * milliseconds))
+        assert _step(player) == 4
+        page.clock.run_for(int(6 * milliseconds))
+        assert _step(player) == STEPS
+
+
+def test_scrubbing_shows_the_step(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    canvas, scrub = player.get_by_role("img"), player.get_by_role("slider", name="Step")
+    before = canvas.evaluate("canvas => canvas.toDataURL()")
+    scrub.fill("2")
+    expect(player.get_by_text(f"2 of {STEPS}")).to_be_visible()
+    assert scrub.get_attribute("aria-valuetext") == f"2 of {STEPS}"
+    assert canvas.evaluate("canvas => canvas.toDataURL()") != before
+
+
+def test_scrubbing_stops_playing(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    player.get_by_label("Speed").select_option("0.25")
+    player.get_by_role("button", name="Play").click()
+    player.get_by_role("slider", name="Step").fill("3")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_the_keyboard_reaches_and_works_everything(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    player.get_by_role("button", name="Play").focus()
+    focused = [page.evaluate("document.activeElement.id")]
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id"))
+    assert [name.rpartition("-")[2] for name in focused] == [
+        "play", "step", "speed", "read", "write",
+    ]  # fmt: skip
+    scrub = player.get_by_role("slider", name="Step")
+    scrub.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert _step(player) == 2
+    page.keyboard.press("Space")
+    expect(player.get_by_role("button", name="Pause")).to_be_visible()
+    page.keyboard.press("Space")
+    expect(player.get_by_role("button", name="Play")).to_be_visible()
+    player.get_by_label("Write window").focus()
+    page.keyboard.press("Space")
+    expect(player.get_by_label("Write window")).not_to_be_checked()
+
+
+def test_windows_are_drawn_and_can_be_hidden(page, runs):
+    player = _player(_open(page, runs / "generation"))
+    canvas = player.get_by_role("img")
+    page.wait_for_function("document.querySelectorAll('canvas').length === 2")
+    for label, colour in (("Write window", "red"), ("Read window", "green")):
+        page.wait_for_timeout(100)
+        assert canvas.evaluate(COLOURED, colour) > 100
+        player.get_by_label(label).uncheck()
+        assert canvas.evaluate(COLOURED, colour) == 0
+    prior = _player(page, "Drawn from the prior")
+    expect(prior.get_by_label("Read window")).to_have_count(0)
+
+
+def test_without_attention_there_are_no_windows_to_hide(page, runs):
+    _open(page, runs / "plain")
+    expect(page.get_by_role("button", name="Play")).to_have_count(2)
+    expect(page.get_by_role("checkbox")).to_have_count(0)
+
+
+def test_a_classifier_shows_its_errors_and_where_it_looks(page, runs):
+    _open(page, runs / "classification")
+    expect(page.get_by_role("slider", name="Error, %, by step")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Error.*4.08 ± 0.20"))).to_be_visible()
+    expect(_player(page, "Where the model looks").get_by_label("Read window")).to_be_checked()
+
+
+def test_curves_have_round_ticks_and_tell_their_values(page, runs):
+    _open(page, runs / "generation")
+    charts = page.locator(".plot")
+    names = [chart.get_attribute("aria-label") for chart in charts.all()]
+    assert names == [
+        "Loss and its two parts, nats per image, by step",
+        "KL by step of the drawing, nats, by drawing step",
+        "Learning rate, by step",
+        "Gradient norm, before clipping, by step",
+    ]
+    loss = charts.first
+    ticks = [float(text.replace(",", "")) for text in loss.locator("text").all_text_contents()]
+    assert all(tick % 5 == 0 for tick in ticks)
+    loss.focus()
+    page.keyboard.press("Home")
+    said = loss.get_attribute("aria-valuetext")
+    assert said.startswith("step 10: loss, training 200, reconstruction, training 160")
+    page.keyboard.press("End")
+    assert "loss, validation 105" in loss.get_attribute("aria-valuetext")
+    loss.hover(position={"x": 60, "y": 50})
+    expect(loss.locator("xpath=..").get_by_text("step 10", exact=True)).to_be_visible()
+
+
+def test_the_kl_of_the_first_step_is_on_the_chart(page, runs):
+    _open(page, runs / "generation")
+    heights = page.locator("#run0-kl1 circle, #run0-kl0 circle").evaluate_all(
+        "circles => circles.map(circle => Number(circle.getAttribute('cy')))"
+    )
+    assert len(heights) == STEPS
+    assert heights == sorted(heights)  # it falls, downwards
+    assert min(heights) >= 14
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["generation", "classification", "unfinished", "new"])
+def test_axe_finds_no_fault(page, runs, name, scheme):
+    page.emulate_media(color_scheme=scheme)
+    _open(page, runs / name)
+    page.get_by_role("heading", name="Config").click()
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_dark_is_dark_and_light_is_light(page, runs):
+    brightness = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        _open(page, runs / "generation")
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness[scheme] = sum(map(int, re.findall(r"\d+", colour)))
+    assert brightness["light"] == 3 * 255
+    assert brightness["dark"] < 100
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_no_page_scrolls_sideways(page, runs, width):
+    page.set_viewport_size({"width": width, "height": 700})
+    for name in ("generation", "colour", "classification"):
+        _open(page, runs / name)
+        page.get_by_role("heading", name="Config").click()
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        for button in page.get_by_role("button", name="Play").all():
+            assert button.bounding_box()["height"] >= 36
+        for canvas in page.locator("canvas").all():
+            box = canvas.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+
+
+def test_an_open_page_follows_the_run_and_keeps_its_place(page, tmp_path):
+    folder = write_run(tmp_path / "run", taken=120)
+    report.write_report([folder])
+    page.clock.install()
+    _open(page, folder)
+    player = _player(page)
+    player.get_by_role("slider", name="Step").fill("2")
+    player.get_by_label("Write window").uncheck()
+    page.get_by_role("heading", name="Config").click()
+    player.get_by_label("Write window").focus()
+    expect(page.get_by_text("120 of 200 training steps")).to_be_visible()
+
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 130, "split": "train", "loss": 90.0}) + "\n")
+    report.write_report([folder])
+    page.clock.run_for(10_000)
+    expect(page.get_by_text("130 of 200 training steps")).to_be_visible()
+    assert _step(player) == 2
+    expect(player.get_by_label("Write window")).not_to_be_checked()
+    expect(player.get_by_label("Write window")).to_be_focused()
+    expect(page.get_by_role("region", name="Config")).to_be_visible()
+
+    page.get_by_label("Follow the run").uncheck()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 140, "split": "train", "loss": 90.0}) + "\n")
+    report.write_report([folder])
+    page.clock.run_for(30_000)
+    page.wait_for_timeout(500)
+    expect(page.get_by_text("130 of 200 training steps")).to_be_visible()
+
+
+def test_a_page_that_plays_is_not_torn_away(page, tmp_path):
+    folder = write_run(tmp_path / "run", taken=120)
+    report.write_report([folder])
+    page.clock.install()
+    _open(page, folder)
+    page.evaluate("playing.add('somebody')")
+    page.clock.run_for(20_000)
+    assert page.locator("#probe").count() == 0
+
+
+def test_a_run_that_has_just_begun_says_so(page, runs):
+    _open(page, runs / "new")
+    expect(page.get_by_text("0 of 200 training steps")).to_be_visible()
+    expect(page.get_by_text("No training step has been logged yet.")).to_be_visible()
+    expect(page.get_by_role("row", name="Data set used a set")).to_be_visible()
+
+
+def test_runs_are_compared_in_one_page(page, tmp_path):
+    for rate in (0.001, 0.01):
+        write_run(tmp_path / "sweep" / f"rate={rate}", learning_rate=rate)
+    report.write_report([tmp_path / "sweep"])
+    _open(page, tmp_path / "sweep")
+    expect(page.get_by_role("heading", level=1)).to_have_text("2 runs compared")
+    heads = page.get_by_role("columnheader").all_text_contents()
+    assert heads[:3] == ["run", "train.learning_rate", "steps"]
+    expect(
+        page.get_by_role("row", name="rate=0.01 0.01 200 105.0 ± 1.2 100.0 ± 1.2")
+    ).to_be_visible()
+    loss = page.get_by_role("slider", name="Validation loss, nats per image, by step")
+    assert "rate=0.001 105, rate=0.01 105" in loss.get_attribute("aria-valuetext")
+    expect(page.get_by_role("img", name="Samples of rate=0.01")).to_be_visible()
+    expect(page.get_by_role("button", name="Play")).to_have_count(0)
+    page.get_by_role("heading", name="rate=0.01").click()
+    expect(page.get_by_role("button", name="Play")).to_have_count(2)
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
