@@ -9,6 +9,7 @@ Pictures are turned upright as their EXIF tags say, and transparent ones are lai
 of them are grey the set has one channel, else three. Of an animation the first frame is taken.
 """
 
+import contextlib
 import io
 import logging
 import pathlib
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
-from tqdm import tqdm
+
+from drawjax.progress import track
 
 __all__ = ["write_folder"]
 
@@ -68,7 +70,8 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     notes, shapes, grey = [], set(), True
     for split, folder in splits.items():
         usable[split], broken = [], []
-        for path in tqdm(_files(folder), f"{name}: {split}", leave=False):
+        files = _files(folder)
+        for path in track(files, f"looking through {folder.name}", len(files)):
             try:
                 picture = _open(path, size)
             except Exception as error:  # of any kind, whatever PIL stumbles over
@@ -86,12 +89,19 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
             raise ValueError(f"no picture in {folder}: {what}")
     for note in notes:
         _log.warning("%s", note)
-    if len(shapes) > 1:
-        _log.warning("%s: the pictures differ in size; train with --data.size", name)
     height, width = shapes.pop() if len(shapes) == 1 else (None, None)
     shape = height, width, 1 if grey else 3
     builder = _Pictures(name, root, usable, shape, size, notes, data_dir=target)
-    builder.download_and_prepare(file_format="array_record")
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(None):  # TFDS tells of a download
+        builder.download_and_prepare(file_format="array_record")
+    _log.info(
+        "%s: %s pictures %s, %s",
+        name,
+        f"{sum(map(len, usable.values())):,}",
+        "in grey" if grey else "in colour",
+        f"{width} x {height} pixels" if width else "of several sizes; train with --data.size",
+    )
     return str(builder.data_dir)
 
 
@@ -133,7 +143,7 @@ class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, paths: Sequence[pathlib.Path]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         mode = "L" if self._shape[2] == 1 else "RGB"
-        for path in paths:
+        for path in track(paths, f"writing {self._root.name}", len(paths)):
             png = io.BytesIO()
             _open(path, self._size).convert(mode).save(png, "png")
             key = path.relative_to(self._root).as_posix()

@@ -37,7 +37,9 @@ def _error(capsys):
 def test_a_folder_becomes_a_set(tmp_path, pictures, capsys):
     (pictures / "notes.txt").write_text("no picture")
     assert _prepare(tmp_path, pictures) == 0
-    assert f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.out == f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}\n"
+    assert said.err == "mine: 20 pictures in colour, 12 x 10 pixels\n"
     result = _load(tmp_path)
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [16, 2, 2]
@@ -97,10 +99,10 @@ def test_splits_are_taken_from_their_folders(tmp_path, pictures):
     assert {image.tobytes() for image in result.test.__getitems__(range(10))["image"]} == odd
 
 
-def test_pictures_of_mixed_sizes_need_a_size(tmp_path, pictures, caplog):
+def test_pictures_of_mixed_sizes_need_a_size(tmp_path, pictures, capsys):
     Image.new("RGB", (40, 20), "red").save(pictures / "wide.jpg")
     assert _prepare(tmp_path, pictures) == 0
-    assert "the pictures differ in size; train with --data.size" in caplog.text
+    assert "of several sizes; train with --data.size" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"differ in size; give --data\.size"):
         _load(tmp_path)
     assert _load(tmp_path, size=9).image_shape == (9, 9, 3)
@@ -119,13 +121,13 @@ def test_size_cuts_the_middle_square(tmp_path):
     assert image[:, [0, 4], 0].min() > 150
 
 
-def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, pictures, caplog):
+def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, pictures, capsys):
     (pictures / "broken.png").write_bytes(b"no picture")
     whole = (pictures / "kind0" / "0.png").read_bytes()
     (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
     assert _prepare(tmp_path, pictures) == 0
     note = "mine: left out 2 that cannot be read (broken.png, cut.png)."
-    assert note in caplog.text
+    assert note in capsys.readouterr().err
     result = _load(tmp_path)
     assert note in result.notes
     assert len(result.train) + len(result.validation) + len(result.test) == 20
