@@ -38,14 +38,23 @@ class MetricWriter:
         if not hosts.is_first():
             return
         # It imports PyTorch where there is one, which `--help` need not wait for.
-        import tensorboardX
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2
 
         path = workdir / "metrics.jsonl"
         draft = path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        draft.replace(path)
-        self._file = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        with self._named(path):
+            draft.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            draft.replace(path)
+            # Not through its SummaryWriter: that writes in a thread, which a full disk ends, and
+            # then waits for it for ever.
+            folder = workdir / "tensorboard"
+            folder.mkdir(exist_ok=True)
+            self._events = event_file_writer.EventsWriter(str(folder / "events"))
+            self._messages: Any = event_pb2
+            start = self._messages.SessionLog(status=self._messages.SessionLog.START)
+            self._event(step + 1, session_log=start)
+            self._file = path.open("a")
 
     def has(self, step: int, split: str) -> bool:
         """Whether there is such an entry."""
@@ -60,20 +69,32 @@ class MetricWriter:
         self._written.add((step, split))
         if self._file is None:
             return
-        try:
+        from tensorboardX.summary import scalar
+
+        with self._named(pathlib.Path(self._file.name)):
             self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise RunError(f"{self._file.name} cannot be written: {error.strerror}") from error
-        for name, value in values.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+            for name, value in values.items():
+                self._event(step, summary=scalar(f"{split}/{name}", value))
+            self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Closes both files."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # said by `write` before, if the disk is full
-                self._file.close()
-            self._events.close()
+            for file in (self._file, self._events):
+                with contextlib.suppress(OSError):  # said by `write` before, if the disk is full
+                    file.close()
+
+    def _event(self, step: int, **what: Any) -> None:
+        self._events.write_event(self._messages.Event(wall_time=time.time(), step=step, **what))
+
+    @contextlib.contextmanager
+    def _named(self, path: pathlib.Path) -> Iterator[None]:
+        """Turns an OSError into a RunError that names the file."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:

@@ -49,19 +49,33 @@ def test_no_metrics_are_no_entries(tmp_path):
     assert read_metrics(tmp_path) == []
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
-    class Full(io.StringIO):
-        name = "metrics.jsonl"
+class Full(io.StringIO):
+    """A file on a full disk."""
 
-        def flush(self):
-            raise OSError(28, "No space left on device")
+    def flush(self):
+        raise OSError(28, "No space left on device")
 
+    def close(self):
+        self.flush()
+
+
+@pytest.mark.parametrize("full", ["_file", "_events"])
+def test_a_full_disk_is_one_clear_error(tmp_path, full):
     writer = MetricWriter(tmp_path, 0)
-    writer._file.close()
-    writer._file = Full()
+    getattr(writer, full).close()
+    file = Full()
+    file.name = str(tmp_path / "metrics.jsonl")
+    file.write_event = lambda event: 0
+    setattr(writer, full, file)
     with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left"):
         writer.write(1, "train", {"loss": 1.0})
-    writer._events.close()
+    writer.close()  # says nothing more
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: File exists"):
+        MetricWriter(tmp_path, 0)
 
 
 def test_progress_counts_images_a_second_and_the_time_left(monkeypatch, caplog):
