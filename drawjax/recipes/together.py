@@ -13,7 +13,7 @@ import jax
 from drawjax import data, report
 from drawjax.recipes import saved
 from drawjax.recipes.starting import starting_params, with_starting_model
-from drawjax.training import Diverged, Run, hosts, train_together
+from drawjax.training import Diverged, Run, hosts, mesh, train_together
 
 __all__ = ["run_together"]
 
@@ -45,7 +45,9 @@ def run_together(
             for config in configs
         ]
     bound = [bind(config) for config in configs]
-    for work in bound:  # what cannot be trained leaves no folder behind
+    if training:  # what cannot be trained leaves no folder behind
+        mesh.check([config.train for config in configs])
+    for work in bound:
         data.check_batch_size(work.images.train, work.config.train.batch_size)
         jax.eval_shape(work.init, jax.random.key(0))
     bound = [_started(work) if training or _without_run(work.config) else work for work in bound]

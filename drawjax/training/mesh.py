@@ -1,12 +1,15 @@
 """Devices in a grid: points of a sweep x shares of the batch x columns of large kernels."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["make", "put_batch", "replicated", "shardings"]
+from drawjax.training.config import TrainConfig
+
+__all__ = ["check", "make", "put_batch", "replicated", "shardings"]
 
 _WORTH_SHARDING = 1 << 14  # elements; a smaller array is copied to every device
 
@@ -48,6 +51,12 @@ def make(batch_size: int, *, model_parallel: int = 1, points: int = 1) -> Mesh:
         ("point", "data", "model"),
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
     )
+
+
+def check(configs: Sequence[TrainConfig]) -> None:
+    """Raises ValueError, as `make` does, if configs cannot train together on these devices."""
+    first = configs[0]
+    make(first.batch_size, model_parallel=first.model_parallel, points=len(configs))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

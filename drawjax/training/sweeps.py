@@ -16,12 +16,13 @@ import json
 import logging
 import pathlib
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from drawjax.training import flags, hosts
+from drawjax.training import flags, hosts, mesh
 from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
@@ -146,8 +147,13 @@ def run(
       action: runs configs that can be trained together; gives a result, or `Diverged`, for each.
 
     Raises:
+      ValueError: before any runs, if one cannot be spread over the devices.
       Diverged: once all have run, if one or more diverged.
     """
+    trained = isinstance(getattr(config, "train", None), TrainConfig)
+    if trained and getattr(config, "mode", "train") == "train":
+        for group in groups:
+            mesh.check([point.config.train for point in group])
     points = expand(config, sweeps)
     diverged = {}
     for number, group in enumerate(groups, start=1):
@@ -193,7 +199,7 @@ def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int,
     writer.writeheader()
     writer.writerows(rows)
     workdir.mkdir(parents=True, exist_ok=True)
-    draft = workdir / "sweep.csv.tmp"
+    draft = workdir / f"sweep.csv.{uuid.uuid4().hex}.tmp"  # jobs of an array may end together
     draft.write_text(text.getvalue())
     draft.replace(workdir / "sweep.csv")
     shown = [

@@ -95,6 +95,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
             1,
             "at most the image's longer side, 28",
         ),
+        ("--preset", "demo", "--train.model-parallel", "2"): (1, "number of devices, 1, got 2"),
         ("--mode", "evaluate"): (1, "holds no run"),
     }
     for flags, (code, message) in cases.items():

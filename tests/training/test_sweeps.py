@@ -143,6 +143,15 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
     assert (tmp_path / "sweep" / "sweep.png").stat().st_size > 1000
 
 
+def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_path):
+    config = ToyConfig(workdir=str(tmp_path / "sweep"))
+    items = ["train.model_parallel=1,2"]
+    groups = sweeps.grouped(sweeps.expand(config, items))
+    with pytest.raises(ValueError, match="at most the number of devices, 1, got 2"):
+        sweeps.run(config, items, groups, lambda configs: pytest.fail("ran"))
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_one_point_alone_is_compared_with_those_that_are_there(tmp_path):
     config = ToyConfig(workdir=str(tmp_path))
     items = ["train.seed=0,1"]
