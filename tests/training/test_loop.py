@@ -1,8 +1,10 @@
 import dataclasses
 import logging
 import os
+import pickle
 import shutil
 import signal
+import sys
 
 import chex
 import jax
@@ -86,6 +88,26 @@ def test_going_on_gives_the_same_bits(tmp_path, after):
     assert _validation(tmp_path / "whole") == _validation(tmp_path / "halves")
     steps = [entry["step"] for entry in read_metrics(tmp_path / "halves")]
     assert steps == [entry["step"] for entry in read_metrics(tmp_path / "whole")]
+
+
+def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
+    found, watching = [], True
+
+    def watch(event, arguments):  # every class that an unpickler asks for, Python's or C's
+        if event == "pickle.find_class" and watching:
+            found.append(arguments)
+
+    config = _config()
+    with pytest.raises(Stop):
+        _train(tmp_path, batches=lambda seed: _stopping(config, 17))
+    sys.addaudithook(watch)  # there is no way to take it out again
+    pickle.loads(pickle.dumps(Stop()))
+    assert found.pop() == (__name__, "Stop")
+    state = _train(tmp_path)
+    with Run(tmp_path, config) as run:
+        run.restore_best(state.average)
+    watching = False
+    assert not found
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.training import Run, RunError, TrainConfig
+from drawjax.training import Run, RunError
 from drawjax.training.step import Numbers, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -214,10 +214,3 @@ def test_an_error_on_its_way_out_is_not_replaced_by_one_in_closing(tmp_path, mon
     with pytest.raises(RunError, match="No space left"), Run(tmp_path / "b", CONFIG) as run:
         monkeypatch.setattr(run._best._manager, "close", fail)
     Run(tmp_path / "b", CONFIG).close()
-
-
-def test_nothing_is_pickled():
-    folder = pathlib.Path(__file__).parents[2] / "drawjax" / "training"
-    for path in folder.glob("*.py"):
-        assert "pickle" not in path.read_text(), path
-    assert TrainConfig is not None
