@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("step", "generate", "glimpse", "scaling", "remat", "startup")
+NAMES = ("step", "generate", "glimpse", "scaling", "remat", "startup", "saving", "input")
 
 if __name__ == "__main__":
     for name in NAMES:
