@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "cluttered_mnist_classification": (
         ("--model.glimpses", "2", "--model.units", "8"), "mnist", None,
-        {"glimpses.png", "loss.png", "report.html", "metrics.jsonl"},
+        {"glimpses.png", "glimpses.drawing.json", "loss.png", "report.html", "metrics.jsonl"},
     ),
 }  # fmt: skip
 

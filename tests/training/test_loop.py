@@ -154,6 +154,48 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
         chex.assert_trees_all_equal(run.restore_best(state.average)[0], state.average)
 
 
+def test_the_task_shows_parameters_after_an_evaluation_and_metrics_in_between(
+    tmp_path, monkeypatch
+):
+    shown = []
+
+    def show(folder, params):
+        shown.append((folder, params and params["in"].shape, read_metrics(folder)[-1]["step"]))
+
+    monkeypatch.setattr("drawjax.training.loop._SHOW_EVERY", 0.0)
+    state = _train(tmp_path, show=show)
+    shape = (6, 4)
+    assert shown == [
+        (tmp_path, seen, step)
+        for step in (5, 10, 15, 20, 25, 30)
+        for seen in ([None, shape] if step % 10 == 0 else [None])
+    ]
+    chex.assert_trees_all_equal(state, _train(tmp_path / "alone"))
+    monkeypatch.setattr("drawjax.training.loop._SHOW_EVERY", 1e6)
+    shown.clear()
+    _train(tmp_path / "seldom", show=show)
+    assert [step for _, seen, step in shown if seen is None] == []
+
+
+def test_what_cannot_be_shown_does_not_stop_a_run(tmp_path, caplog):
+    def show(folder, params):
+        raise OSError("no space left")
+
+    assert _train(tmp_path, show=show).step == 30
+    assert "the report is not up to date: no space left" in caplog.messages
+
+
+def test_a_signal_while_something_is_shown_saves(tmp_path):
+    def show(folder, params):
+        if params is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("not stopped")
+
+    with pytest.raises(Interrupted):
+        _train(tmp_path, show=show)
+    chex.assert_trees_all_equal(_train(tmp_path), _train(tmp_path / "alone"))
+
+
 def test_fewer_steps_than_taken_is_an_error(tmp_path):
     config = _config(decay_fraction=0.0)
     _train(tmp_path, config)
