@@ -167,9 +167,16 @@ def read(
     _check_rank("image", image, "[..., height, width, channels]")
     rows, columns = filterbanks(window, (image.shape[-3], image.shape[-2]), patch_size)
     _check_broadcast("image", image.shape[:-3], window)
-    # Down the height first: the longer contraction runs over contiguous memory.
-    lines = jnp.einsum("...nh,...hwc->...nwc", rows, image)
-    patch = jnp.einsum("...mw,...nwc->...nmc", columns, lines)
+    # One product of matrices down the height, whatever the channels. The bank is turned apart from
+    # it: XLA's CPU backend has no kernel for a product that turns its left side, and this one's
+    # gradient would turn the image.
+    turned = jax.lax.optimization_barrier(jnp.swapaxes(rows, -2, -1))
+    *batch, height, width, channels = image.shape
+    lines = jnp.einsum(
+        "...hn,...hl->...nl", turned, image.reshape(*batch, height, width * channels)
+    )
+    lines = lines.reshape(*lines.shape[:-1], width, channels)
+    patch = jnp.einsum("...nwc,...mw->...nmc", lines, columns)
     return window.intensity[..., None, None, None] * patch
 
 
@@ -210,16 +217,15 @@ def _filters(
     means: Float[Array, "*batch N"], variance: Float[Array, "*batch"], size: int
 ) -> Float[Array, "*batch N {size}"]:
     """Gaussian filters over pixels 1..size, each summing to one."""
-    pixels = jnp.arange(1, size + 1, dtype=means.dtype)
-    variance = jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None, None]
-    means = means[..., None]
+    scale = -0.5 / jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None]
     # Eq. 25-26 with exponents relative to the pixel nearest to the mean, where they are largest:
-    # (a - mu)^2 - (m - mu)^2 = (a - m)(a + m - 2 mu). The nearest pixel's weight is then exactly
-    # one, so the sum is never zero, and no digits are lost for a mean far off the image.
+    # (a - mu)^2 - (m - mu)^2 = (a - m)(a - m + 2 (m - mu)). The nearest pixel's weight is then
+    # exactly one, so the sum is never zero, and no digits are lost for a mean far off the image.
     nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 1, size))
-    exponents = -(pixels - nearest) * (pixels + nearest - 2 * means) / (2 * variance)
-    weights = jnp.exp(exponents)
-    return weights / jnp.sum(weights, axis=-1, keepdims=True)
+    slope = 2 * (nearest - means) * scale
+    offsets = jnp.arange(1, size + 1, dtype=means.dtype) - nearest[..., None]
+    weights = jnp.exp(offsets * (offsets * scale[..., None] + slope[..., None]))
+    return weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
 
 
 def _check_image_shape(image_shape: tuple[int, int]) -> tuple[int, int]:
