@@ -24,7 +24,6 @@ PRESETS = {
         workdir="runs/two_digit_mnist_generation",
         data=DataConfig(binarisation="dynamic"),
         model=DrawConfig(steps=64, units=256, latents=100, read_size=2, write_size=5),
-        train=TrainConfig(learning_rate=2e-3),
     ),
     "demo": GenerationConfig(
         workdir="runs/two_digit_mnist_generation_demo",
