@@ -62,7 +62,7 @@ class Killed:
           share: where in the span, or in the start, from 0 to 1.
           span: seconds after a checkpoint that a kill may wait.
         """
-        process, began, before = self._start(), time.monotonic(), _steps(self.workdir)
+        process, began, before = self.start(), time.monotonic(), _steps(self.workdir)
         if when == _START:
             time.sleep(share * self._took)
         else:
@@ -90,12 +90,13 @@ class Killed:
             f"checkpoints {sorted(_steps(self.workdir))}"
         )
 
-    def finish(self) -> None:
+    def finish(self, process: subprocess.Popen) -> None:
         """Lets the run come to its end."""
-        if code := self._start().wait(_TIMEOUT):
+        if code := process.wait(_TIMEOUT):
             raise AssertionError(f"exit code {code}; see {self._log}")
 
-    def _start(self) -> subprocess.Popen:
+    def start(self) -> subprocess.Popen:
+        """Starts the run, or goes on with it."""
         with self._log.open("a") as log:
             return subprocess.Popen(self._command, cwd=_ROOT, stdout=log, stderr=log)
 
@@ -129,17 +130,21 @@ def kill_test(
     rng = random.Random(seed)
     killed = Killed(folder / "killed", command, steps, every)
     whole = Killed(folder / "whole", command, steps, every)
+    undisturbed = whole.start()
     done = 0
-    while done < kills:
-        signum = (signal.SIGKILL, signal.SIGTERM)[done % 2]
-        said = killed.kill_once(signum, _MOMENTS[done % 3], rng.random(), span)
-        if said is None:
-            show(f"the run ended after {done} kills; more --steps leave room for more")
-            break
-        done += 1
-        show(f"kill {done}: {said}")
-    killed.finish()
-    whole.finish()
+    try:
+        while done < kills:
+            signum = (signal.SIGKILL, signal.SIGTERM)[done % 2]
+            said = killed.kill_once(signum, _MOMENTS[done % 3], rng.random(), span)
+            if said is None:
+                show(f"the run ended after {done} kills; more --steps leave room for more")
+                break
+            done += 1
+            show(f"kill {done}: {said}")
+        killed.finish(killed.start())
+        whole.finish(undisturbed)
+    finally:
+        undisturbed.kill()
     if differ := differences(killed.workdir, whole.workdir):
         raise AssertionError(f"killed {done} times, the run differs in: {', '.join(differ)}")
     if done < kills:
