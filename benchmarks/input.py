@@ -81,7 +81,7 @@ def _made(work: Any, images: Callable[..., jax.Array]) -> dict[str, Any]:
     batch, make = next(batches), jax.jit(images)
     times = timing.compare(
         {"make": lambda: make(batch, jax.random.key(0), constants), "step": lambda: step(batch)},
-        rounds=6,
+        rounds=20,
     )
     return _row(times["make"].fastest, times["step"].fastest, limit=5)
 
