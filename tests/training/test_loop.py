@@ -28,6 +28,13 @@ def _train(folder, config=None, **parts):
         return train(toy.task(config, **parts), config.train, run)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The state and the folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return _train(folder), folder
+
+
 def _validation(folder):
     return {e["step"]: e["loss"] for e in read_metrics(folder) if e["split"] == "validation"}
 
@@ -78,16 +85,14 @@ def test_a_step_is_traced_once(tmp_path):
 
 
 @pytest.mark.parametrize("after", [3, 5, 12, 20, 29])
-def test_going_on_gives_the_same_bits(tmp_path, after):
-    whole = _train(tmp_path / "whole")
-    config = _config()
+def test_going_on_gives_the_same_bits(whole, tmp_path, after):
+    state, folder = whole
     with pytest.raises(Stop):
-        _train(tmp_path / "halves", batches=lambda seed: _stopping(config, after))
-    resumed = _train(tmp_path / "halves")
-    chex.assert_trees_all_equal(whole, resumed)
-    assert _validation(tmp_path / "whole") == _validation(tmp_path / "halves")
-    steps = [entry["step"] for entry in read_metrics(tmp_path / "halves")]
-    assert steps == [entry["step"] for entry in read_metrics(tmp_path / "whole")]
+        _train(tmp_path, batches=lambda seed: _stopping(_config(), after))
+    chex.assert_trees_all_equal(state, _train(tmp_path))
+    assert _validation(folder) == _validation(tmp_path)
+    steps = [entry["step"] for entry in read_metrics(tmp_path)]
+    assert steps == [entry["step"] for entry in read_metrics(folder)]
 
 
 def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
@@ -121,7 +126,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     assert read_metrics(tmp_path) == entries
 
 
-def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(tmp_path):
+def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(whole, tmp_path):
     calls = []
 
     def evaluate(params):
@@ -133,14 +138,14 @@ def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(tmp_path)
 
     config = _config(checkpoint_every=1000)
     with pytest.raises(Interrupted) as caught:
-        _train(tmp_path / "cut", config, evaluate=evaluate)
+        _train(tmp_path, config, evaluate=evaluate)
     assert caught.value.signum == signal.SIGTERM
-    with Run(tmp_path / "cut", config) as run:
+    with Run(tmp_path, config) as run:
         assert run.steps() == [20]
-    assert sorted(_validation(tmp_path / "cut")) == [10]
-    whole = _train(tmp_path / "whole")
-    chex.assert_trees_all_equal(_train(tmp_path / "cut", config), whole)
-    assert _validation(tmp_path / "cut") == _validation(tmp_path / "whole")
+    assert sorted(_validation(tmp_path)) == [10]
+    state, folder = whole
+    chex.assert_trees_all_equal(_train(tmp_path, config), state)
+    assert _validation(tmp_path) == _validation(folder)
 
 
 def test_the_last_evaluation_is_made_up_for(tmp_path):
