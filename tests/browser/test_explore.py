@@ -14,6 +14,7 @@ from drawjax.explore.glimpse import glimpse
 from tests.explore.serving import save_model, serving
 from tests.explore.test_images import file, with_size
 
+expect.set_options(timeout=30_000)
 PHONE = {
     "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True,
     "device_scale_factor": 2, "color_scheme": "dark",
@@ -45,7 +46,7 @@ def draw(look):
     """The other tab, once the scribbling model has drawn."""
     look.get_by_role("tab", name="A model draws").click()
     look.get_by_label("Model", exact=True).select_option("scribble")
-    expect(look.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 0.", timeout=60_000)
+    expect(look.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 0.")
     return look
 
 
@@ -73,8 +74,8 @@ def number(page, slider):
 
 
 def eventually(page, check):
-    """Runs a check until it holds, five seconds at most."""
-    for _ in range(100):
+    """Runs a check until it holds, thirty seconds at most: a new size of image is compiled."""
+    for _ in range(600):
         try:
             return check()
         except AssertionError:
@@ -263,7 +264,7 @@ def test_a_model_draws_step_by_step(draw):
 def test_a_model_completes_what_is_painted(draw):
     draw.get_by_label("what is missing in my drawing").check()
     done = draw.locator("#drawn")
-    expect(done).to_contain_text("4 completions of your drawing", timeout=60_000)
+    expect(done).to_contain_text("4 completions of your drawing")
     draw.get_by_role("button", name="Clear").click()
     eventually(draw, lambda: np.testing.assert_(pixels(draw, "#paint")[:14].max() == 0))
     assert (pixels(draw, "#paint")[14:] == [70, 110, 190]).all()
