@@ -62,9 +62,13 @@ def _stopping(config, after):
     return Batches()
 
 
-def test_it_trains_evaluates_and_saves(tmp_path):
+def test_it_trains_evaluates_and_saves(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     state = _train(tmp_path)
     assert state.step == 30
+    compiling = [message for message in caplog.messages if message.startswith("compiling")]
+    assert len(compiling) == 2
+    assert compiling[1].startswith("compiling the training step: done in ")
     entries = read_metrics(tmp_path)
     assert [e["step"] for e in entries if e["split"] == "train"] == [5, 10, 15, 20, 25, 30]
     losses = [e["loss"] for e in entries if e["split"] == "train"]
