@@ -103,9 +103,16 @@ def test_gradients_of_many_models_at_once():
         )
 
 
-def test_sample_equals_the_last_canvas_of_generate():
+@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 9])
+def test_sample_equals_the_last_canvas_of_generate(chunk):
     graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
     networks = modules.merge(graph, params)
-    actual = draw.sample(networks, noise)
+    actual = draw.sample(networks, noise, chunk=chunk)
     expected = jax.nn.sigmoid(draw.generate(Unhoisted(networks), noise).canvases[-1])
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sample_refuses_an_empty_chunk():
+    graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
+    with pytest.raises(ValueError, match="chunk must be positive, got 0"):
+        draw.sample(modules.merge(graph, params), noise, chunk=0)
