@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 __all__ = ["announced", "logs_above_bars", "track"]
 
@@ -80,4 +79,8 @@ def announced(what: str) -> Iterator[None]:
 
 def logs_above_bars() -> contextlib.AbstractContextManager[None]:
     """While in it, lines of the log do not tear the bars on a terminal."""
-    return logging_redirect_tqdm() if sys.stderr.isatty() else contextlib.nullcontext()
+    if not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm  # warns in a notebook without widgets
+
+    return logging_redirect_tqdm()

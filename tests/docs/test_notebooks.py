@@ -13,7 +13,7 @@ nbformat = pytest.importorskip("nbformat")
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 
 
-def _printed(cell):
+def _printed(cell):  # warnings too
     return "".join(output.get("text", "") for output in cell.get("outputs", ()))
 
 
