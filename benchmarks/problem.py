@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from drawjax import draw, modules
 from drawjax.modules import DrawConfig
-from drawjax.training import Task, TrainConfig
+from drawjax.training import Task, TrainConfig, mesh
 from drawjax.training.step import Numbers, TrainState, initial_state, train_step
 
 __all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
@@ -41,23 +42,27 @@ def task(config: DrawConfig) -> Task:
 
 
 def training_step(
-    config: DrawConfig, batch: int, train: TrainConfig | None = None
+    config: DrawConfig, batch: int, *, devices: int = 1
 ) -> tuple[Callable[[], jax.Array], Any]:
-    """The library's own training step on one fixed batch.
+    """The library's own training step on one fixed batch, spread over `devices`.
 
     Returns:
       A function that takes one step and returns its loss, and the compiled program.
     """
     bound = task(config)
-    numbers = Numbers.of(train or TrainConfig())
-    state: TrainState = jax.jit(lambda: initial_state(bound, numbers))()
-    x = images(batch)
+    numbers = Numbers.of(TrainConfig())
+    auto = (jax.sharding.AxisType.Auto,)
+    grid = jax.make_mesh((devices,), ("data",), auto, devices=jax.devices()[:devices])
+    whole = mesh.replicated(grid)
+    state: TrainState = jax.jit(lambda: initial_state(bound, numbers), out_shardings=whole)()
+    x = mesh.put_batch(grid, np.asarray(images(batch)))
 
     def step(state: TrainState, x: jax.Array, numbers: Numbers):
         return train_step(bound, state, x, numbers, ())
 
-    numbers = jax.tree.map(jnp.asarray, numbers)
-    program = jax.jit(step, donate_argnums=0).lower(state, x, numbers).compile()
+    numbers = jax.device_put(jax.tree.map(jnp.asarray, numbers), whole)
+    program = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    program = program.lower(state, x, numbers).compile()
 
     def run() -> jax.Array:
         nonlocal state

@@ -1,9 +1,13 @@
 """One training step: Table 3's MNIST row, batch 100, against a PyTorch eager port.
 
 The whole step counts: loss, gradient, clipping, Adam, and for drawjax the moving average too.
+`2 devices` is the same with half of the batch on each of two devices, which on a CPU are made of
+its cores: XLA_FLAGS=--xla_force_host_platform_device_count=2 does so for any command.
 """
 
 from typing import Any
+
+import jax
 
 from benchmarks import problem, timing
 from drawjax.modules import DrawConfig
@@ -27,8 +31,15 @@ def torch_step() -> Any:
 
 def measure() -> list[dict[str, Any]]:
     configs = {name: DrawConfig(precision=name) for name in ("float32", "bfloat16")}
-    functions = {name: problem.training_step(config, BATCH)[0] for name, config in configs.items()}
-    functions |= {f"matmul {name}": timing.matmul(name) for name in configs}
+    if jax.config.jax_num_cpu_devices < 2:
+        jax.config.update("jax_num_cpu_devices", 2)
+    configs |= {f"{name}, 2 devices": config for name, config in configs.items()}
+    functions = {
+        name: problem.training_step(config, BATCH, devices=1 + name.endswith("2 devices"))[0]
+        for name, config in configs.items()
+        if len(jax.devices()) > 1 or not name.endswith("2 devices")
+    }
+    functions |= {f"matmul {name}": timing.matmul(name) for name in ("float32", "bfloat16")}
     if timing.has_torch():
         functions["torch"] = torch_step()
     times = timing.compare(functions, rounds=8)
@@ -44,7 +55,8 @@ def measure() -> list[dict[str, Any]]:
             "images/s": BATCH / timed.fastest,
         }
         if name in configs:
-            flops, peak = problem.model_flops(configs[name], BATCH), times[f"matmul {name}"]
+            flops = problem.model_flops(configs[name], BATCH)
+            peak = times[f"matmul {configs[name].precision}"]
             row["model GFLOP/s"] = flops / timed.fastest / 1e9
             row["matmul GFLOP/s"] = timing.matmul_flops() / peak.fastest / 1e9
             row["share"] = row["model GFLOP/s"] / row["matmul GFLOP/s"]
