@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from drawjax import attention, data, figures
+from drawjax.data.pictures import plain
 from drawjax.training import launch
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
@@ -94,8 +95,7 @@ def load(path: str | None) -> np.ndarray:
         return np.clip(page, 0, 1)
     try:
         with Image.open(path) as picture:
-            picture = picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")
-            pixels = np.asarray(picture, np.float32) / 255
+            pixels = np.asarray(plain(picture, "white"), np.float32) / 255
     except UnidentifiedImageError:
         raise ValueError(f"{path} is no image that can be read") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels

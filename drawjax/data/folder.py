@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
+from drawjax.data.pictures import plain
 from drawjax.progress import track
 
 __all__ = ["write_folder"]
@@ -163,13 +164,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     """A picture in RGB, upright and without transparency."""
     with Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file)
-        if picture.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
-            picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
-        if picture.has_transparency_data:
-            ground = Image.new("RGBA", picture.size, "black")
-            picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-        picture = picture.convert("RGB")
+        picture = plain(file, "black").convert("RGB")
     if size is not None:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     return picture

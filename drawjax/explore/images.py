@@ -11,9 +11,10 @@ from typing import cast
 import matplotlib.cbook
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from drawjax import data
+from drawjax.data.pictures import plain
 
 __all__ = ["BUILT_IN", "MAX_BYTES", "MAX_PIXELS", "MAX_SIDE", "built_in", "decode", "digit"]
 
@@ -56,8 +57,9 @@ def decode(content: bytes) -> tuple[Pixels, tuple[int, int]]:
     if width * height > MAX_PIXELS:
         raise ValueError(_too_many_pixels(f"{width} x {height}"))
     try:
-        picture = ImageOps.exif_transpose(picture)
-        return _pixels(picture), (picture.height, picture.width)
+        picture = plain(picture, "white")
+        height, width = picture.height, picture.width
+        return _pixels(picture), (height, width)
     except Exception:  # as above
         raise ValueError("The image file is damaged: it cannot be read to its end.") from None
 
@@ -71,7 +73,7 @@ def built_in(name: str) -> Pixels:
     """
     if name == "photo":
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-        return _pixels(Image.open(cast(str, path)))
+        return _pixels(plain(Image.open(cast(str, path)), "white"))
     if name == "digits":
         page = np.zeros((60, 60, 1), np.uint8)
         page[2:30, 4:32] = digit(3)
@@ -92,15 +94,6 @@ def _digits() -> data.Source:
 
 
 def _pixels(picture: Image.Image) -> Pixels:
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture).convert("RGB")
-    else:
-        if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-            deep = np.asarray(picture, np.float32) / 257
-            picture = Image.fromarray(np.clip(np.round(deep), 0, 255).astype(np.uint8))
-        picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels
