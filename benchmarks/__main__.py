@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-NAMES = ("step", "generate", "glimpse", "scaling", "remat", "startup", "saving", "input")
+NAMES = (
+    "step", "generate", "glimpse", "scaling", "remat", "startup", "saving", "input", "precision",
+)  # fmt: skip
 
 if __name__ == "__main__":
     for name in NAMES:
