@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from drawjax.data.placing import add_patches, check_digits, random_corners
+from drawjax.data.placing import add_patches, check_digits, cut_patches, random_corners
 
 __all__ = ["cluttered"]
+
+_MOST_PIECES = 127  # with the target, as many as 16 bits can add up
 
 
 def cluttered(
@@ -51,9 +53,9 @@ def cluttered(
             "the pool must have digits, with as many channels as the targets; got "
             f"{list(pool.shape)} and {list(targets.shape)}"
         )
-    if pieces < 0 or not 1 <= piece_size <= min(digit):
+    if not 0 <= pieces <= _MOST_PIECES or not 1 <= piece_size <= min(digit):
         raise ValueError(
-            f"pieces must be at least 0 and piece_size from 1 to {min(digit)}, "
+            f"pieces must be from 0 to {_MOST_PIECES} and piece_size from 1 to {min(digit)}, "
             f"got {pieces} and {piece_size}"
         )
     batch, side, piece = len(targets), (size, size), (piece_size, piece_size)
@@ -63,10 +65,8 @@ def cluttered(
     put = random_corners(put_key, (batch, pieces), side, piece)
     target_at = random_corners(target_key, (batch, 1), side, targets.shape[1:3])
 
-    rows = cut[..., 0, None] + jnp.arange(piece_size)
-    columns = cut[..., 1, None] + jnp.arange(piece_size)
-    scraps = jnp.asarray(pool)[which[..., None, None], rows[..., :, None], columns[..., None, :]]
-    canvas = jnp.zeros((batch, *side, targets.shape[3]), jnp.int32)
+    scraps = cut_patches(jnp.asarray(pool), which, cut, piece_size)
+    canvas = jnp.zeros((batch, *side, targets.shape[3]), jnp.int16)
     canvas = add_patches(canvas, scraps, put)
     canvas = add_patches(canvas, jnp.asarray(targets)[:, None], target_at)
     return jnp.minimum(canvas, 255).astype(jnp.float32) / 255

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-__all__ = ["add_patches", "check_digits", "random_corners"]
+__all__ = ["add_patches", "check_digits", "cut_patches", "random_corners"]
 
 
 def add_patches(
@@ -27,16 +27,51 @@ def add_patches(
     Returns:
       The canvas with the patches added, not clipped.
     """
-    rows = corners[..., 0, None] + jnp.arange(patches.shape[-3])
-    columns = corners[..., 1, None] + jnp.arange(patches.shape[-2])
-
     # One scatter over all patches of all images: on a GPU, a loop over patches would cost more in
     # launches than in work.
-    def add(image, patch, row, column):
-        at = image.at[row[:, :, None], column[:, None, :]]
-        return at.add(patch, mode="promise_in_bounds")
+    return jax.lax.scatter_add(
+        canvas,
+        _starts(jnp.arange(len(canvas))[:, None], corners),
+        patches.astype(canvas.dtype),
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(2, 3, 4),
+            inserted_window_dims=(0,),
+            scatter_dims_to_operand_dims=(0, 1, 2),
+        ),
+        mode="promise_in_bounds",
+    )
 
-    return jax.vmap(add)(canvas, patches.astype(canvas.dtype), rows, columns)
+
+def cut_patches(
+    images: Shaped[Array, "images height width channels"],
+    which: Int[Array, "batch pieces"],
+    corners: Int[Array, "batch pieces 2"],
+    size: int,
+) -> Shaped[Array, "batch pieces size size channels"]:
+    """Cuts square patches out of images.
+
+    Args:
+      images: what to cut from.
+      which: the image of each patch.
+      corners: row and column, from 0, of each patch's top left pixel in it. Patches have to lie
+        inside the image, which is not checked.
+      size: side of a patch in pixels.
+    """
+    return jax.lax.gather(
+        images,
+        _starts(which, corners),
+        jax.lax.GatherDimensionNumbers(
+            offset_dims=(2, 3, 4), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2)
+        ),
+        slice_sizes=(1, size, size, images.shape[-1]),
+        mode="promise_in_bounds",
+    )
+
+
+def _starts(which: jax.Array, corners: jax.Array) -> jax.Array:
+    """Image, row and column of each patch, `[batch, pieces, 3]`."""
+    which = jnp.broadcast_to(which, corners.shape[:-1])
+    return jnp.concatenate([which[..., None], corners], axis=-1)
 
 
 def random_corners(

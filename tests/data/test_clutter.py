@@ -86,6 +86,12 @@ def test_each_image_of_a_batch_has_clutter_of_its_own():
     assert len({image.tobytes() for image in images}) == 6
 
 
+def test_the_most_pieces_add_up():
+    white = np.full((1, 4, 4, 1), 255, np.uint8)
+    images = _make(jax.random.key(0), white, white, size=4, pieces=127, piece_size=4)
+    np.testing.assert_array_equal(images, 1.0)
+
+
 def test_pieces_come_from_everywhere_in_the_pool():
     # Every pixel of every digit has a value of its own, so a piece of one pixel tells its origin.
     pool = np.arange(1, 241, dtype=np.uint8).reshape(8, 6, 5, 1)
@@ -106,7 +112,8 @@ def test_pieces_come_from_everywhere_in_the_pool():
         ({"targets": _digits(2, height=41)}, "targets of 41x10 pixels do not fit into size 40"),
         ({"piece_size": 11}, "piece_size from 1 to 10, got 8 and 11"),
         ({"piece_size": 0}, "piece_size from 1 to 10, got 8 and 0"),
-        ({"pieces": -1}, "pieces must be at least 0 .* got -1"),
+        ({"pieces": -1}, "pieces must be from 0 to 127 .* got -1"),
+        ({"pieces": 128}, "pieces must be from 0 to 127 .* got 128"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):

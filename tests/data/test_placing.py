@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.data.placing import add_patches, check_digits, random_corners
+from drawjax.data.placing import add_patches, check_digits, cut_patches, random_corners
 
 
 def _loop(canvas, patches, corners):
@@ -36,6 +36,15 @@ def test_add_patches_takes_no_patch_at_all():
     nothing = jnp.zeros((2, 0, 3, 3, 1), jnp.uint8)
     result = add_patches(canvas, nothing, jnp.zeros((2, 0, 2), jnp.int32))
     np.testing.assert_array_equal(result, canvas)
+
+
+def test_cut_patches_equals_slices():
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 9, 2), np.uint8)
+    which, corners = np.array([[0, 4], [2, 2]]), np.array([[[0, 0], [3, 6]], [[1, 2], [2, 0]]])
+    result = jax.jit(cut_patches, static_argnums=3)(images, which, corners, 3)
+    for number, (row, column) in zip(np.ndindex(2, 2), corners.reshape(-1, 2), strict=True):
+        expected = images[which[number], row : row + 3, column : column + 3]
+        np.testing.assert_array_equal(result[number], expected)
 
 
 def test_random_corners_are_uniform_over_all_places():
