@@ -1,7 +1,6 @@
 import gc
 import pathlib
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -159,18 +158,6 @@ def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
     checkpoints.save(5, _tree(5), {})
     assert checkpoints.restore(5, _tree(0))[0]["count"] == 5
     checkpoints.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small file system")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 # tensorstore's own threads may still report to an event loop that the failure closed.

@@ -149,6 +149,16 @@ def test_the_log_of_a_run_is_its_own(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_full_disk_is_one_line(small_disk):
+    done = _toy(
+        "--workdir", str(small_disk / "run"), "--train.checkpoint-every", "1",
+        "--train.keep-checkpoints", "30", "--width", "4000",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("No space left on device")
+    assert "Traceback" not in done.stderr
+
+
 def test_help_waits_for_no_heavy_library():
     program = (
         "import sys\n"
