@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from drawjax.attention import Window
 
 __all__ = [
+    "rectangles",
     "save_animation",
     "save_curves",
     "save_glimpses",
@@ -27,6 +28,22 @@ __all__ = [
 _RED, _GREEN = (230, 30, 30), (40, 200, 60)
 _GROUND = (90, 90, 90)
 _GAP = 2  # pixels between the cells of a grid, before scaling
+
+
+def rectangles(windows: Window, patch_size: int) -> Float[np.ndarray, "*batch 4"]:
+    """What a picture shows of windows, in pixels.
+
+    Args:
+      windows: fields `[*batch]`.
+      patch_size: N of the windows.
+
+    Returns:
+      Centre x and y, half the side of the rectangle through the outermost filters, and the filters'
+      standard deviation.
+    """
+    half = (patch_size - 1) / 2 * np.asarray(windows.stride)
+    deviation = np.sqrt(windows.variance)
+    return np.stack([windows.center_x, windows.center_y, half, deviation], axis=-1)
 
 
 def save_grid(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from drawjax import draw, pretrained
+from drawjax import draw, figures, pretrained
 from drawjax.attention import Window
 from drawjax.modules import DrawConfig
 from drawjax.pretrained import Pretrained
@@ -29,7 +29,7 @@ class Drawing:
     """Drawings step by step."""
 
     frames: UInt8[np.ndarray, "T count height width channels"]  # 255 sigmoid(canvas)
-    # Centre x and y, half the side and one filter's deviation, pixels; None without the window.
+    # As `figures.rectangles`; None without the window.
     write: Float[np.ndarray, "T count 4"] | None
     read: Float[np.ndarray, "T count 4"] | None
 
@@ -130,6 +130,4 @@ def _drawing(model: Pretrained, trace: draw.Trace) -> Drawing:
 def _rectangles(window: Window | None, size: int | None) -> np.ndarray | None:
     if window is None or size is None:
         return None
-    half = (size - 1) / 2 * window.stride
-    fields = (window.center_x, window.center_y, half, jnp.sqrt(window.variance))
-    return np.asarray(jnp.stack(fields, axis=-1))
+    return figures.rectangles(window, size)

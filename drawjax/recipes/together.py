@@ -69,7 +69,7 @@ def run_together(
             if isinstance(outcome, Diverged):
                 results.append(outcome)
                 continue
-            if _without_run(work.config):
+            if not training and work.start is not None:
                 best, validation = work.start, {}
             else:
                 best, validation = run.restore_best(work.init(jax.random.key(0)))

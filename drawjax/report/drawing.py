@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from drawjax import figures
 from drawjax.attention import Window
 
 __all__ = ["save_drawing"]
@@ -60,14 +61,7 @@ def save_drawing(
 
 
 def _rectangles(windows: tuple[Window, int] | None) -> list[list[list[float]]] | None:
-    """Centre x and y, half the side and the standard deviation, in pixels, `[T][count][4]`."""
+    """The numbers of `figures.rectangles`, `[T][count][4]`."""
     if windows is None or windows[0] is None:
         return None
-    window, size = windows
-    fields = (
-        window.center_x,
-        window.center_y,
-        (size - 1) / 2 * np.asarray(window.stride),
-        np.sqrt(window.variance),
-    )
-    return np.round(np.stack([np.asarray(field) for field in fields], -1), 2).tolist()
+    return np.round(figures.rectangles(*windows), 2).tolist()
