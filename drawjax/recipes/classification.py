@@ -18,7 +18,7 @@ from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
 from drawjax.progress import announced, track
 from drawjax.recipes.together import run_together
-from drawjax.training import Diverged, Run, Task, TrainConfig
+from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["Classification", "ClassificationConfig", "run", "run_points"]
@@ -218,7 +218,7 @@ def _finish(
             "parameters": modules.parameter_count(best),
             "image_shape": [work.config.size, work.config.size, images.image_shape[2]],
             "seconds": round(seconds + time.monotonic() - started, 1),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "device": mesh.devices(),
         }
         text = json.dumps(results, indent=2)
         (folder.workdir / "results.json").write_text(text + "\n")

@@ -19,7 +19,7 @@ from drawjax.data import DataConfig, ImageSet
 from drawjax.progress import track
 from drawjax.recipes import pictures
 from drawjax.recipes.together import run_together
-from drawjax.training import Diverged, Run, Task, TrainConfig
+from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
 
 __all__ = ["Generation", "GenerationConfig", "View", "run", "run_points"]
 
@@ -345,7 +345,7 @@ def _finish(
             "parameters": modules.parameter_count(best),
             "image_shape": list(work.view.image_shape),
             "seconds": round(seconds + time.monotonic() - started, 1),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "device": mesh.devices(),
         }
         if config.data.binarisation == "none":
             results["discretised"] = work.bits_per_dimension(best)

@@ -98,6 +98,5 @@ def _begin_report(work: Any, folder: pathlib.Path) -> None:
     """Says which data is used before the first step is taken."""
     images = work.images
     counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    report.save_data(folder, images.name, counts, images.notes, device)
+    report.save_data(folder, images.name, counts, images.notes, mesh.devices())
     report.write_report([folder])

@@ -9,9 +9,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drawjax.training.config import TrainConfig
 
-__all__ = ["check", "make", "put_batch", "replicated", "shardings"]
+__all__ = ["check", "devices", "make", "put_batch", "replicated", "shardings"]
 
 _WORTH_SHARDING = 1 << 14  # elements; a smaller array is copied to every device
+
+
+def devices() -> str:
+    """How many devices of what kind all processes have together, e.g. `1 x cpu`."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def make(batch_size: int, *, model_parallel: int = 1, points: int = 1) -> Mesh:
