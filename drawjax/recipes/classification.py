@@ -6,7 +6,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -57,7 +57,8 @@ class Classification:
 
     config: ClassificationConfig
     images: ImageSet
-    start: Any = None  # parameters that training starts from; None: fresh ones
+    start: Callable[[], Any] | None = None
+    """Gives the parameters that training starts from; None: `init` does."""
 
     @functools.cached_property
     def graph(self) -> Any:
@@ -65,8 +66,8 @@ class Classification:
         return modules.split(self._model(jax.random.key(0)))[0]
 
     def init(self, key: jax.Array) -> Any:
-        """Initial parameters."""
-        return modules.split(self._model(key))[1] if self.start is None else self.start
+        """Fresh parameters."""
+        return modules.split(self._model(key))[1]
 
     def networks(self, params: Any) -> modules.Ram:
         """The model with parameters in it."""
@@ -85,6 +86,7 @@ class Classification:
 
         return Task(
             init=self.init,
+            start=self.start,
             loss=mean_loss,
             batches=lambda seed: data.train_batches(
                 self.images.train,

@@ -85,7 +85,8 @@ class Generation:
     config: GenerationConfig
     images: ImageSet
     view: View
-    start: Any = None  # parameters that training starts from; None: fresh ones
+    start: Callable[[], Any] | None = None
+    """Gives the parameters that training starts from; None: `init` does."""
 
     @functools.cached_property
     def graph(self) -> Any:
@@ -93,8 +94,8 @@ class Generation:
         return modules.split(self._model(jax.random.key(0)))[0]
 
     def init(self, key: jax.Array) -> Any:
-        """Initial parameters."""
-        return modules.split(self._model(key))[1] if self.start is None else self.start
+        """Fresh parameters."""
+        return modules.split(self._model(key))[1]
 
     def networks(self, params: Any) -> modules.Draw:
         """The model with parameters in it."""
@@ -110,6 +111,7 @@ class Generation:
 
         return Task(
             init=self.init,
+            start=self.start,
             loss=mean_loss,
             batches=lambda seed: data.train_batches(
                 self.images.train,

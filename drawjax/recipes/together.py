@@ -50,7 +50,10 @@ def run_together(
     for work in bound:
         data.check_batch_size(work.images.train, work.config.train.batch_size)
         jax.eval_shape(work.init, jax.random.key(0))
-    bound = [_started(work) if training or _without_run(work.config) else work for work in bound]
+    bound = [_with_start(work) if training or _without_run(work.config) else work for work in bound]
+    for work in bound:
+        if work.start is not None and not _saved(work.config, "checkpoints"):
+            work.start()  # if it cannot be read, this leaves no folder behind either
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         runs = [
@@ -70,7 +73,7 @@ def run_together(
                 results.append(outcome)
                 continue
             if not training and work.start is not None:
-                best, validation = work.start, {}
+                best, validation = work.start(), {}
             else:
                 best, validation = run.restore_best(work.init(jax.random.key(0)))
             only = hosts.is_first()
@@ -81,17 +84,26 @@ def run_together(
 
 def _without_run(config: Any) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
-    trained = any(pathlib.Path(config.workdir).glob("best/[0-9]*"))
-    return config.mode != "train" and config.start_from is not None and not trained
+    return config.mode != "train" and config.start_from is not None and not _saved(config, "best")
 
 
-def _started(work: Any) -> Any:
+def _saved(config: Any, what: str) -> bool:
+    """Whether a run's folder holds checkpoints of a kind."""
+    return any(pathlib.Path(config.workdir, what).glob("[0-9]*"))
+
+
+def _with_start(work: Any) -> Any:
     """The same with the parameters that its config says training starts from."""
     source = work.config.start_from
     if source is None:
         return work
-    like = work.init(jax.random.key(0))
-    return dataclasses.replace(work, start=starting_params(source, work.config, like))
+
+    @functools.cache
+    def start():
+        like = jax.eval_shape(work.init, jax.random.key(0))
+        return starting_params(source, work.config, like)
+
+    return dataclasses.replace(work, start=start)
 
 
 def _begin_report(work: Any, folder: pathlib.Path) -> None:

@@ -1,12 +1,14 @@
 """The compiled part of training: one run, or several points of a sweep side by side."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from drawjax.progress import announced
@@ -34,6 +36,7 @@ class Program:
     """
 
     def __init__(self, task: Task, configs: Sequence[TrainConfig]):
+        self._task = task
         first = configs[0]
         self.points = len(configs)
         self._stacked = self.points > 1
@@ -79,8 +82,18 @@ class Program:
         self._evaluated = jax.jit(lambda tree: tree, out_shardings=mesh.replicated(self._mesh))
 
     def initial(self) -> TrainState:
-        """The state before the first step."""
-        return self._init(self._numbers)
+        """The state before the first step, from the task's `start` or else its `init`."""
+        state = self._init(self._numbers)
+        if self._task.start is None:
+            return state
+
+        def begin(state, params):
+            params = jax.tree.map(
+                lambda new, old: jnp.broadcast_to(new, old.shape), params, state.params
+            )
+            return dataclasses.replace(state, params=params, average=jax.tree.map(jnp.copy, params))
+
+        return jax.jit(begin, out_shardings=self._shardings)(state, self._task.start())
 
     def step(
         self, state: TrainState, batches: Sequence[PyTree]

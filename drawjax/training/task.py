@@ -41,5 +41,8 @@ class Task:
     show: Callable[[pathlib.Path, PyTree | None], None] | None = None
     """(run's folder, averaged parameters or None) -> pictures and reports in the folder. Called on
     the first process alone: with parameters after an evaluation, without some seconds later."""
+    start: Callable[[], PyTree] | None = None
+    """Parameters that training starts from in place of `init`'s; called only where there is no
+    checkpoint to go on from."""
     constants: PyTree = ()
     """Arrays that stay on the device and are handed to each call of `loss`."""

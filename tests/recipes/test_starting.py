@@ -47,6 +47,26 @@ def test_a_run_starts_where_another_ended(tmp_path):
     )
 
 
+def test_a_run_goes_on_without_what_it_started_from(tmp_path):
+    first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
+    generation.run(first, "mnist")
+    points = [
+        dataclasses.replace(
+            CONFIG, workdir=str(tmp_path / f"seed={seed}"), start_from=first.workdir,
+            train=dataclasses.replace(STILL, seed=seed),
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    once = generation.run_points(points, "mnist")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    again = generation.run_points(points, "mnist")
+    assert [result["test"] for result in again] == [result["test"] for result in once]
+    for checkpoint in (tmp_path / "seed=2" / "checkpoints").iterdir():
+        checkpoint.rename(tmp_path / checkpoint.name)
+    with pytest.raises(ValueError, match="no pretrained model"):
+        generation.run_points(points, "mnist")
+
+
 def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
     params = _fresh(CONFIG.model, seed=7)
     pretrained.save("small", CONFIG.model, (28, 28, 1), params, {}, tmp_path)
