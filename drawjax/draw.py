@@ -1,36 +1,31 @@
 """DRAW, Sec. 2.1 and 2.3 of Gregor et al. (2015): one pure step, and scans over it.
 
-The networks come in as an argument (`Networks`, which `drawjax.modules.Draw` fulfils) and so does
-the noise, `[T, batch, Z]`, so everything here is deterministic. Three roads through the same
-equations:
+The networks come in as an argument (`drawjax.networks`) and so does the noise, `[T, batch, Z]`, so
+everything here is deterministic. Three roads through the same equations:
 
 * `infer`: images and noise -> canvases, windows and KL of every step (Eq. 3-8, 10). `reconstruct`
   is the same with the posterior's mean in place of a sample; `complete` the same with the canvas
   in place of pixels that nobody knows.
 * `generate`: prior noise -> canvases and windows, through the decoder alone (Eq. 13-16).
-* `importance_weights`: the log-weights of the K-sample bound.
+* `loss`, `importance_weighted_bound`: what that says of an image's likelihood (Eq. 9-12).
 
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from drawjax import hoist, objective
+from drawjax import objective
 from drawjax.attention import Window
+from drawjax.networks import Networks, State, scan
 
 __all__ = [
-    "Hoistable",
-    "Networks",
-    "State",
     "Trace",
     "complete",
     "generate",
@@ -41,67 +36,6 @@ __all__ = [
     "sample",
     "step",
 ]
-
-Carry = Any  # what a recurrent cell hands on to its next step, e.g. the (c, h) of an LSTM
-
-
-class Networks(Protocol):
-    """The learned functions of DRAW. `h` is a hidden vector `[batch, units]`."""
-
-    def initial_state(self, batch: int) -> "State":
-        """The learned c_0, h_0^enc and h_0^dec (with both cells' states), for `batch` images."""
-        ...
-
-    def read(
-        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
-    ) -> tuple[jax.Array, Window | None]:
-        """Eq. 4: a flat glimpse `[batch, features]`, and the window unless Eq. 17 is used."""
-        ...
-
-    def encode(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
-        """Eq. 5: the next carry and h^enc_t."""
-        ...
-
-    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Eq. 1-2: mu_t and log sigma_t, each `[batch, Z]`."""
-        ...
-
-    def decode(self, carry: Carry, latent: jax.Array) -> tuple[Carry, jax.Array]:
-        """Eq. 7: the next carry and h^dec_t."""
-        ...
-
-    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
-        """Eq. 8: what is added to the canvas, and the window unless Eq. 18 is used."""
-        ...
-
-
-class Hoistable(Networks, Protocol):
-    """Networks that name their matrix products, so that `drawjax.hoist` can speed up training.
-
-    The scans of this module take the fast road for networks with these members, and a plain
-    `jax.lax.scan` for all others; values and gradients agree up to rounding.
-    """
-
-    product_dtype: Any  # the type in which the products are computed; None: as they come
-
-    def weights(self) -> hoist.Weights:
-        """Kernel and bias of every product, by name."""
-        ...
-
-    def bind(self, linear: hoist.Linear) -> Networks:
-        """The same functions with the products taken from `linear(name, inputs)`."""
-        ...
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What one step hands to the next."""
-
-    canvas: Float[Array, "batch height width channels"]  # c_t, logits
-    encoder: Carry  # includes h^enc_t
-    decoder: Carry  # includes h^dec_t
-    h_dec: Float[Array, "batch units"]  # h^dec_t
 
 
 @jax.tree_util.register_dataclass
@@ -176,7 +110,7 @@ def infer(
     def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Trace]:
         return step(networks, state, images, noise)
 
-    return _scan(body, networks, noise, remat)[1]
+    return scan(body, networks, noise, remat=remat)[1]
 
 
 def reconstruct(
@@ -228,7 +162,7 @@ def complete(
         seen = jnp.where(known, images, jax.nn.sigmoid(state.canvas))
         return step(networks, state, seen, noise)
 
-    return _scan(body, networks, noise, remat=False)[1]
+    return scan(body, networks, noise)[1]
 
 
 def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
@@ -248,7 +182,7 @@ def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
         state, write_window = _decode(networks, state, latent)
         return state, Trace(state.canvas, write_window, None, None, None)
 
-    return _scan(body, networks, noise, remat=False)[1]
+    return scan(body, networks, noise)[1]
 
 
 def sample(
@@ -275,7 +209,7 @@ def sample(
         return _decode(networks, state, latent)[0], None
 
     def images(noise: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(_scan(body, networks, noise, remat=False)[0].canvas)
+        return jax.nn.sigmoid(scan(body, networks, noise)[0].canvas)
 
     steps, batch, latents = noise.shape
     if chunk is None or batch <= chunk:
@@ -305,7 +239,7 @@ def loss(
         state, trace = step(networks, state, images, noise)
         return state, trace.kl  # the canvases of a Trace would be kept in memory, all T of them
 
-    state, kl = _scan(body, networks, noise, remat)
+    state, kl = scan(body, networks, noise, remat=remat)
     return objective.reconstruction_loss(state.canvas, images), jnp.sum(kl, axis=0)
 
 
@@ -341,13 +275,16 @@ def importance_weighted_bound(
     batch = images.shape[0]
     chunk = min(chunk, num_samples)
 
+    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Any]:
+        state, trace = step(networks, state, images, noise)
+        return state, trace.log_ratio  # as in `loss`, without the canvases
+
     def log_weights(index: jax.Array) -> jax.Array:  # one sample of z for each image
         noise = jax.random.normal(
             jax.random.fold_in(key, index), (steps, batch, latents), images.dtype
         )
-        trace = infer(networks, images, noise)
-        fit = -objective.reconstruction_loss(trace.canvases[-1], images)
-        return fit + jnp.sum(cast(jax.Array, trace.log_ratio), axis=0)
+        state, log_ratios = scan(body, networks, noise)
+        return jnp.sum(log_ratios, axis=0) - objective.reconstruction_loss(state.canvas, images)
 
     def add_chunk(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
         indices = first + jnp.arange(chunk)
@@ -367,40 +304,6 @@ def _decode(networks: Networks, state: State, latent: jax.Array) -> tuple[State,
     change, write_window = networks.write(h_dec)
     canvas = state.canvas + change  # Eq. 15
     return State(canvas, state.encoder, decoder, h_dec), write_window
-
-
-def _scan(
-    body: Callable[[Networks, State, jax.Array], tuple[State, Any]],
-    networks: Networks,
-    noise: jax.Array,
-    remat: bool,
-) -> tuple[State, Any]:
-    """Scans `body(networks, state, noise_t)` from the initial state: last state, stacked rest."""
-    if hasattr(networks, "bind"):
-        hoistable = cast(Hoistable, networks)
-        scan = functools.partial(
-            hoist.scan,
-            lambda linear, *args: body(hoistable.bind(linear), *args),
-            hoistable.weights(),
-            dtype=hoistable.product_dtype,
-        )
-    else:
-        scan = functools.partial(jax.lax.scan, functools.partial(body, networks))
-    state = networks.initial_state(noise.shape[1])
-    if not remat:
-        return scan(state, noise)
-    steps = noise.shape[0]
-    block = max(1, round(math.sqrt(steps)))
-    whole = steps - steps % block
-    scan_block = jax.checkpoint(scan)
-    state, outputs = jax.lax.scan(
-        scan_block, state, noise[:whole].reshape(-1, block, *noise.shape[1:])
-    )
-    outputs = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), outputs)
-    if whole == steps:
-        return state, outputs
-    state, rest = scan_block(state, noise[whole:])
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, rest)
 
 
 def _check_batch(images: jax.Array, noise: jax.Array) -> None:

@@ -20,7 +20,7 @@ __all__ = ["Fast"]
 class Fast:
     """Eq. 1-8 over `linear(name, inputs)`; the names are those of `Draw.weights`.
 
-    All of `drawjax.draw.Networks` but for the initial state.
+    All of `drawjax.networks.Networks` but for the initial state.
     """
 
     linear: hoist.Linear

@@ -18,7 +18,7 @@ from flax import nnx
 
 from drawjax import attention, fast, hoist
 from drawjax.attention import Window
-from drawjax.draw import State
+from drawjax.networks import State
 
 __all__ = [
     "LSTM",
@@ -108,7 +108,7 @@ class LSTM(nnx.Module):
 
 
 class Draw(nnx.Module):
-    """The learned functions of DRAW (`drawjax.draw.Networks`).
+    """The learned functions of DRAW (`drawjax.networks.Networks`).
 
     Args:
       config: sizes.
@@ -149,7 +149,7 @@ class Draw(nnx.Module):
         self.initial_decoder = nnx.Param(jnp.zeros((2, units)))
 
     def initial_state(self, batch: int) -> State:
-        """See `drawjax.draw.Networks`."""
+        """See `drawjax.networks.Networks`."""
 
         def repeat(param: nnx.Param) -> jax.Array:
             return jnp.broadcast_to(param[...], (batch, *param.shape))
@@ -202,11 +202,11 @@ class Draw(nnx.Module):
 
     @property
     def product_dtype(self) -> Any:
-        """See `drawjax.draw.Hoistable`."""
+        """See `drawjax.networks.Hoistable`."""
         return jnp.bfloat16 if self.config.precision == "bfloat16" else None
 
     def weights(self) -> hoist.Weights:
-        """See `drawjax.draw.Hoistable`; the products of `drawjax.fast.Fast`."""
+        """See `drawjax.networks.Hoistable`; the products of `drawjax.fast.Fast`."""
         layers = {
             "encoder": [self.encoder],
             "decoder": [self.decoder],
@@ -225,7 +225,7 @@ class Draw(nnx.Module):
         }
 
     def bind(self, linear: hoist.Linear) -> fast.Fast:
-        """See `drawjax.draw.Hoistable`."""
+        """See `drawjax.networks.Hoistable`."""
         return fast.Fast(
             linear,
             image_shape=self.image_shape,
