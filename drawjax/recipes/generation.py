@@ -2,31 +2,32 @@
 
 import dataclasses
 import functools
-import itertools
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, draw, modules, objective
+from drawjax import data, draw, modules
 from drawjax.data import DataConfig, ImageSet
 from drawjax.progress import track
 from drawjax.recipes import pictures
+from drawjax.recipes.bounds import (
+    EVALUATION_SEED,
+    bits_per_dimension,
+    importance_weighted,
+    standard_error,
+)
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
 
 __all__ = ["Generation", "GenerationConfig", "View", "run", "run_points"]
 
 _log = logging.getLogger(__name__)
-
-# The noise of every evaluation, and the binarisation if it is dynamic, come from this key.
-_EVALUATION_SEED = 20150211
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class GenerationConfig:
     """Images a batch in evaluation."""
     importance_samples: int = 0
     """K of the importance-weighted bound on the test set; 0 leaves it out."""
+    importance_images: int | None = None
+    """On how many test images it is estimated, the first ones; None: all of them."""
     samples: int = 100
     """How many images to generate for the figures."""
     start_from: str | None = None
@@ -55,6 +58,8 @@ class GenerationConfig:
         for name in ("eval_batch_size", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.importance_images is not None and self.importance_images < 2:
+            raise ValueError(f"importance_images must be at least 2, got {self.importance_images}")
         if self.importance_samples < 0:
             raise ValueError(f"importance_samples must not be negative: {self.importance_samples}")
 
@@ -124,9 +129,7 @@ class Generation:
             show=functools.partial(pictures.show, self),
         )
 
-    def evaluate(
-        self, params: Any, source: data.Source, importance_samples: int = 0
-    ) -> dict[str, float]:
+    def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
         """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
 
         The noise, and the binarisation if it is dynamic, are drawn by a fixed key.
@@ -134,22 +137,19 @@ class Generation:
         Args:
           params: the model's parameters.
           source: the images.
-          importance_samples: K of the importance-weighted bound; 0 leaves it out.
 
         Returns:
           Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
-          `latent`, the number of `images`, and with `importance_samples` also minus the K-sample
-          bound, `importance_weighted`, with its standard error.
+          `latent`, and the number of `images`.
         """
         size = min(self.config.eval_batch_size, len(source))
-        losses = self._weighted_losses(importance_samples) if importance_samples else self._jitted
-        key = jax.random.key(_EVALUATION_SEED)
+        key = jax.random.key(EVALUATION_SEED)
         columns: dict[str, list[np.ndarray]] = {}
         batches = track(
             data.eval_batches(source, batch_size=size), "evaluating", len(source), each=size
         )
         for number, (batch, weight) in enumerate(batches):
-            values = losses(params, batch, jax.random.fold_in(key, number))
+            values = self._jitted(params, batch, jax.random.fold_in(key, number))
             for name, value in values.items():
                 columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
         parts = {name: np.concatenate(column).astype(float) for name, column in columns.items()}
@@ -157,65 +157,8 @@ class Generation:
         result: dict[str, float] = {"images": len(parts["loss"])}
         for name, values in parts.items():
             result[name] = float(values.mean())
-        result["standard_error"] = _standard_error(parts["loss"])
-        if importance_samples:
-            result["importance_samples"] = importance_samples
-            result["importance_weighted_standard_error"] = _standard_error(
-                parts["importance_weighted"]
-            )
+        result["standard_error"] = standard_error(parts["loss"])
         return result
-
-    def bits_per_dimension(self, params: Any) -> dict[str, Any]:
-        """A bound on the test set in bits per dimension, for images of 256 levels.
-
-        The model's means get a discretised logistic emission whose scale, one number a channel, is
-        the best of a grid on 2,000 training images.
-
-        Returns:
-          `bits_per_dimension`, its `standard_error`, and the `scales` chosen.
-        """
-        grid = jnp.linspace(-6.0, -0.5, 56)
-
-        @jax.jit
-        def losses(params, batch, key, log_scales):  # [S, channels] -> emission [S, batch], KL
-            image_key, noise_key = jax.random.split(key)
-            images = self.view.images(batch, image_key, False)
-            model = self.config.model
-            noise = jax.random.normal(noise_key, (model.steps, len(images), model.latents))
-            trace = draw.infer(self.networks(params), images, noise)
-            means = jax.nn.sigmoid(trace.canvases[-1])
-
-            def emission(log_scale):
-                one = jax.vmap(objective.discretised_logistic_loss, in_axes=(-1, -1, 0))
-                return one(means[..., None, :], images[..., None, :], log_scale[:, None])
-
-            return jax.lax.map(emission, log_scales), jnp.sum(cast(jax.Array, trace.kl), axis=0)
-
-        def total(source, count, log_scales):  # sums over images: [S, channels, count], [count]
-            size = min(self.config.eval_batch_size, count)
-            emissions, kls = [], []
-            batches = itertools.islice(
-                data.eval_batches(source, batch_size=size), math.ceil(count / size)
-            )
-            what = "evaluating bits per dimension"
-            for number, (batch, weight) in enumerate(track(batches, what, count, each=size)):
-                key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), number)
-                emission, kl = losses(params, batch, key, log_scales)
-                emissions.append(np.asarray(emission)[..., weight > 0])
-                kls.append(np.asarray(kl)[weight > 0])
-            return np.concatenate(emissions, axis=-1), np.concatenate(kls)
-
-        channels = self.view.image_shape[2]
-        train = self.images.train
-        fit, _ = total(train, min(2_000, len(train)), jnp.tile(grid[:, None], (1, channels)))
-        best = grid[np.argmin(fit.sum(axis=-1), axis=0)]
-        emission, kl = total(self.images.test, len(self.images.test), best[None])
-        bits = (emission[0].sum(axis=0) + kl) / (math.prod(self.view.image_shape) * math.log(2))
-        return {
-            "bits_per_dimension": float(bits.mean()),
-            "standard_error": _standard_error(bits),
-            "scales": [float(scale) for scale in np.exp(best)],
-        }
 
     def sample(self, params: Any, count: int, key: jax.Array) -> draw.Trace:
         """`count` images from the prior, Eq. 13-16, with every step of the drawing."""
@@ -229,7 +172,7 @@ class Generation:
     def seen(self, source: data.Source) -> Any:
         """Yields `(images, weight)` of a source in order, as the model sees them untrained on."""
         size = min(1_000, len(source))
-        key = jax.random.key(_EVALUATION_SEED)
+        key = jax.random.key(EVALUATION_SEED)
         for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
             yield self._see(batch, jax.random.fold_in(key, number)), weight
 
@@ -266,22 +209,6 @@ class Generation:
     @functools.cached_property
     def _jitted(self) -> Any:
         return jax.jit(functools.partial(self._losses, training=False))
-
-    def _weighted_losses(self, num_samples: int) -> Any:
-        def losses(params, batch, key):
-            image_key, noise_key = jax.random.split(key)
-            images = self.view.images(batch, image_key, False)
-            bound = draw.importance_weighted_bound(
-                self.networks(params), images, noise_key, steps=self.config.model.steps,
-                latents=self.config.model.latents, num_samples=num_samples,
-                chunk=max(1, 1_000 // len(images)),
-            )  # fmt: skip
-            return {
-                **self._losses(params, batch, key, training=False),
-                "importance_weighted": -bound,
-            }
-
-        return jax.jit(losses)
 
 
 def run(
@@ -343,14 +270,18 @@ def _finish(
             "binarisation": config.data.binarisation,
             "notes": list(images.notes),
             "validation": validation,
-            "test": work.evaluate(best, images.test, config.importance_samples),
+            "test": work.evaluate(best, images.test),
             "parameters": modules.parameter_count(best),
             "image_shape": list(work.view.image_shape),
             "seconds": round(seconds + time.monotonic() - started, 1),
             "device": mesh.devices(),
         }
+        if config.importance_samples:
+            results["test"] |= importance_weighted(
+                work, best, images.test, config.importance_samples, config.importance_images
+            )
         if config.data.binarisation == "none":
-            results["discretised"] = work.bits_per_dimension(best)
+            results["discretised"] = bits_per_dimension(work, best)
         text = json.dumps(results, indent=2)
         (folder.workdir / "results.json").write_text(text + "\n")
         _log.info("%s", _summary(results["test"]))
@@ -359,19 +290,18 @@ def _finish(
     return results
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
 def _summary(test: dict[str, float]) -> str:
     line = (
         f"test: {test['loss']:.2f} +- {test['standard_error']:.2f} nats (reconstruction "
         f"{test['reconstruction']:.2f}, latent {test['latent']:.2f}) on {test['images']:,} images"
     )
     if "importance_weighted" in test:
+        weighted, gain = (
+            f"{test[name]:.2f} +- {test[f'{name}_standard_error']:.2f}"
+            for name in ("importance_weighted", "importance_gain")
+        )
         line += (
-            f"; {test['importance_weighted']:.2f} +- "
-            f"{test['importance_weighted_standard_error']:.2f} with "
-            f"{test['importance_samples']:,} samples"
+            f"; with {test['importance_samples']:,} samples {weighted} on "
+            f"{test['importance_images']:,} images, {gain} less than with one"
         )
     return line

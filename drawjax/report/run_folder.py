@@ -132,7 +132,10 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
     for name, (title, unit) in _QUANTITIES.items():
         cells = [_with_error(name, values) for values in columns.values()]
         if name == "importance_weighted" and "importance_samples" in columns.get("Test", {}):
-            title += f", {columns['Test']['importance_samples']:,} samples"
+            test = columns["Test"]
+            title += f", {test['importance_samples']:,} samples"
+            if test.get("importance_images", test["images"]) < test["images"]:
+                title += f", first {test['importance_images']:,} images"
         if any(cells):
             rows.append([title, unit, *cells])
     return {"columns": list(columns), "rows": rows}

@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 # Fields that steer what is written when and where it is computed, and change no parameter
 # (beyond rounding, for the number of devices).
 FREE = {
-    "workdir", "mode", "eval_batch_size", "importance_samples", "samples", "data.dir",
+    "workdir", "mode", "eval_batch_size", "importance_samples", "importance_images",
+    "samples", "data.dir",
     "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints",
     "train.max_skipped", "train.model_parallel",
 }  # fmt: skip

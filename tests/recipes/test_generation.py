@@ -10,6 +10,7 @@ from PIL import Image
 from drawjax import data
 from drawjax.modules import DrawConfig
 from drawjax.recipes import generation
+from drawjax.recipes.bounds import bits_per_dimension, importance_weighted
 from drawjax.recipes.generation import Generation, GenerationConfig
 from drawjax.recipes.neighbours import nearest_images
 from drawjax.training import RunError, TrainConfig
@@ -92,10 +93,14 @@ def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
     folder = _folder(config)
     (folder / "samples.png").unlink()
     # Flags for the model are those of the run, whatever the command's defaults.
-    other = dataclasses.replace(config, mode="evaluate", model=DrawConfig(), importance_samples=3)
+    other = dataclasses.replace(
+        config, mode="evaluate", model=DrawConfig(), importance_samples=3,
+        importance_images=30,
+    )  # fmt: skip
     again = generation.run(other, "mnist")
     assert again["test"]["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
     assert again["test"]["importance_samples"] == 3
+    assert again["test"]["importance_images"] == 30
     assert (folder / "samples.png").exists()
 
 
@@ -129,10 +134,23 @@ def test_bits_per_dimension_are_those_of_the_emission():
     few = data.ArraySource(images.test.images[:20], images.test.labels[:20])
     small = dataclasses.replace(images, train=few, test=few)
     work = Generation(config, small, generation.plain_view(config, small))
-    result = work.bits_per_dimension(work.init(jax.random.key(0)))
+    result = bits_per_dimension(work, work.init(jax.random.key(0)))
     # Grey means under black digits: worse than knowing nothing is not possible by much.
     assert 1 < result["bits_per_dimension"] < 9
     assert len(result["scales"]) == 1
+
+
+def test_the_importance_weighted_bound_is_that_of_the_first_images():
+    images = data.load(CONFIG.data, "mnist")
+    work = Generation(CONFIG, images, generation.plain_view(CONFIG, images))
+    params = work.init(jax.random.key(0))
+    many = importance_weighted(work, params, images.test, num_samples=20, count=50)
+    first = data.ArraySource(images.test.images[:50], images.test.labels[:50])
+    assert many == importance_weighted(work, params, first, num_samples=20)
+    one = importance_weighted(work, params, images.test, num_samples=1, count=50)
+    assert many["importance_gain"] > 4 * many["importance_gain_standard_error"]
+    assert abs(one["importance_gain"]) < 4 * one["importance_gain_standard_error"]
+    assert many["importance_images"] == 50
 
 
 def test_nearest_images_are_the_nearest():
