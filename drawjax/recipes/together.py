@@ -61,7 +61,7 @@ def run_together(
             for config in configs
         ]
         for work, run in zip(bound, runs, strict=True):
-            hosts.on_first(functools.partial(_begin_report, work, run.workdir))
+            hosts.on_first(functools.partial(_report, work, run.workdir))
         outcomes: list[Any] = [None] * len(configs)
         if training:
             trains = [config.train for config in configs]
@@ -70,6 +70,8 @@ def run_together(
         results: list[dict[str, Any] | Diverged] = []
         for work, run, outcome in zip(bound, runs, outcomes, strict=True):
             if isinstance(outcome, Diverged):
+                diverged = f"Diverged: {outcome}."
+                hosts.on_first(functools.partial(_report, work, run.workdir, diverged))
                 results.append(outcome)
                 continue
             if not training and work.start is not None:
@@ -106,9 +108,9 @@ def _with_start(work: Any) -> Any:
     return dataclasses.replace(work, start=start)
 
 
-def _begin_report(work: Any, folder: pathlib.Path) -> None:
-    """Says which data is used before the first step is taken."""
+def _report(work: Any, folder: pathlib.Path, *notes: str) -> None:
+    """Says which data is used, before the first step is taken, and what else is to be known."""
     images = work.images
     counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
-    report.save_data(folder, images.name, counts, images.notes, mesh.devices())
+    report.save_data(folder, images.name, counts, [*images.notes, *notes], mesh.devices())
     report.write_report([folder])

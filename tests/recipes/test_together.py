@@ -55,5 +55,7 @@ def test_a_point_that_diverges_has_no_results(tmp_path):
     assert results[0]["test"]["images"] == 500
     assert isinstance(results[1], Diverged)
     assert not (tmp_path / "wild" / "results.json").exists()
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("wild", "whole")]
+    assert ["Diverged: no finite loss" in page for page in pages] == [True, False]
     with pytest.raises(Diverged):
         generation.run(points[1], "mnist")
