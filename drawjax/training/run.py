@@ -37,6 +37,9 @@ FREE = {
     "train.max_skipped", "train.model_parallel",
 }  # fmt: skip
 
+# Fields that change no parameter until the learning rate begins to fall.
+_UNTIL_DECAY = {"train.steps", "train.decay_fraction"}
+
 
 class Run:
     """Opens, or makes, a run's folder, and holds its lock until closed (or the process ends).
@@ -44,7 +47,8 @@ class Run:
     Args:
       workdir: the folder.
       config: a (nested) frozen dataclass; written to config.json, or compared with what is there.
-        `train.steps` may differ from before as long as the learning rate has not begun to fall.
+        `train.steps` and `train.decay_fraction` may differ from before as long as the learning
+        rate has not begun to fall, by the old values or the new.
       keep: how many checkpoints to keep.
 
     Raises:
@@ -255,23 +259,23 @@ def _check_same(
         if old[name] != new.get(name) and name not in FREE
     }
     train = getattr(config, "train", None)
-    if set(differ) == {"train.steps"} and isinstance(train, TrainConfig):
-        _check_steps(train, dataclasses.replace(train, steps=old["train.steps"]), workdir)
+    listed = ", ".join(f"{name}: {a} there, {b} now" for name, (a, b) in differ.items())
+    if differ and isinstance(train, TrainConfig) and set(differ) <= _UNTIL_DECAY:
+        before = {name.removeprefix("train."): a for name, (a, _) in differ.items()}
+        _check_decay(train, dataclasses.replace(train, **before), listed, workdir)
     elif differ:
-        listed = ", ".join(f"{name}: {a} there, {b} now" for name, (a, b) in differ.items())
         raise RunError(f"{workdir} holds a run of another config ({listed}); name another folder")
 
 
-def _check_steps(new: TrainConfig, old: TrainConfig, workdir: pathlib.Path) -> None:
-    """Nothing depends on the number of steps before the decay; a run past it cannot change it."""
+def _check_decay(new: TrainConfig, old: TrainConfig, listed: str, workdir: pathlib.Path) -> None:
+    """Nothing depends on when the decay is to begin before it does; a run past it is fixed."""
     names = [path.name for path in (workdir / "checkpoints").glob("*")]
     taken = max((int(name) for name in names if name.isdigit()), default=0)
     limit = min(new.fixed_from, old.fixed_from)
     if taken > limit:
         raise RunError(
-            f"train.steps cannot change from {old.steps} to {new.steps}: {workdir} has taken "
-            f"{taken} steps, and from step {limit} on the learning rate depends on how many are "
-            "to come; name another folder"
+            f"{workdir} has taken {taken} steps, and from step {limit} on the learning rate "
+            f"depends on what cannot change any more ({listed}); name another folder"
         )
 
 

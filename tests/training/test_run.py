@@ -131,16 +131,26 @@ def test_steps_may_change_before_the_decay_only(tmp_path, taken, steps, allowed)
         Run(tmp_path, _with(CONFIG, steps=steps)).close()
         return
     with pytest.raises(
-        RunError, match=rf"cannot change from 30 to {steps}: .* taken {taken} steps"
+        RunError, match=rf"taken {taken} steps, .*\(train.steps: 30 there, {steps} now\)"
     ):
         Run(tmp_path, _with(CONFIG, steps=steps))
     assert (tmp_path / "config.json").read_text() == before
 
 
+def test_the_decay_may_move_until_it_begins(tmp_path):
+    with Run(tmp_path, CONFIG) as run:
+        run.save(_state(20), {})
+    Run(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.8)).close()
+    with pytest.raises(RunError, match=r"from step 19 on .*decay_fraction: 0\.8 there, 0\.81 now"):
+        Run(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.81))
+    with pytest.raises(RunError, match=r"train\.steps: 100 there, 20 now\)"):
+        Run(tmp_path, _with(CONFIG, steps=20, decay_fraction=0.8))
+
+
 def test_steps_with_another_field_are_a_different_config(tmp_path):
     Run(tmp_path, CONFIG).close()
     with pytest.raises(RunError, match="another config"):
-        Run(tmp_path, _with(CONFIG, steps=99, decay_fraction=0.5))
+        Run(tmp_path, _with(CONFIG, steps=99, learning_rate=0.5))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
