@@ -45,11 +45,11 @@ class Window:
     first pixel.
     """
 
-    center_x: Float[Array, "*batch"]  # g_X, along the width
-    center_y: Float[Array, "*batch"]  # g_Y, along the height
-    stride: Float[Array, "*batch"]  # delta, distance of neighbouring filters
-    variance: Float[Array, "*batch"]  # sigma^2 of each filter, in pixels^2
-    intensity: Float[Array, "*batch"]  # gamma, scales what is read; its inverse what is written
+    center_x: Float[Array, "*batch"]  #: g_X, along the width
+    center_y: Float[Array, "*batch"]  #: g_Y, along the height
+    stride: Float[Array, "*batch"]  #: delta, distance of neighbouring filters
+    variance: Float[Array, "*batch"]  #: sigma^2 of each filter, in pixels^2
+    intensity: Float[Array, "*batch"]  #: gamma, scales what is read; its inverse what is written
 
 
 def window_from_logits(

@@ -46,8 +46,8 @@ class Networks(Protocol):
 class Glimpses:
     """What was looked at, and what came of it."""
 
-    logits: Float[Array, "batch classes"]  # after the last glimpse
-    windows: Window  # fields [T, batch]
+    logits: Float[Array, "batch classes"]  #: after the last glimpse
+    windows: Window  #: fields [T, batch]
     patches: Float[Array, "T batch N N channels"]
 
 

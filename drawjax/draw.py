@@ -43,11 +43,11 @@ __all__ = [
 class Trace:
     """What happened at every step. Fields that a road does not produce are None."""
 
-    canvases: Float[Array, "T batch height width channels"]  # c_1..c_T, logits
-    write_windows: Window | None  # fields [T, batch]; None without attention
-    read_windows: Window | None  # fields [T, batch]; None without attention or when generating
-    kl: Float[Array, "T batch"] | None  # nats, Eq. 10
-    log_ratio: Float[Array, "T batch"] | None  # log p(z_t) - log q(z_t | h^enc_t), nats
+    canvases: Float[Array, "T batch height width channels"]  #: c_1..c_T, logits
+    write_windows: Window | None  #: fields [T, batch]; None without attention
+    read_windows: Window | None  #: fields [T, batch]; None without attention or when generating
+    kl: Float[Array, "T batch"] | None  #: nats, Eq. 10
+    log_ratio: Float[Array, "T batch"] | None  #: log p(z_t) - log q(z_t | h^enc_t), nats
 
 
 def step(

@@ -59,7 +59,7 @@ class Hoistable(Networks, Protocol):
     others; values and gradients agree up to rounding.
     """
 
-    product_dtype: Any  # the type in which the products are computed; None: as they come
+    product_dtype: Any  #: the type in which the products are computed; None: as they come
 
     def weights(self) -> hoist.Weights:
         """Kernel and bias of every product, by name."""
@@ -75,10 +75,10 @@ class Hoistable(Networks, Protocol):
 class State:
     """What one step hands to the next."""
 
-    canvas: Float[Array, "batch height width channels"]  # c_t, logits
-    encoder: Carry  # includes h^enc_t
-    decoder: Carry  # includes h^dec_t
-    h_dec: Float[Array, "batch units"]  # h^dec_t
+    canvas: Float[Array, "batch height width channels"]  #: c_t, logits
+    encoder: Carry  #: includes h^enc_t
+    decoder: Carry  #: includes h^dec_t
+    h_dec: Float[Array, "batch units"]  #: h^dec_t
 
 
 def scan(

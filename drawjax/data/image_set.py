@@ -58,8 +58,8 @@ class Source(Protocol):
 class ArraySource:
     """Records held in memory."""
 
-    images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int32 [n]; -1 where there is none
+    images: np.ndarray  #: uint8 [n, height, width, channels]
+    labels: np.ndarray  #: int32 [n]; -1 where there is none
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,12 +72,12 @@ class ArraySource:
 class ImageSet:
     """A set of images in three splits."""
 
-    name: str  # the set really used
+    name: str  #: the set really used
     train: Source
     validation: Source
     test: Source
-    image_shape: tuple[int, int, int]  # (height, width, channels)
-    notes: tuple[str, ...]  # what a reader of a result must know of the data
+    image_shape: tuple[int, int, int]  #: (height, width, channels)
+    notes: tuple[str, ...]  #: what a reader of a result must know of the data
 
 
 def data_dir(config: DataConfig) -> pathlib.Path:

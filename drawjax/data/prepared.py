@@ -158,8 +158,8 @@ def _damaged(folder: pathlib.Path, error: Exception) -> ValueError:
 class _Records:
     """Records of a prepared TFDS set, decoded as they are read."""
 
-    records: Any  # a TFDS data source that leaves images encoded
-    folder: pathlib.Path  # where they are
+    records: Any  #: a TFDS data source that leaves images encoded
+    folder: pathlib.Path  #: where they are
     start: int
     stop: int
     size: int | None

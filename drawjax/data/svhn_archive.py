@@ -29,9 +29,9 @@ _FIELDS = ("label", "left", "top", "width", "height")
 class Number:
     """A house number: its image's file name, and its digits from left to right as annotated."""
 
-    name: str  # e.g. "1.png"
-    digits: tuple[int, ...]  # 0..9; empty where the file gives none
-    boxes: np.ndarray  # float64 [digits, 4]: left, top, width, height in pixels
+    name: str  #: e.g. "1.png"
+    digits: tuple[int, ...]  #: 0..9; empty where the file gives none
+    boxes: np.ndarray  #: float64 [digits, 4]: left, top, width, height in pixels
 
 
 def read_numbers(archive: pathlib.Path) -> tuple[list[Number], set[str]]:

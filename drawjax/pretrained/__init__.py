@@ -34,10 +34,10 @@ class Pretrained:
 
     name: str
     config: modules.DrawConfig | modules.RamConfig
-    image_shape: tuple[int, int, int]  # (height, width, channels)
-    graph: Any  # structure, as `modules.split` gives it
-    params: Any  # float32 arrays
-    provenance: Mapping[str, Any]  # data set, steps, test figures, commit
+    image_shape: tuple[int, int, int]  #: (height, width, channels)
+    graph: Any  #: structure, as `modules.split` gives it
+    params: Any  #: float32 arrays
+    provenance: Mapping[str, Any]  #: data set, steps, test figures, commit
 
     def networks(self, params: Any = None) -> Any:
         """The model with its parameters, or others of the same structure, in it."""

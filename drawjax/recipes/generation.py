@@ -68,7 +68,7 @@ class GenerationConfig:
 class View:
     """How a batch of a set becomes what the model sees; differs between experiments."""
 
-    image_shape: tuple[int, int, int]  # (height, width, channels)
+    image_shape: tuple[int, int, int]  #: (height, width, channels)
     images: Callable[[dict[str, Any], jax.Array, bool], jax.Array]
     """(batch, key, training) -> `[batch, height, width, channels]` in [0, 1]; inside jit."""
 

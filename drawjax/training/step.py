@@ -45,12 +45,12 @@ class Numbers:
 class TrainState:
     """All that a run carries from step to step; what a checkpoint holds."""
 
-    step: jax.Array  # int32 [], steps taken
+    step: jax.Array  #: int32 [], steps taken
     params: PyTree
-    average: PyTree  # moving average of params
-    optimiser: PyTree  # Optax's state
-    skipped: jax.Array  # int32 [], steps skipped so far
-    skipped_in_row: jax.Array  # int32 [], of which the last ones
+    average: PyTree  #: moving average of params
+    optimiser: PyTree  #: Optax's state
+    skipped: jax.Array  #: int32 [], steps skipped so far
+    skipped_in_row: jax.Array  #: int32 [], of which the last ones
 
 
 def learning_rate(numbers: Numbers, step: jax.Array) -> jax.Array:
