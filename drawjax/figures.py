@@ -225,33 +225,39 @@ def save_curves(
 ) -> None:
     """Plots metrics over training steps, training thin and validation with dots (Fig. 11).
 
+    A panel each, whose scale leaves out the first tenth of the steps: it would flatten the rest.
+
     Args:
       path: picture to write; its suffix is the format.
       entries: of `metrics.jsonl`, as `drawjax.training.metrics.read_metrics` gives them.
       names: which of their values to plot.
       unit: of the values.
     """
-    figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    lowest, top = math.inf, []
-    for split, style in (("train", "-"), ("validation", "o-")):
-        rows = [entry for entry in entries if entry["split"] == split]
-        for name, colour in zip(names, ("C3", "C0", "C2"), strict=False):
-            points = [(row["step"], row[name]) for row in rows if name in row]
+    ratios = [2, *[1] * (len(names) - 1)]
+    figure = matplotlib.figure.Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
+    panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes, name, colour in zip(panels, names, ("C3", "C0", "C2"), strict=False):
+        shown = []
+        for split, style in (("train", "-"), ("validation", "o-")):
+            points = [
+                (entry["step"], entry[name])
+                for entry in entries
+                if entry["split"] == split and name in entry
+            ]
             if points:
                 steps, values = zip(*points, strict=True)
                 axes.plot(
-                    steps, values, style, color=colour, label=f"{split}: {name}", markersize=4,
-                    alpha=0.6 if split == "train" else 1.0, linewidth=1,
+                    steps, values, style, color=colour, label=split, markersize=4, linewidth=1,
+                    alpha=0.6 if split == "train" else 1.0,
                 )  # fmt: skip
-                lowest = min(lowest, min(values))
-                top += values[len(values) // 10 :]
-    if top:  # the first steps would flatten all that follows
-        axes.set_ylim(0.9 * lowest, 1.1 * max(top))
-    axes.set_xlabel("training steps")
-    axes.set_ylabel(unit)
-    if axes.lines:
-        axes.legend(fontsize="small")
+                shown += [value for step, value in points if step >= 0.1 * steps[-1]]
+        shown = [value for value in shown if math.isfinite(value)]
+        if shown:
+            margin = 0.05 * (max(shown) - min(shown)) or 1.0
+            axes.set_ylim(min(shown) - margin, max(shown) + margin)
+            axes.legend(fontsize="small")
+        axes.set_ylabel(f"{name},\n{unit}")
+    panels[-1].set_xlabel("training steps")
     figure.savefig(path, dpi=120)
 
 
