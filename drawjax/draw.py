@@ -227,10 +227,13 @@ def loss(
     noise: Float[Array, "T batch Z"],
     *,
     remat: bool = False,
+    clip_ratio: float | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """L^x and L^z of Eq. 9-10 with one sample, each in nats an image, `[batch]`.
 
-    Their sum is the negative bound of Eq. 12. Arguments as for `infer`.
+    Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
+    whose gradient is longer than this many times the median of the batch has it scaled down to
+    that (`drawjax.hoist.scan`). The losses stay as they are.
     """
     chex.assert_rank([images, noise], [4, 3])
     _check_batch(images, noise)
@@ -239,7 +242,7 @@ def loss(
         state, trace = step(networks, state, images, noise)
         return state, trace.kl  # the canvases of a Trace would be kept in memory, all T of them
 
-    state, kl = scan(body, networks, noise, remat=remat)
+    state, kl = scan(body, networks, noise, remat=remat, clip_ratio=clip_ratio)
     return objective.reconstruction_loss(state.canvas, images), jnp.sum(kl, axis=0)
 
 

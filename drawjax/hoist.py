@@ -5,7 +5,9 @@ thin products, each reading and writing the whole of dW. Here the loop keeps the
 the cotangents dy_t, and one product over steps and batch gives dW after it. Of the forward pass
 only the products' outputs and the carry are stored; what lies between products is elementwise or
 small, and is computed again in the backward pass rather than read back from memory. Over several
-devices the sum of dW across them happens once, not once a step.
+devices the sum of dW across them happens once, not once a step. And since dy_t is still there for
+each image of a batch when the loop is done, an image's gradient can be scaled before all are summed
+(`clip_ratio`).
 
 A body asks for its products by name:
 
@@ -44,6 +46,7 @@ def scan(
     xs: Any,
     *,
     dtype: Any = None,
+    clip_ratio: float | None = None,
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` for a body whose products with `weights` are cheap to differentiate.
 
@@ -60,6 +63,11 @@ def scan(
       xs: pytree of arrays with leading axis T.
       dtype: the type in which kernels and inputs enter the products, e.g. bfloat16; kernels are
         cast once, before the loop. Sums, outputs and weight gradients have the kernel's type.
+      clip_ratio: scales the gradient that an image sends to weights and state down to this many
+        times the median of its batch, if it is longer. Inputs of products, their outputs and the
+        leaves of the state then have images as their first axis (after T). An image's length is
+        sqrt(sum_t |x_t|^2 |dy_t|^2) over all products, the norm of its dW where the steps'
+        parts are orthogonal. None: no limit.
 
     Returns:
       The last state and the stacked outputs y, as `lax.scan`.
@@ -126,6 +134,8 @@ def scan(
     def backward(residuals: Any, cotangents: Any):
         pullback, taps, weights = residuals
         gradients, closed, state, xs = pullback(cotangents)
+        if clip_ratio is not None:
+            gradients, state = _clipped(clip_ratio, taps, gradients, state)
         sums = {
             name: (jnp.zeros(kernel.shape, types[name]), jnp.zeros_like(bias))
             for name, (kernel, bias) in weights.items()
@@ -214,6 +224,35 @@ def _probed_backward(residuals, gradient):
 
 
 _probed.defvjp(_probed_forward, _probed_backward)
+
+
+def _clipped(
+    ratio: float, inputs: list[jax.Array], gradients: list[jax.Array], state: Any
+) -> tuple[list[jax.Array], Any]:
+    """The cotangents, scaled so that no image's is longer than `ratio` times the median.
+
+    Of products, `[T, images, ...]`, and of the state, `[images, ...]`.
+    """
+
+    def squares(values: jax.Array) -> jax.Array:  # [T, images, ...]
+        return jnp.sum(jnp.square(values.astype(jnp.float32)), axis=-1)
+
+    lengths = jnp.sqrt(
+        sum(
+            jnp.sum(squares(x) * squares(dy), axis=(0, *range(2, x.ndim - 1)))
+            for x, dy in zip(inputs, gradients, strict=True)
+        )
+    )
+    limit = ratio * jnp.median(lengths)
+    # An image without a gradient is left alone, and not 0 / 0.
+    factors = jnp.where(lengths > limit, limit / jnp.where(lengths > limit, lengths, 1), 1)
+
+    def scaled(values: jax.Array, axis: int) -> jax.Array:
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        return values * factors.reshape(shape).astype(values.dtype)
+
+    return [scaled(dy, 1) for dy in gradients], jax.tree.map(lambda leaf: scaled(leaf, 0), state)
 
 
 def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:

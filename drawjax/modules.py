@@ -51,8 +51,13 @@ class DrawConfig:
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
     remat: bool = False
     """Recompute steps in the backward pass in blocks of about sqrt(steps): less memory, slower."""
+    clip_ratio: float | None = None
+    """In training, scale down an image's gradient that is longer than so many times the median of
+    its batch; None: none. Over many steps on large images a few would drown the others."""
 
     def __post_init__(self):
+        if self.clip_ratio is not None and not self.clip_ratio > 0:
+            raise ValueError(f"clip_ratio must be positive, got {self.clip_ratio}")
         for field in ("steps", "units", "latents", "read_size", "write_size"):
             value = getattr(self, field)
             if value is not None and value < 1:

@@ -87,6 +87,7 @@ def scan(
     noise: jax.Array,
     *,
     remat: bool = False,
+    clip_ratio: float | None = None,
 ) -> tuple[State, Any]:
     """Scans `body(networks, state, noise_t)` from the networks' initial state.
 
@@ -95,9 +96,13 @@ def scan(
       networks: the learned functions; if they are `Hoistable`, the fast road is taken.
       noise: `[T, batch, Z]`.
       remat: recompute the steps in the backward pass in blocks of about sqrt(T).
+      clip_ratio: see `drawjax.hoist.scan`; with `remat`, of every block by itself.
 
     Returns:
       The last state, and what the steps gave beside it, `[T, ...]`.
+
+    Raises:
+      ValueError: if there is a `clip_ratio` and the networks are not `Hoistable`.
     """
     if hasattr(networks, "bind"):
         hoistable = cast(Hoistable, networks)
@@ -106,8 +111,11 @@ def scan(
             lambda linear, *args: body(hoistable.bind(linear), *args),
             hoistable.weights(),
             dtype=hoistable.product_dtype,
+            clip_ratio=clip_ratio,
         )
     else:
+        if clip_ratio is not None:
+            raise ValueError("clip_ratio needs networks that name their products (Hoistable)")
         run = functools.partial(jax.lax.scan, functools.partial(body, networks))
     state = networks.initial_state(noise.shape[1])
     if not remat:

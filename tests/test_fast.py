@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from drawjax import draw, modules
 
@@ -47,6 +48,29 @@ def _value_and_grad(graph, wrap, remat=False):
         return jnp.sum(reconstruction + latent)
 
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2)))
+
+
+def test_clipping_images_scales_what_each_adds(x64):
+    graph, params, images, noise = _problem(*SIZES["attention"], jnp.float64, batch=3)
+
+    def total(params, images, noise, ratio=None):
+        networks = modules.merge(graph, params)
+        return jnp.sum(jnp.stack(draw.loss(networks, images, noise, clip_ratio=ratio)))
+
+    value, clipped = jax.value_and_grad(total)(params, images, noise, 0.5)
+    np.testing.assert_allclose(value, total(params, images, noise))
+    alone = [
+        jax.grad(total)(params, images[i : i + 1], noise[:, i : i + 1]) for i in range(len(images))
+    ]
+    # One factor an image, the same for each parameter: three numbers that explain all of them.
+    columns = np.stack([ravel_pytree(gradient)[0] for gradient in alone], axis=1)
+    target = np.asarray(ravel_pytree(clipped)[0])
+    factors, *_ = np.linalg.lstsq(columns, target)
+    np.testing.assert_allclose(columns @ factors, target, atol=1e-9 * np.abs(target).max())
+    assert 0 < factors.min() < 0.9
+    assert factors.max() <= 1 + 1e-9
+    with pytest.raises(ValueError, match="networks that name their products"):
+        draw.loss(Unhoisted(modules.merge(graph, params)), images, noise, clip_ratio=2.0)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,41 @@ def test_scan_equals_lax_scan(x64, calls, batch):
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
 
 
+def _one_step(ratio, weights, state, cotangents):
+    def body(linear, state, x):
+        del x
+        return state, linear("a", state)
+
+    def total(weights, state):
+        _, ys = hoist.scan(body, weights, state, jnp.zeros((1, 1)), clip_ratio=ratio)
+        return jnp.sum(cotangents * ys[0])
+
+    return jax.grad(total, argnums=(0, 1))(weights, state)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0, 1e9])
+def test_a_long_gradient_of_one_image_is_scaled_to_the_limit(x64, ratio):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))
+    dy[2] *= 100
+    kernel = rng.normal(size=(3, 4))
+    weights = {"a": (jnp.asarray(kernel), jnp.zeros(4))}
+    to_weights, to_state = _one_step(ratio, weights, jnp.asarray(x), jnp.asarray(dy))
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(dy, axis=1)  # of each dW = x dy^T
+    factors = np.minimum(1, ratio * np.median(lengths) / lengths)
+    assert (factors < 1).sum() == {0.5: 4, 2.0: 1, 1e9: 0}[ratio]
+    clipped = factors[:, None] * dy
+    np.testing.assert_allclose(to_weights["a"][0], x.T @ clipped, rtol=1e-6)
+    np.testing.assert_allclose(to_weights["a"][1], clipped.sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(to_state, clipped @ kernel.T, rtol=1e-6)
+
+
+def test_images_without_a_gradient_are_no_nan():
+    weights = {"a": (jnp.ones((3, 4)), jnp.zeros(4))}
+    gradient = _one_step(2.0, weights, jnp.ones((5, 3)), jnp.zeros((5, 4)))
+    chex.assert_trees_all_equal(gradient, jax.tree.map(jnp.zeros_like, gradient))
+
+
 def test_weight_gradients_are_summed_in_float32():
     # 4,096 steps of bfloat16 sums would stall at 256 times a summand.
     steps = 4096

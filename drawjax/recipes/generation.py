@@ -187,7 +187,9 @@ class Generation:
         images = self.view.images(batch, image_key, training)
         model = self.config.model
         noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
-        reconstruction, latent = draw.loss(self.networks(params), images, noise, remat=model.remat)
+        reconstruction, latent = draw.loss(
+            self.networks(params), images, noise, remat=model.remat, clip_ratio=model.clip_ratio
+        )
         return {"reconstruction": reconstruction, "latent": latent}
 
     @functools.cached_property
