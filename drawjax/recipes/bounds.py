@@ -15,7 +15,13 @@ from drawjax.progress import track
 if TYPE_CHECKING:
     from drawjax.recipes.generation import Generation
 
-__all__ = ["EVALUATION_SEED", "bits_per_dimension", "importance_weighted", "standard_error"]
+__all__ = [
+    "EVALUATION_SEED",
+    "bits_per_dimension",
+    "evaluation_batches",
+    "importance_weighted",
+    "standard_error",
+]
 
 # The noise of every evaluation, and the binarisation if it is dynamic, come from this key.
 EVALUATION_SEED = 20150211
@@ -58,7 +64,9 @@ def importance_weighted(
 
     columns = [
         [np.asarray(values)[weight > 0] for values in losses(params, batch, key)]
-        for batch, weight, key in _batches(source, count, _IMAGES, "evaluating by importance")
+        for batch, weight, key in evaluation_batches(
+            source, count, _IMAGES, "evaluating by importance"
+        )
     ]
     plain, weighted = (
         np.concatenate(parts)[:count].astype(float) for parts in zip(*columns, strict=True)
@@ -101,7 +109,7 @@ def bits_per_dimension(work: "Generation", params: Any) -> dict[str, Any]:
 
     def total(source, count, log_scales):  # [S, channels, count], [count]
         emissions, kls = [], []
-        for batch, weight, key in _batches(
+        for batch, weight, key in evaluation_batches(
             source, count, work.config.eval_batch_size, "evaluating bits per dimension"
         ):
             emission, kl = losses(params, batch, key, log_scales)
@@ -126,10 +134,10 @@ def standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
-def _batches(
+def evaluation_batches(
     source: data.Source, count: int, size: int, what: str
 ) -> Iterator[tuple[Any, np.ndarray, jax.Array]]:
-    """Batches with at least `count` images, their weights, and a key each."""
+    """Batches with at least `count` images, their weights, and a key each; shows how far it is."""
     size = min(size, count)
     batches = itertools.islice(data.eval_batches(source, batch_size=size), math.ceil(count / size))
     for number, (batch, weight) in enumerate(track(batches, what, count, each=size)):

@@ -14,11 +14,11 @@ import numpy as np
 
 from drawjax import data, draw, modules
 from drawjax.data import DataConfig, ImageSet
-from drawjax.progress import track
 from drawjax.recipes import pictures
 from drawjax.recipes.bounds import (
     EVALUATION_SEED,
     bits_per_dimension,
+    evaluation_batches,
     importance_weighted,
     standard_error,
 )
@@ -142,14 +142,11 @@ class Generation:
           Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
           `latent`, and the number of `images`.
         """
-        size = min(self.config.eval_batch_size, len(source))
-        key = jax.random.key(EVALUATION_SEED)
         columns: dict[str, list[np.ndarray]] = {}
-        batches = track(
-            data.eval_batches(source, batch_size=size), "evaluating", len(source), each=size
-        )
-        for number, (batch, weight) in enumerate(batches):
-            values = self._jitted(params, batch, jax.random.fold_in(key, number))
+        for batch, weight, key in evaluation_batches(
+            source, len(source), self.config.eval_batch_size, "evaluating"
+        ):
+            values = self._jitted(params, batch, key)
             for name, value in values.items():
                 columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
         parts = {name: np.concatenate(column).astype(float) for name, column in columns.items()}
