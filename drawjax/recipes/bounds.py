@@ -1,8 +1,6 @@
 """Bounds on a generating model's likelihood beside the one it is trained on (Eq. 12)."""
 
-import itertools
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -10,21 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, draw, objective
-from drawjax.progress import track
+from drawjax.recipes.evaluation import evaluation_batches, standard_error
 
 if TYPE_CHECKING:
     from drawjax.recipes.generation import Generation
 
-__all__ = [
-    "EVALUATION_SEED",
-    "bits_per_dimension",
-    "evaluation_batches",
-    "importance_weighted",
-    "standard_error",
-]
-
-# The noise of every evaluation, and the binarisation if it is dynamic, come from this key.
-EVALUATION_SEED = 20150211
+__all__ = ["bits_per_dimension", "importance_weighted"]
 
 _IMAGES = 20  # a batch of the importance-weighted bound: a bar over fewer still moves
 _ROWS = 1_000  # images times samples that are drawn at once
@@ -127,18 +116,3 @@ def bits_per_dimension(work: "Generation", params: Any) -> dict[str, Any]:
         "standard_error": standard_error(bits),
         "scales": [float(scale) for scale in np.exp(best)],
     }
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean."""
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def evaluation_batches(
-    source: data.Source, count: int, size: int, what: str
-) -> Iterator[tuple[Any, np.ndarray, jax.Array]]:
-    """Batches with at least `count` images, their weights, and a key each; shows how far it is."""
-    size = min(size, count)
-    batches = itertools.islice(data.eval_batches(source, batch_size=size), math.ceil(count / size))
-    for number, (batch, weight) in enumerate(track(batches, what, count, each=size)):
-        yield batch, weight, jax.random.fold_in(jax.random.key(EVALUATION_SEED), number)

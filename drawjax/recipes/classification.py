@@ -16,7 +16,8 @@ import numpy as np
 from drawjax import classifier, data, figures, modules, report
 from drawjax.data import DataConfig, ImageSet
 from drawjax.data.clutter import cluttered
-from drawjax.progress import announced, track
+from drawjax.progress import announced
+from drawjax.recipes.evaluation import evaluation_batches, evaluation_key
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
 from drawjax.training.metrics import read_metrics
@@ -25,8 +26,6 @@ __all__ = ["Classification", "ClassificationConfig", "run", "run_points"]
 
 _log = logging.getLogger(__name__)
 
-# The clutter of validation and test images comes from this key: they are the same in every run.
-_EVALUATION_SEED = 20150211
 _EVALUATION_BATCH = 500  # images with one key between them; part of what fixes the test set
 
 
@@ -113,19 +112,16 @@ class Classification:
           `error` in percent with its `standard_error`, the mean cross-entropy `loss` in nats, and
           the number of `images`.
         """
-        size = min(_EVALUATION_BATCH, len(source))
-        pool, key = _pool(source), jax.random.key(_EVALUATION_SEED)
+        pool, count = _pool(source), len(source)
         losses, wrongs = [], []
-        batches = track(
-            data.eval_batches(source, batch_size=size), "evaluating", len(source), each=size
-        )
-        for number, (batch, weight) in enumerate(batches):
-            values = self._losses(params, batch, jax.random.fold_in(key, number), pool)
+        for batch, weight, key in evaluation_batches(
+            source, count, _EVALUATION_BATCH, "evaluating"
+        ):
+            values = self._losses(params, batch, key, pool)
             loss, wrong = (np.asarray(value)[weight > 0] for value in values)
             losses.append(loss)
             wrongs.append(wrong)
         error = float(np.concatenate(wrongs).mean())
-        count = len(source)
         return {
             "loss": float(np.concatenate(losses).mean()),
             "error": 100 * error,
@@ -145,8 +141,7 @@ class Classification:
         """The first images of a source in their clutter, their labels, and the glimpses taken."""
         size = min(_EVALUATION_BATCH, len(source))
         batch, _ = next(data.eval_batches(source, batch_size=size))
-        key = jax.random.fold_in(jax.random.key(_EVALUATION_SEED), 0)
-        images = self.clutter(batch, key, _pool(source))[:count]
+        images = self.clutter(batch, evaluation_key(0), _pool(source))[:count]
         glimpses = self._glimpses(params, images)
         return images, batch["label"][:count], glimpses
 

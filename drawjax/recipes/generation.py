@@ -15,13 +15,8 @@ import numpy as np
 from drawjax import data, draw, modules
 from drawjax.data import DataConfig, ImageSet
 from drawjax.recipes import pictures
-from drawjax.recipes.bounds import (
-    EVALUATION_SEED,
-    bits_per_dimension,
-    evaluation_batches,
-    importance_weighted,
-    standard_error,
-)
+from drawjax.recipes.bounds import bits_per_dimension, importance_weighted
+from drawjax.recipes.evaluation import evaluation_batches, evaluation_key, standard_error
 from drawjax.recipes.together import run_together
 from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
 
@@ -169,9 +164,8 @@ class Generation:
     def seen(self, source: data.Source) -> Any:
         """Yields `(images, weight)` of a source in order, as the model sees them untrained on."""
         size = min(1_000, len(source))
-        key = jax.random.key(EVALUATION_SEED)
         for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
-            yield self._see(batch, jax.random.fold_in(key, number)), weight
+            yield self._see(batch, evaluation_key(number)), weight
 
     def _model(self, key: jax.Array) -> modules.Draw:
         return modules.Draw(self.config.model, self.view.image_shape, key=key)
