@@ -204,10 +204,11 @@ def test_the_importance_weighted_bound_is_that_of_its_samples(x64):
         weights.append(fit + trace.log_ratio.sum(0))
     expected = objective.importance_weighted_bound(jnp.stack(weights))
     for chunk in (1, 3, 7, 50):
-        bound = draw.importance_weighted_bound(
+        bound, single = draw.importance_weighted_bound(
             networks, images, key, steps=3, latents=4, num_samples=7, chunk=chunk
         )
         np.testing.assert_allclose(bound, expected, rtol=1e-10)
+        np.testing.assert_allclose(single, np.mean(weights, axis=0), rtol=1e-10)
 
 
 def test_more_samples_tighten_the_bound():
@@ -217,7 +218,7 @@ def test_more_samples_tighten_the_bound():
         jax.vmap(
             lambda key, count: draw.importance_weighted_bound(
                 modules.merge(graph, params), images, key, steps=3, latents=4, num_samples=count
-            ),
+            )[0],
             in_axes=(0, None),
         ),
         static_argnums=1,
