@@ -36,7 +36,7 @@ PRESETS = {
             steps=20, units=160, latents=20, read_size=5, write_size=8, clip_ratio=2.0
         ),
         train=TrainConfig(
-            steps=3_000, batch_size=64, learning_rate=4e-3, decay_fraction=0.5, ema_decay=0.995,
+            steps=5_000, batch_size=64, learning_rate=4e-3, decay_fraction=0.5, ema_decay=0.995,
             eval_every=1_000,
         ),
     ),
