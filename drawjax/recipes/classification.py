@@ -6,20 +6,21 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from drawjax import classifier, data, figures, modules, report
-from drawjax.data import DataConfig, ImageSet
+from drawjax.data import DataConfig
 from drawjax.data.clutter import cluttered
 from drawjax.progress import announced
 from drawjax.recipes.evaluation import evaluation_batches, evaluation_key
-from drawjax.recipes.together import run_together
-from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
+from drawjax.recipes.together import loader, only, run_together
+from drawjax.recipes.work import RecipeConfig, Work
+from drawjax.training import Diverged, Run, mesh
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["Classification", "ClassificationConfig", "run", "run_points"]
@@ -30,74 +31,36 @@ _EVALUATION_BATCH = 500  # images with one key between them; part of what fixes 
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationConfig:
+class ClassificationConfig(RecipeConfig):
     """A run of the cluttered-digit experiment."""
 
-    workdir: str = "runs/classification"
-    """The run's folder; a run that was interrupted goes on from there."""
-    mode: Literal["train", "evaluate", "draw"] = "train"
-    """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
-    run; what says how it was trained is then read from its folder."""
     data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(binarisation="none"))
     model: modules.RamConfig = dataclasses.field(default_factory=modules.RamConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     size: int = 100
     """Side of the cluttered image in pixels."""
     pieces: int = 8
     """Pieces of other digits in an image, 8x8 pixels each."""
-    start_from: str | None = None
-    """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
-    fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
-    """A model bound to its data."""
+class Classification(Work[ClassificationConfig, modules.Ram]):
+    """A classifying model bound to its data; every training image is made anew, none seen twice."""
 
-    config: ClassificationConfig
-    images: ImageSet
-    start: Callable[[], Any] | None = None
-    """Gives the parameters that training starts from; None: `init` does."""
+    def model(self, key: jax.Array) -> modules.Ram:
+        """The Differentiable RAM with fresh parameters."""
+        shape = (self.config.size, self.config.size, self.images.image_shape[2])
+        return modules.Ram(self.config.model, shape, key=key)
 
-    @functools.cached_property
-    def graph(self) -> Any:
-        """The model's structure, without its parameters."""
-        return modules.split(self._model(jax.random.key(0)))[0]
+    def mean_loss(
+        self, params: Any, batch: dict[str, Any], key: jax.Array, constants: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The cross-entropy in nats, and the error in percent."""
+        cross_entropy, wrong = map(jnp.mean, self._losses(params, batch, key, constants))
+        return cross_entropy, {"error": 100 * wrong}
 
-    def init(self, key: jax.Array) -> Any:
-        """Fresh parameters."""
-        return modules.split(self._model(key))[1]
-
-    def networks(self, params: Any) -> modules.Ram:
-        """The model with parameters in it."""
-        return modules.merge(self.graph, params)
-
-    def task(self) -> Task:
-        """The task of training the model; every image is made anew, so none is seen twice."""
-
-        def mean_loss(params, batch, key, pool):
-            glimpses = classifier.classify(
-                self.networks(params), self.clutter(batch, key, pool), self.config.model.glimpses
-            )
-            parts = classifier.loss(glimpses.logits, batch["label"])
-            cross_entropy, wrong = map(jnp.mean, parts)
-            return cross_entropy, {"error": 100 * wrong}
-
-        return Task(
-            init=self.init,
-            start=self.start,
-            loss=mean_loss,
-            batches=lambda seed: data.train_batches(
-                self.images.train,
-                batch_size=self.config.train.batch_size,
-                seed=seed,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            ),
-            evaluate=lambda params: self.evaluate(params, self.images.validation),
-            show=self.show,
-            constants=_pool(self.images.train),
-        )
+    def constants(self) -> jax.Array:
+        """The digits that pieces are cut from."""
+        return _pool(self.images.train)
 
     def clutter(self, batch: dict[str, Any], key: jax.Array, pool: jax.Array) -> jax.Array:
         """The cluttered images of a batch of digits, `[batch, size, size, 1]`; inside jit."""
@@ -117,7 +80,7 @@ class Classification:
         for batch, weight, key in evaluation_batches(
             source, count, _EVALUATION_BATCH, "evaluating"
         ):
-            values = self._losses(params, batch, key, pool)
+            values = self._jitted(params, batch, key, pool)
             loss, wrong = (np.asarray(value)[weight > 0] for value in values)
             losses.append(loss)
             wrongs.append(wrong)
@@ -145,10 +108,6 @@ class Classification:
         glimpses = self._glimpses(params, images)
         return images, batch["label"][:count], glimpses
 
-    def _model(self, key: jax.Array) -> modules.Ram:
-        shape = (self.config.size, self.config.size, self.images.image_shape[2])
-        return modules.Ram(self.config.model, shape, key=key)
-
     @functools.cached_property
     def _glimpses(self) -> Any:
         return jax.jit(
@@ -157,16 +116,17 @@ class Classification:
             )
         )
 
-    @functools.cached_property
-    def _losses(self) -> Any:
-        def losses(params, batch, key, pool):
-            images = self.clutter(batch, key, pool)
-            glimpses = classifier.classify(
-                self.networks(params), images, self.config.model.glimpses
-            )
-            return classifier.loss(glimpses.logits, batch["label"])
+    def _losses(
+        self, params: Any, batch: dict[str, Any], key: jax.Array, pool: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Each image's cross-entropy, and whether it is named wrongly."""
+        images = self.clutter(batch, key, pool)
+        glimpses = classifier.classify(self.networks(params), images, self.config.model.glimpses)
+        return classifier.loss(glimpses.logits, batch["label"])
 
-        return jax.jit(losses)
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        return jax.jit(self._losses)
 
 
 def run(config: ClassificationConfig, default_set: str) -> dict[str, Any]:
@@ -178,24 +138,14 @@ def run(config: ClassificationConfig, default_set: str) -> dict[str, Any]:
     Raises:
       Diverged: if the loss was not finite for too long.
     """
-    (outcome,) = run_points([config], default_set)
-    if isinstance(outcome, Diverged):
-        raise outcome
-    return outcome
+    return only(run_points([config], default_set))
 
 
 def run_points(
     configs: Sequence[ClassificationConfig], default_set: str
 ) -> list[dict[str, Any] | Diverged]:
     """As `run`, for points of a sweep that can be trained together."""
-
-    @functools.cache
-    def load(config: DataConfig) -> ImageSet:
-        images = data.load(config, default_set)
-        for note in images.notes:
-            _log.info("%s", note)
-        return images
-
+    load = loader(default_set)
     return run_together(configs, lambda config: Classification(config, load(config.data)), _finish)
 
 

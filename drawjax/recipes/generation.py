@@ -4,21 +4,23 @@ import dataclasses
 import functools
 import json
 import logging
+import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, draw, modules
-from drawjax.data import DataConfig, ImageSet
+from drawjax.data import ImageSet
 from drawjax.recipes import pictures
 from drawjax.recipes.bounds import bits_per_dimension, importance_weighted
 from drawjax.recipes.evaluation import evaluation_batches, evaluation_key, standard_error
-from drawjax.recipes.together import run_together
-from drawjax.training import Diverged, Run, Task, TrainConfig, mesh
+from drawjax.recipes.together import loader, only, run_together
+from drawjax.recipes.work import RecipeConfig, Work
+from drawjax.training import Diverged, Run, mesh
 
 __all__ = ["Generation", "GenerationConfig", "View", "run", "run_points"]
 
@@ -26,17 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationConfig:
+class GenerationConfig(RecipeConfig):
     """A run of a generation experiment."""
 
-    workdir: str = "runs/generation"
-    """The run's folder; a run that was interrupted goes on from there."""
-    mode: Literal["train", "evaluate", "draw"] = "train"
-    """train: train (or go on), evaluate, draw. evaluate, draw: do so from the best checkpoint of a
-    run; what says how it was trained is then read from its folder."""
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: modules.DrawConfig = dataclasses.field(default_factory=modules.DrawConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval_batch_size: int = 200
     """Images a batch in evaluation."""
     importance_samples: int = 0
@@ -45,9 +40,6 @@ class GenerationConfig:
     """On how many test images it is estimated, the first ones; None: all of them."""
     samples: int = 100
     """How many images to generate for the figures."""
-    start_from: str | None = None
-    """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
-    fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
 
     def __post_init__(self):
         for name in ("eval_batch_size", "samples"):
@@ -79,50 +71,26 @@ def plain_view(config: GenerationConfig, images: ImageSet) -> View:
 
 
 @dataclasses.dataclass(frozen=True)
-class Generation:
-    """A model bound to its data: all that training, evaluating and drawing need."""
+class Generation(Work[GenerationConfig, modules.Draw]):
+    """A generating model bound to its data."""
 
-    config: GenerationConfig
-    images: ImageSet
     view: View
-    start: Callable[[], Any] | None = None
-    """Gives the parameters that training starts from; None: `init` does."""
 
-    @functools.cached_property
-    def graph(self) -> Any:
-        """The model's structure, without its parameters."""
-        return modules.split(self._model(jax.random.key(0)))[0]
+    def model(self, key: jax.Array) -> modules.Draw:
+        """DRAW with fresh parameters."""
+        return modules.Draw(self.config.model, self.view.image_shape, key=key)
 
-    def init(self, key: jax.Array) -> Any:
-        """Fresh parameters."""
-        return modules.split(self._model(key))[1]
+    def mean_loss(
+        self, params: Any, batch: dict[str, Any], key: jax.Array, constants: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Eq. 12, and its parts."""
+        del constants
+        parts = jax.tree.map(jnp.mean, self._losses(params, batch, key, training=True))
+        return parts["reconstruction"] + parts["latent"], parts
 
-    def networks(self, params: Any) -> modules.Draw:
-        """The model with parameters in it."""
-        return modules.merge(self.graph, params)
-
-    def task(self) -> Task:
-        """The task of training the model, for `drawjax.training.train`."""
-
-        def mean_loss(params, batch, key, constants):
-            del constants
-            parts = jax.tree.map(jnp.mean, self._losses(params, batch, key, training=True))
-            return parts["reconstruction"] + parts["latent"], parts
-
-        return Task(
-            init=self.init,
-            start=self.start,
-            loss=mean_loss,
-            batches=lambda seed: data.train_batches(
-                self.images.train,
-                batch_size=self.config.train.batch_size,
-                seed=seed,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            ),
-            evaluate=lambda params: self.evaluate(params, self.images.validation),
-            show=functools.partial(pictures.show, self),
-        )
+    def show(self, folder: pathlib.Path, params: Any) -> None:
+        """Brings a run's report up to date; with parameters its pictures too (validation)."""
+        pictures.show(self, folder, params)
 
     def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
         """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
@@ -166,9 +134,6 @@ class Generation:
         size = min(1_000, len(source))
         for number, (batch, weight) in enumerate(data.eval_batches(source, batch_size=size)):
             yield self._see(batch, evaluation_key(number)), weight
-
-    def _model(self, key: jax.Array) -> modules.Draw:
-        return modules.Draw(self.config.model, self.view.image_shape, key=key)
 
     def _losses(
         self, params: Any, batch: Any, key: jax.Array, *, training: bool
@@ -222,10 +187,7 @@ def run(
     Raises:
       Diverged: if the loss was not finite for too long.
     """
-    (outcome,) = run_points([config], default_set, view)
-    if isinstance(outcome, Diverged):
-        raise outcome
-    return outcome
+    return only(run_points([config], default_set, view))
 
 
 def run_points(
@@ -234,13 +196,7 @@ def run_points(
     view: Callable[[GenerationConfig, ImageSet], View] = plain_view,
 ) -> list[dict[str, Any] | Diverged]:
     """As `run`, for points of a sweep that can be trained together."""
-
-    @functools.cache
-    def load(config: DataConfig) -> ImageSet:
-        images = data.load(config, default_set)
-        for note in images.notes:
-            _log.info("%s", note)
-        return images
+    load = loader(default_set)
 
     def bind(config: GenerationConfig) -> Generation:
         images = load(config.data)

@@ -3,29 +3,23 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from drawjax.recipes.work import RecipeConfig
 from drawjax.training import RunError
 from drawjax.training.run import FREE
 
 __all__ = ["with_saved"]
 
 
-class _Config(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def workdir(self) -> str: ...
-
-
-Config = TypeVar("Config", bound=_Config)
+Config = TypeVar("Config", bound=RecipeConfig)
 
 
 def with_saved(config: Config) -> Config:
     """Replaces what a config says of a run by what the run in `config.workdir` was started with.
 
     Args:
-      config: a frozen dataclass with a field `workdir`.
+      config: names the run in `workdir`.
 
     Returns:
       The config with the saved fields, but for those of `drawjax.training.run.FREE` at its top

@@ -3,35 +3,66 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from drawjax import data, report
+from drawjax.data import DataConfig, ImageSet
 from drawjax.recipes import saved
 from drawjax.recipes.starting import starting_params, with_starting_model
+from drawjax.recipes.work import RecipeConfig, Work
 from drawjax.training import Diverged, Run, hosts, mesh, train_together
 
-__all__ = ["run_together"]
+__all__ = ["loader", "only", "run_together"]
+
+_log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=RecipeConfig)
+AnyWork = TypeVar("AnyWork", bound=Work)
+
+
+def loader(default_set: str) -> Callable[[DataConfig], ImageSet]:
+    """What loads sets, each of them once, and logs what is to be known of them.
+
+    Args:
+      default_set: the set of a config that names none.
+    """
+
+    @functools.cache
+    def load(config: DataConfig) -> ImageSet:
+        images = data.load(config, default_set)
+        for note in images.notes:
+            _log.info("%s", note)
+        return images
+
+    return load
+
+
+def only(outcomes: Sequence[dict[str, Any] | Diverged]) -> dict[str, Any]:
+    """The results of a single config; raises what ended it."""
+    (outcome,) = outcomes
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
 
 
 def run_together(
-    configs: Sequence[Any],
-    bind: Callable[[Any], Any],
-    finish: Callable[[Any, Run, Any, dict[str, float], float], dict[str, Any]],
+    configs: Sequence[Config],
+    bind: Callable[[Config], AnyWork],
+    finish: Callable[[AnyWork, Run, Any, dict[str, float], float], dict[str, Any]],
 ) -> list[dict[str, Any] | Diverged]:
     """Trains configs in one program, each into its own folder, then finishes one after another.
 
     With several processes all of them train; the first alone evaluates and draws.
 
     Args:
-      configs: dataclasses with `workdir`, `mode` and `train`; if several, `drawjax.training.sweeps`
-        says what they may differ in.
-      bind: config -> a model bound to its data, a dataclass with `task()`, `init(key)`, `config`
-        and `start`.
+      configs: if several, `drawjax.training.sweeps` says what they may differ in.
+      bind: config -> a model bound to its data.
       finish: (bound, run, best parameters, their validation metrics, seconds of training) ->
         results; evaluates and draws.
 
@@ -84,17 +115,17 @@ def run_together(
     return results
 
 
-def _without_run(config: Any) -> bool:
+def _without_run(config: RecipeConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
     return config.mode != "train" and config.start_from is not None and not _saved(config, "best")
 
 
-def _saved(config: Any, what: str) -> bool:
+def _saved(config: RecipeConfig, what: str) -> bool:
     """Whether a run's folder holds checkpoints of a kind."""
     return any(pathlib.Path(config.workdir, what).glob("[0-9]*"))
 
 
-def _with_start(work: Any) -> Any:
+def _with_start(work: AnyWork) -> AnyWork:
     """The same with the parameters that its config says training starts from."""
     source = work.config.start_from
     if source is None:
@@ -108,7 +139,7 @@ def _with_start(work: Any) -> Any:
     return dataclasses.replace(work, start=start)
 
 
-def _report(work: Any, folder: pathlib.Path, *notes: str) -> None:
+def _report(work: Work, folder: pathlib.Path, *notes: str) -> None:
     """Says which data is used, before the first step is taken, and what else is to be known."""
     images = work.images
     counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
