@@ -37,7 +37,7 @@ def starting_params(source: str, config: Any, like: Any) -> Any:
     Args:
       source: a pretrained model's name, or the folder of a run, whose best checkpoint is taken.
       config: the config of the run that is to start; a run named by `source` is of its kind.
-      like: parameters as the run needs them.
+      like: parameters as the run needs them, where it needs them.
 
     Returns:
       Parameters in the structure of `like`.

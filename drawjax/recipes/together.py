@@ -133,8 +133,7 @@ def _with_start(work: AnyWork) -> AnyWork:
 
     @functools.cache
     def start():
-        like = jax.eval_shape(work.init, jax.random.key(0))
-        return starting_params(source, work.config, like)
+        return starting_params(source, work.config, work.init(jax.random.key(0)))
 
     return dataclasses.replace(work, start=start)
 

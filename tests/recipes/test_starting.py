@@ -1,4 +1,9 @@
 import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +18,7 @@ from drawjax.recipes.generation import GenerationConfig
 from drawjax.recipes.starting import starting_params
 from drawjax.training import Run, RunError, TrainConfig
 
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = GenerationConfig(
     data=data.DataConfig(binarisation="dynamic", dir="nowhere"),
     model=DrawConfig(steps=2, units=8, latents=4, read_size=2, write_size=3),
@@ -45,6 +51,28 @@ def test_a_run_starts_where_another_ended(tmp_path):
     assert generation.run(again, "mnist")["test"]["loss"] == pytest.approx(
         results["test"]["loss"], rel=1e-6
     )
+
+
+@pytest.mark.slow
+def test_a_run_of_two_devices_is_a_start_on_one(tmp_path):
+    first = str(tmp_path / "first")
+    code = (
+        "import dataclasses, sys; from tests.recipes.test_starting import CONFIG, generation; "
+        "generation.run(dataclasses.replace(CONFIG, workdir=sys.argv[1]), 'mnist')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, first], cwd=ROOT, check=True, timeout=300,
+        env={
+            **os.environ, "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
+    )  # fmt: skip
+    second = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "second"), start_from=first, train=STILL
+    )
+    ended = json.loads((tmp_path / "first" / "results.json").read_text())
+    started = generation.run(second, "mnist")
+    assert started["test"]["loss"] == pytest.approx(ended["test"]["loss"], rel=1e-4)
 
 
 def test_a_run_goes_on_without_what_it_started_from(tmp_path):
