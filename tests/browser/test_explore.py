@@ -162,7 +162,7 @@ def test_sliders_move_by_keys(look, slider):
     def changed():
         assert number(look, slider) < start
         assert (pixels(look, "#patch") != patch).any()
-        if slider == "Intensity":  # not before the last of the keys is answered
+        if slider == "Intensity":  # reading multiplies, writing divides
             assert number(look, slider) == pytest.approx(math.exp(-0.3), abs=0.01)
 
     eventually(look, changed)
