@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from drawjax import pretrained
 from drawjax.recipes import saved
@@ -60,7 +60,8 @@ def starting_params(source: str, config: Any, like: Any) -> Any:
                 f"start_from {source} is of another size: {name} is "
                 f"{_shown(there.get(name))} there, {_shown(here.get(name))} here"
             )
-    return jax.tree.map(lambda leaf, new: jnp.asarray(leaf, new.dtype), found, like)
+    # On the host, from where they go to whatever devices the run is on.
+    return jax.tree.map(lambda leaf, new: np.asarray(leaf, new.dtype), found, like)
 
 
 def _shapes(params: Any) -> dict[str, list[int]]:

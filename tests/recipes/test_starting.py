@@ -54,25 +54,29 @@ def test_a_run_starts_where_another_ended(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_devices_is_a_start_on_one(tmp_path):
-    first = str(tmp_path / "first")
+def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
     code = (
-        "import dataclasses, sys; from tests.recipes.test_starting import CONFIG, generation; "
-        "generation.run(dataclasses.replace(CONFIG, workdir=sys.argv[1]), 'mnist')"
+        "import sys; from dataclasses import replace; "
+        "from tests.recipes.test_starting import CONFIG, STILL, generation; "
+        "first = replace(CONFIG, workdir=sys.argv[1]); "
+        "second = replace(first, workdir=sys.argv[2], start_from=sys.argv[1], train=STILL); "
+        "[generation.run(config, 'mnist') for config in (first, second)]"
     )
     subprocess.run(
-        [sys.executable, "-c", code, first], cwd=ROOT, check=True, timeout=300,
+        [sys.executable, "-c", code, first, second], cwd=ROOT, check=True, timeout=300,
         env={
             **os.environ, "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         },
     )  # fmt: skip
-    second = dataclasses.replace(
-        CONFIG, workdir=str(tmp_path / "second"), start_from=first, train=STILL
+    third = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "third"), start_from=str(first), train=STILL
     )
-    ended = json.loads((tmp_path / "first" / "results.json").read_text())
-    started = generation.run(second, "mnist")
-    assert started["test"]["loss"] == pytest.approx(ended["test"]["loss"], rel=1e-4)
+    ended = json.loads((first / "results.json").read_text())["test"]["loss"]
+    on_two = json.loads((second / "results.json").read_text())["test"]["loss"]
+    on_one = generation.run(third, "mnist")["test"]["loss"]
+    assert [on_two, on_one] == pytest.approx([ended, ended], rel=1e-4)
 
 
 def test_a_run_goes_on_without_what_it_started_from(tmp_path):
