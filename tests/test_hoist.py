@@ -54,6 +54,22 @@ def test_scan_equals_lax_scan(x64, calls, batch):
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_several_steps_a_turn_change_nothing(x64, monkeypatch):
+    inputs = _toy_inputs(jnp.float64, 3)  # 5 steps
+    hoisted, _ = _toy(("a", "b"), inputs[0])
+
+    def traced():
+        return jax.make_jaxpr(jax.grad(lambda *args: hoisted(*args)))(*inputs)
+
+    def gradient():
+        return jax.grad(lambda *args: hoisted(*args), argnums=(0, 1, 2, 3))(*inputs)
+
+    one_a_turn, expected = traced(), gradient()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "unroll=8" in str(traced()) and "unroll=8" not in str(one_a_turn)
+    chex.assert_trees_all_close(gradient(), expected, rtol=1e-10, atol=1e-12)
+
+
 def _one_step(ratio, weights, state, cotangents):
     def body(linear, state, x):
         del x
