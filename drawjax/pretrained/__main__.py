@@ -31,9 +31,8 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     _, like = pretrained.structure(config.model, image_shape)
     with Run(workdir, config) as run:
         params, _ = run.restore_best(like)
-    return pretrained.save(
-        name, config.model, image_shape, params, {**results, "commit": commit}, folder
-    )
+    provenance = {**results, "start_from": config.start_from, "commit": commit}
+    return pretrained.save(name, config.model, image_shape, params, provenance, folder)
 
 
 @readers_may_leave()
