@@ -22,7 +22,7 @@ def measure() -> list[dict[str, Any]]:
 
         @jax.jit
         def generate(params, key, graph=graph, config=config):
-            noise = jax.random.normal(key, (config.steps, IMAGES, config.latents))
+            noise = jax.random.normal(key, (config.num_glimpses, IMAGES, config.latent_size))
             return draw.sample(modules.merge(graph, params), noise, chunk=CHUNK)
 
         functions[name] = lambda generate=generate, params=params: generate(

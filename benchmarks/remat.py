@@ -13,7 +13,7 @@ def measure() -> list[dict[str, Any]]:
     rows = []
     for steps in (32, 64, 256):
         programs = {
-            remat: problem.training_step(DrawConfig(steps=steps, remat=remat), 100)
+            remat: problem.training_step(DrawConfig(num_glimpses=steps, remat=remat), 100)
             for remat in (False, True)
         }
         times = timing.compare({str(k): run for k, (run, _) in programs.items()}, rounds=4)

@@ -18,7 +18,7 @@ def measure() -> list[dict[str, Any]]:
     rows = []
     for steps, batch in SIZES:
         start = time.perf_counter()
-        step, _ = problem.training_step(DrawConfig(steps=steps), batch)
+        step, _ = problem.training_step(DrawConfig(num_glimpses=steps), batch)
         compiled = time.perf_counter() - start
         timed = timing.compare({"step": step}, rounds=5)["step"]
         rows.append(

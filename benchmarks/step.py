@@ -24,9 +24,9 @@ def torch_step() -> Any:
 
     torch.manual_seed(0)
     model = TorchDraw()
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     images = torch.from_numpy(np.array(problem.images(BATCH))[..., 0])
-    return lambda: train_step(model, optimiser, images, 5.0)
+    return lambda: train_step(model, optimizer, images, 5.0)
 
 
 def measure() -> list[dict[str, Any]]:

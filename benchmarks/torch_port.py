@@ -1,8 +1,8 @@
 """DRAW in PyTorch, eager: what a careful person writes from the paper, to compare with.
 
-Same sizes, initial state, losses and optimiser as drawjax's MNIST row: `nn.LSTMCell` for the two
+Same sizes, initial state, losses and optimizer as drawjax's MNIST row: `nn.LSTMCell` for the two
 networks, `torch.bmm` for the filters, one Python loop over the steps. Nothing is compiled and
-nothing is slowed down on purpose: filters are normalised once, both images are read with one
+nothing is slowed down on purpose: filters are normalized once, both images are read with one
 product, gradients are cleared by setting them to None.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["TorchDraw", "train_step"]
 
 
 class TorchDraw(nn.Module):
-    """DRAW with attention for grey images, Sec. 2-3 of Gregor et al. (2015)."""
+    """DRAW with attention for gray images, Sec. 2-3 of Gregor et al. (2015)."""
 
     def __init__(
         self,
@@ -106,13 +106,13 @@ class TorchDraw(nn.Module):
 
 
 def train_step(
-    model: TorchDraw, optimiser: torch.optim.Optimizer, images: torch.Tensor, clip_norm: float
+    model: TorchDraw, optimizer: torch.optim.Optimizer, images: torch.Tensor, clip_norm: float
 ) -> float:
     """One update on `images` `[batch, height, width]`; returns the loss in nats."""
-    noise = torch.randn(model.steps, images.shape[0], model.latents)
-    optimiser.zero_grad(set_to_none=True)
+    noise = torch.randn(model.num_glimpses, images.shape[0], model.latent_size)
+    optimizer.zero_grad(set_to_none=True)
     loss = model(images, noise)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimiser.step()
+    optimizer.step()
     return loss.item()

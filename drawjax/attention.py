@@ -9,7 +9,7 @@ one on a canvas, and gradients reach the image, the patch and the window.
 >>> patch = read(image, window, patch_size=12)          # [28, 28, 1] -> [12, 12, 1]
 
 Axes: `*batch` any leading shape, `height` (the paper's B) and `width` (the paper's A) of the
-image, `N` filters a side, `channels`. Pixel coordinates are the paper's: 1 is the centre of the
+image, `N` filters a side, `channels`. Pixel coordinates are the paper's: 1 is the center of the
 first pixel, so (A + 1) / 2 is the middle of the image.
 
 Numerics. Whatever the window, every filter sums to one and values and gradients are finite:
@@ -33,7 +33,7 @@ __all__ = ["Window", "filter_means", "filterbanks", "read", "window_from_logits"
 # any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
 _MIN_LOG, _MAX_LOG = -20.0, 40.0
 _MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17
-_FARTHEST = 1.0e12  # pixels; keeps an infinite centre or stride from turning into inf - inf
+_FARTHEST = 1.0e12  # pixels; keeps an infinite center or stride from turning into inf - inf
 
 
 @jax.tree_util.register_dataclass
@@ -41,13 +41,13 @@ _FARTHEST = 1.0e12  # pixels; keeps an infinite centre or stride from turning in
 class Window:
     """Where an attention window looks, and how: a pytree with one scalar a field and image.
 
-    All fields share one shape, `[*batch]`. Coordinates are in pixels, 1 being the centre of the
+    All fields share one shape, `[*batch]`. Coordinates are in pixels, 1 being the center of the
     first pixel.
     """
 
     center_x: Float[Array, "*batch"]  #: g_X, along the width
     center_y: Float[Array, "*batch"]  #: g_Y, along the height
-    stride: Float[Array, "*batch"]  #: delta, distance of neighbouring filters
+    stride: Float[Array, "*batch"]  #: delta, distance of neighboring filters
     variance: Float[Array, "*batch"]  #: sigma^2 of each filter, in pixels^2
     intensity: Float[Array, "*batch"]  #: gamma, scales what is read; its inverse what is written
 
@@ -58,8 +58,8 @@ def window_from_logits(
     """Turns five unbounded numbers into a window, Eq. 21-24.
 
     Args:
-      logits: `[*batch, 5]`, in the order of Eq. 21: centre x and centre y in units of half the
-        image (-1 and 1 lie half a pixel outside the first and last pixel's centre), log variance,
+      logits: `[*batch, 5]`, in the order of Eq. 21: center x and center y in units of half the
+        image (-1 and 1 lie half a pixel outside the first and last pixel's center), log variance,
         log stride in units of the widest stride that fits, log intensity.
       image_shape: `(height, width)` of the image in pixels.
       patch_size: N, filters a side. With N = 1 Eq. 24 divides by zero; the stride, which then
@@ -99,7 +99,7 @@ def filter_means(
       patch_size: N, filters a side.
 
     Returns:
-      The centres down the height and along the width, each `[*batch, N]`, limited to 1e12 pixels.
+      The centers down the height and along the width, each `[*batch, N]`, limited to 1e12 pixels.
 
     Raises:
       ValueError: if the size is not positive.

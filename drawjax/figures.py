@@ -38,7 +38,7 @@ def rectangles(windows: Window, patch_size: int) -> Float[np.ndarray, "*batch 4"
       patch_size: N of the windows.
 
     Returns:
-      Centre x and y, half the side of the rectangle through the outermost filters, and the filters'
+      Center x and y, half the side of the rectangle through the outermost filters, and the filters'
       standard deviation.
     """
     half = (patch_size - 1) / 2 * np.asarray(windows.stride)
@@ -60,7 +60,7 @@ def save_grid(
       path: PNG to write.
       images: values in [0, 1].
       columns: images to a row; default: as square as can be.
-      beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbours).
+      beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbors).
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
     count = len(images)
@@ -82,7 +82,7 @@ def save_sequence(
     *,
     columns: int = 11,
     patch_size: int | None = None,
-    colour: tuple[int, int, int] = _RED,
+    color: tuple[int, int, int] = _RED,
     scale: int | None = None,
 ) -> None:
     """Writes drawing sequences as in Figs. 1 and 7: a row an image, time to the right.
@@ -94,7 +94,7 @@ def save_sequence(
         filters, whose line width shows the filters' standard deviation. None draws none.
       columns: how many steps to show, spread evenly; the last is always there.
       patch_size: N of the windows.
-      colour: of the rectangle.
+      color: of the rectangle.
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
     steps, rows = frames.shape[:2]
@@ -102,7 +102,7 @@ def save_sequence(
     scale = scale or _scale(frames.shape[2:4])
     _tile(
         [
-            [_cell(frames[t, row], _at(windows, t, row), colour, scale, patch_size) for t in shown]
+            [_cell(frames[t, row], _at(windows, t, row), color, scale, patch_size) for t in shown]
             for row in range(rows)
         ]
     ).save(path)
@@ -154,7 +154,7 @@ def save_zooms(
 ) -> None:
     """Writes one image read by several windows, as in Figs. 3 and 4.
 
-    A row a window: the image with the centres of the N x N filters, their standard deviation as
+    A row a window: the image with the centers of the N x N filters, their standard deviation as
     circles and the window as a green rectangle; the patch; the image written back from it.
 
     Args:
@@ -236,7 +236,7 @@ def save_curves(
     ratios = [2, *[1] * (len(names) - 1)]
     figure = matplotlib.figure.Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for axes, name, colour in zip(panels, names, ("C3", "C0", "C2"), strict=False):
+    for axes, name, color in zip(panels, names, ("C3", "C0", "C2"), strict=False):
         shown = []
         for split, style in (("train", "-"), ("validation", "o-")):
             points = [
@@ -247,7 +247,7 @@ def save_curves(
             if points:
                 steps, values = zip(*points, strict=True)
                 axes.plot(
-                    steps, values, style, color=colour, label=split, markersize=4, linewidth=1,
+                    steps, values, style, color=color, label=split, markersize=4, linewidth=1,
                     alpha=0.6 if split == "train" else 1.0,
                 )  # fmt: skip
                 shown += [value for step, value in points if step >= 0.1 * steps[-1]]
@@ -276,7 +276,7 @@ def _numbers(windows: Window, *index: int) -> tuple[float, float, float, float]:
 def _cell(
     image: np.ndarray,
     window: tuple[float, float, float, float] | None,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     scale: int,
     patch_size: int | None = None,
 ) -> Image.Image:
@@ -291,13 +291,13 @@ def _cell(
     center_x, center_y, stride, variance = window
     reach = (patch_size - 1) / 2 * stride
     sides = [
-        (center + sign * reach - 0.5) * scale  # pixel 1's centre lies half a pixel in
+        (center + sign * reach - 0.5) * scale  # pixel 1's center lies half a pixel in
         for sign in (-1, 1)
         for center in (center_x, center_y)
     ]
     sides = [min(max(side, -1e4), 1e4) for side in sides]
     line = int(np.clip(round(2 * math.sqrt(variance) * scale / 2), 1, 3 * scale))
-    ImageDraw.Draw(cell).rectangle(sides, outline=colour, width=line)
+    ImageDraw.Draw(cell).rectangle(sides, outline=color, width=line)
     return cell
 
 

@@ -108,7 +108,7 @@ def _squash(gates: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _filters(
     means: Float[Array, "batch N"], variance: Float[Array, " batch"], size: int
 ) -> Float[Array, "batch N {size}"]:
-    """Normalised Gaussians over pixels 1..size; means and variance within limits."""
+    """Normalized Gaussians over pixels 1..size; means and variance within limits."""
 
     def offsets(means: jax.Array) -> tuple[jax.Array, jax.Array]:
         means = means[..., None]

@@ -37,11 +37,11 @@ __all__ = [
 class DrawConfig:
     """Sizes of a DRAW network; the defaults are the MNIST row of Table 3."""
 
-    steps: int = 64
+    num_glimpses: int = 64
     """T, how many glimpses are taken and how often the canvas is written to."""
-    units: int = 256
+    hidden_size: int = 256
     """Units of the encoder's and of the decoder's LSTM."""
-    latents: int = 100
+    latent_size: int = 100
     """Z, latent variables a step."""
     read_size: int | None = 2
     """N of the read window, filters a side; None reads the whole image (Eq. 17)."""
@@ -58,7 +58,7 @@ class DrawConfig:
     def __post_init__(self):
         if self.clip_ratio is not None and not self.clip_ratio > 0:
             raise ValueError(f"clip_ratio must be positive, got {self.clip_ratio}")
-        for field in ("steps", "units", "latents", "read_size", "write_size"):
+        for field in ("num_glimpses", "hidden_size", "latent_size", "read_size", "write_size"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}")
@@ -133,7 +133,7 @@ class Draw(nnx.Module):
         self.image_shape = (height, width, channels)
         keys = iter(jax.random.split(key, 8))
         dtype = jnp.dtype(config.precision)
-        units, latents = config.units, config.latents
+        units, latents = config.hidden_size, config.latent_size
         pixels = height * width * channels
         glimpse = 2 * (pixels if config.read_size is None else config.read_size**2 * channels)
         patch = pixels if config.write_size is None else config.write_size**2 * channels
@@ -243,25 +243,25 @@ class Draw(nnx.Module):
 class RamConfig:
     """Sizes of a Differentiable RAM; the defaults are Table 3's row for cluttered MNIST."""
 
-    glimpses: int = 8
+    num_glimpses: int = 8
     """T, how many glimpses are taken."""
-    units: int = 256
+    hidden_size: int = 256
     """Units of the LSTM."""
     read_size: int = 12
     """N of the read window, filters a side."""
-    classes: int = 10
+    num_classes: int = 10
     """How many classes there are."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
 
     def __post_init__(self):
-        for field in ("glimpses", "units", "read_size", "classes"):
+        for field in ("num_glimpses", "hidden_size", "read_size", "num_classes"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
 
 
 class Ram(nnx.Module):
-    """The learned functions of a Differentiable RAM (`drawjax.classifier.Networks`).
+    """The learned functions of a Differentiable RAM (`drawjax.ram.Networks`).
 
     Args:
       config: sizes.
@@ -276,15 +276,15 @@ class Ram(nnx.Module):
         dtype = jnp.dtype(config.precision)
         cell, window, classes = jax.random.split(key, 3)
         inputs = config.read_size**2 * channels
-        self.cell = LSTM(inputs, config.units, key=cell, dtype=dtype)
+        self.cell = LSTM(inputs, config.hidden_size, key=cell, dtype=dtype)
         self.read_window = _window_head(
-            config.units, image_shape, config.read_size, False, key=window, dtype=dtype
+            config.hidden_size, image_shape, config.read_size, False, key=window, dtype=dtype
         )
-        self.classes = Dense(config.units, config.classes, key=classes, dtype=dtype)
-        self.initial = nnx.Param(jnp.zeros((2, config.units)))
+        self.classes = Dense(config.hidden_size, config.num_classes, key=classes, dtype=dtype)
+        self.initial = nnx.Param(jnp.zeros((2, config.hidden_size)))
 
     def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
-        """See `drawjax.classifier.Networks`."""
+        """See `drawjax.ram.Networks`."""
         cell, hidden = (
             jnp.broadcast_to(part, (batch, part.shape[-1])) for part in self.initial[...]
         )
@@ -301,7 +301,7 @@ class Ram(nnx.Module):
         return self.cell(carry, patch.reshape(patch.shape[0], -1))
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities."""
+        """Unnormalized log-probabilities."""
         return self.classes(hidden)
 
 

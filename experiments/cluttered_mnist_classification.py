@@ -1,6 +1,6 @@
 """Cluttered MNIST classification, Sec. 4.1 of Gregor et al. (2015): Table 1 and Fig. 5.
 
-A Differentiable RAM looks 8 times (`--model.glimpses 4`: 4 times) through 12x12 windows at a digit
+A Differentiable RAM looks 8 times (`--model.num-glimpses 4`: 4 times) through 12x12 windows at a digit
 in 100x100 pixels of clutter. Every training image is made anew; the 10,000 test images are fixed.
 """
 
@@ -13,8 +13,8 @@ from drawjax.training import TrainConfig, launch
 PRESETS = {
     "paper": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification",
-        data=DataConfig(binarisation="none"),
-        model=RamConfig(glimpses=8, units=256, read_size=12),
+        data=DataConfig(binarization="none"),
+        model=RamConfig(num_glimpses=8, hidden_size=256, read_size=12),
         train=TrainConfig(
             steps=200_000,
             learning_rate=3e-4,
@@ -26,8 +26,8 @@ PRESETS = {
     ),
     "demo": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification_demo",
-        data=DataConfig(binarisation="none"),
-        model=RamConfig(glimpses=6, units=128, read_size=12),
+        data=DataConfig(binarization="none"),
+        model=RamConfig(num_glimpses=6, hidden_size=128, read_size=12),
         train=TrainConfig(
             steps=4_000, batch_size=64, clip_norm=1.0, ema_decay=0.99, eval_every=1_000
         ),

@@ -23,17 +23,17 @@ SIDE = 60  # pixels
 PRESETS = {
     "paper": GenerationConfig(
         workdir="runs/two_digit_mnist_generation",
-        data=DataConfig(binarisation="dynamic"),
+        data=DataConfig(binarization="dynamic"),
         model=DrawConfig(
-            steps=32, units=256, latents=100, read_size=5, write_size=8, clip_ratio=2.0
+            num_glimpses=32, hidden_size=256, latent_size=100, read_size=5, write_size=8, clip_ratio=2.0
         ),
         train=TrainConfig(learning_rate=3e-3),
     ),
     "demo": GenerationConfig(
         workdir="runs/two_digit_mnist_generation_demo",
-        data=DataConfig(binarisation="dynamic"),
+        data=DataConfig(binarization="dynamic"),
         model=DrawConfig(
-            steps=20, units=160, latents=20, read_size=5, write_size=8, clip_ratio=2.0
+            num_glimpses=20, hidden_size=160, latent_size=20, read_size=5, write_size=8, clip_ratio=2.0
         ),
         train=TrainConfig(
             steps=5_000, batch_size=64, learning_rate=4e-3, decay_fraction=0.5, ema_decay=0.995,
@@ -48,11 +48,11 @@ def view(config: GenerationConfig, images: ImageSet) -> View:
 
     def see(batch: dict[str, Any], key: jax.Array, training: bool) -> jax.Array:
         del training
-        place_key, pair_key, binarise_key = jax.random.split(key, 3)
+        place_key, pair_key, binarize_key = jax.random.split(key, 3)
         digits = batch["image"]
         shift = jax.random.randint(pair_key, (), 1, max(2, len(digits)))
         pairs = two_digits(place_key, digits, jnp.roll(digits, shift, axis=0), size=SIDE)
-        return data.binarise(pairs, config.data.binarisation, binarise_key)
+        return data.binarize(pairs, config.data.binarization, binarize_key)
 
     return View((SIDE, SIDE, images.image_shape[2]), see)
 

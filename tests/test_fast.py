@@ -9,7 +9,7 @@ from drawjax import draw, modules
 
 SIZES = {
     "attention": ((8, 8, 1), 2, 3),
-    "colour": ((7, 9, 3), 3, 2),
+    "color": ((7, 9, 3), 3, 2),
     "one filter": ((9, 7, 1), 1, 1),
     "no attention": ((7, 9, 3), None, None),
     "read only": ((8, 6, 1), 3, None),
@@ -26,7 +26,12 @@ class Unhoisted:
 
 def _problem(image_shape, read_size, write_size, dtype, steps=6, batch=4, **options):
     config = modules.DrawConfig(
-        steps=steps, units=11, latents=5, read_size=read_size, write_size=write_size, **options
+        num_glimpses=steps,
+        hidden_size=11,
+        latent_size=5,
+        read_size=read_size,
+        write_size=write_size,
+        **options,
     )
     graph, params = modules.split(modules.Draw(config, image_shape, key=jax.random.key(0)))
     leaves, tree = jax.tree.flatten(params)
@@ -37,7 +42,7 @@ def _problem(image_shape, read_size, write_size, dtype, steps=6, batch=4, **opti
         for leaf, key in zip(leaves, keys, strict=True)
     ]
     images = jax.random.uniform(jax.random.key(2), (batch, *image_shape), dtype)
-    noise = jax.random.normal(jax.random.key(3), (steps, batch, config.latents), dtype)
+    noise = jax.random.normal(jax.random.key(3), (steps, batch, config.latent_size), dtype)
     return graph, tree.unflatten(leaves), images, noise
 
 
@@ -84,7 +89,7 @@ def test_fast_step_equals_reference_in_float64(x64, case, remat):
 
 
 def test_fast_step_equals_reference_in_float32():
-    graph, *inputs = _problem(*SIZES["colour"], jnp.float32)
+    graph, *inputs = _problem(*SIZES["color"], jnp.float32)
     fast = _value_and_grad(graph, lambda networks: networks)(*inputs)
     plain = _value_and_grad(graph, Unhoisted)(*inputs)
     chex.assert_trees_all_close(fast, plain, rtol=2e-4, atol=2e-5)
@@ -104,7 +109,7 @@ def test_fast_step_equals_reference_in_bfloat16():
 
 
 def test_traces_equal_reference():
-    graph, params, images, noise = _problem(*SIZES["colour"], jnp.float32)
+    graph, params, images, noise = _problem(*SIZES["color"], jnp.float32)
     networks = modules.merge(graph, params)
     for road in (
         jax.jit(lambda wrap: draw.infer(wrap(networks), images, noise), static_argnums=0),

@@ -15,7 +15,7 @@ def test_reconstruction_is_the_bernoulli_log_likelihood_worked_by_hand():
     np.testing.assert_allclose(loss, -np.log(0.8) - np.log(0.5), rtol=1e-6)
 
 
-def test_reconstruction_takes_intensities_and_sums_colours(x64):
+def test_reconstruction_takes_intensities_and_sums_colors(x64):
     rng = np.random.default_rng(0)
     logits, images = rng.normal(size=(4, 5, 6, 3)), rng.uniform(size=(4, 5, 6, 3))
     means = 1 / (1 + np.exp(-logits))
@@ -90,12 +90,12 @@ def test_wrong_shapes_are_named():
         objective.reconstruction_loss.__wrapped__(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 3)))
 
 
-def test_the_discretised_logistic_is_a_distribution_over_256_levels(x64):
+def test_the_discretized_logistic_is_a_distribution_over_256_levels(x64):
     levels = jnp.arange(256) / 255
     for mean in (0.0, 0.3, 1.0):
         for scale in (1e-3, 0.05, 2.0):
             masses = [
-                jnp.exp(-objective.discretised_logistic_loss(
+                jnp.exp(-objective.discretized_logistic_loss(
                     jnp.full((1, 1, 1), mean), level.reshape(1, 1, 1), jnp.log(jnp.array([scale]))
                 ))
                 for level in levels
@@ -103,17 +103,17 @@ def test_the_discretised_logistic_is_a_distribution_over_256_levels(x64):
             np.testing.assert_allclose(sum(masses), 1, rtol=1e-9)
 
 
-def test_the_discretised_logistic_worked_by_hand(x64):
+def test_the_discretized_logistic_worked_by_hand(x64):
     # Level 51/255 = 0.2 around mean 0.2: sigmoid(d) - sigmoid(-d) with d = (0.5/255)/scale.
-    value = objective.discretised_logistic_loss(
+    value = objective.discretized_logistic_loss(
         jnp.full((1, 1, 1), 0.2), jnp.full((1, 1, 1), 0.2), jnp.log(jnp.array([0.01]))
     )
     d = 0.5 / 255 / 0.01
     np.testing.assert_allclose(value, -np.log(np.tanh(d / 2)), rtol=1e-9)
 
 
-def test_the_discretised_logistic_is_finite_far_from_the_mean():
-    loss = objective.discretised_logistic_loss(
+def test_the_discretized_logistic_is_finite_far_from_the_mean():
+    loss = objective.discretized_logistic_loss(
         jnp.full((1, 1, 1), 0.0), jnp.full((1, 1, 1), 200 / 255), jnp.array([-7.0])
     )
     assert np.isfinite(loss)

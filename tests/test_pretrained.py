@@ -6,7 +6,9 @@ import pytest
 import drawjax
 from drawjax import draw, modules, pretrained, sample
 
-CONFIG = modules.DrawConfig(steps=3, units=6, latents=4, read_size=None, write_size=3)
+CONFIG = modules.DrawConfig(
+    num_glimpses=3, hidden_size=6, latent_size=4, read_size=None, write_size=3
+)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def test_a_saved_model_comes_back_to_half_precision(folder):
 
 
 def test_a_classifier_is_saved_too(tmp_path):
-    config = modules.RamConfig(glimpses=2, units=5, read_size=3)
+    config = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
     _, params = modules.split(modules.Ram(config, (9, 9, 1), key=jax.random.key(0)))
     pretrained.save("looks", config, (9, 9, 1), params, {}, tmp_path)
     model = pretrained.load("looks", tmp_path)

@@ -56,12 +56,12 @@ def test_importance_samples_and_bits_are_numbers_too(run):
     results = json.loads((run / "results.json").read_text())
     results["test"] |= {"importance_weighted": 98.765, "importance_samples": 5000,
                         "importance_weighted_standard_error": 0.4567}  # fmt: skip
-    results["discretised"] = {"bits_per_dimension": 5.4321, "standard_error": 0.0123}
+    results["discretized"] = {"bits_per_dimension": 5.4321, "standard_error": 0.0123}
     (run / "results.json").write_text(json.dumps(results))
     (data,) = _data(report.write_report([run]))
     rows = {row[0]: row[1:] for row in data["numbers"]["rows"]}
     assert rows["Importance-weighted loss, 5,000 samples"] == ["nats per image", "", "98.77 ± 0.46"]
-    assert rows["Discretised bound"] == ["bits per dimension", "", "5.432 ± 0.012"]
+    assert rows["Discretized bound"] == ["bits per dimension", "", "5.432 ± 0.012"]
     assert rows["Loss"][-1] == "100.0 ± 1.2"
 
 
@@ -101,7 +101,7 @@ def test_long_curves_are_thinned_and_keep_their_end(run):
     assert steps[-1] == 39_990
 
 
-def test_windows_are_centre_half_side_and_deviation(run):
+def test_windows_are_center_half_side_and_deviation(run):
     (data,) = _data(report.write_report([run]))
     prior, test = data["drawings"]
     assert prior["write"][2][1] == [5.0, 4.0, 1.5, 0.5]  # (3 - 1)/2 strides of 1.5; sqrt(1/4)

@@ -1,6 +1,6 @@
 """Where images come from: prepared TFDS sets, digits that come with a package, Grain batches."""
 
-from drawjax.data.binarise import binarise, to_unit
+from drawjax.data.binarize import binarize, to_unit
 from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source
 from drawjax.data.pipeline import check_batch_size, eval_batches, train_batches
 from drawjax.data.sources import load
@@ -11,7 +11,7 @@ __all__ = [
     "DataNotFoundError",
     "ImageSet",
     "Source",
-    "binarise",
+    "binarize",
     "check_batch_size",
     "eval_batches",
     "load",

@@ -6,7 +6,7 @@ from jaxtyping import Array, Shaped
 
 from drawjax.data.placing import random_corners
 
-__all__ = ["centre_crop", "random_crop"]
+__all__ = ["center_crop", "random_crop"]
 
 
 def random_crop(
@@ -31,7 +31,7 @@ def random_crop(
     return jax.vmap(cut)(jnp.asarray(images), corners)
 
 
-def centre_crop(
+def center_crop(
     images: Shaped[Array, "*batch height width channels"], *, size: int
 ) -> Shaped[Array, "*batch size size channels"]:
     """Cuts the middle out of each image, NumPy's or JAX's; half a pixel up and left if need be.

@@ -6,7 +6,7 @@ are for training, in an order that a hash of their paths gives, and `drawjax.dat
 out. TensorFlow is not needed.
 
 Pictures are turned upright as their EXIF tags say, and transparent ones are laid on black. If all
-of them are grey the set has one channel, else three. Of an animation the first frame is taken.
+of them are gray the set has one channel, else three. Of an animation the first frame is taken.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     if (root / "train").is_dir():
         splits = {split: root / split for split in _SPLITS if (root / split).is_dir()}
     usable: dict[str, list[pathlib.Path]] = {}
-    notes, shapes, grey = [], set(), True
+    notes, shapes, gray = [], set(), True
     for split, folder in splits.items():
         usable[split], broken = [], []
         files = _files(folder)
@@ -81,7 +81,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
                 continue
             usable[split].append(path)
             shapes.add((picture.height, picture.width))
-            grey = grey and _is_grey(picture)
+            gray = gray and _is_gray(picture)
         if broken:
             shown = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
             notes.append(f"{name}: left out {len(broken):,} that cannot be read ({shown}).")
@@ -91,7 +91,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     for note in notes:
         _log.warning("%s", note)
     height, width = shapes.pop() if len(shapes) == 1 else (None, None)
-    shape = height, width, 1 if grey else 3
+    shape = height, width, 1 if gray else 3
     builder = _Pictures(name, root, usable, shape, size, notes, data_dir=target)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):  # TFDS tells of a download
@@ -100,7 +100,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
         "%s: %s pictures %s, %s",
         name,
         f"{sum(map(len, usable.values())):,}",
-        "in grey" if grey else "in colour",
+        "in gray" if gray else "in color",
         f"{width} x {height} pixels" if width else "of several sizes; train with --data.size",
     )
     return str(builder.data_dir)
@@ -170,6 +170,6 @@ def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     return picture
 
 
-def _is_grey(picture: Image.Image) -> bool:
+def _is_gray(picture: Image.Image) -> bool:
     pixels = np.asarray(picture)
     return bool((pixels == pixels[..., :1]).all())

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from drawjax.data.binarise import Binarisation
+from drawjax.data.binarize import Binarization
 
 __all__ = [
     "ArraySource",
@@ -35,7 +35,7 @@ class DataConfig:
     """TFDS name of a prepared image set, e.g. fashion_mnist; None: the experiment's own."""
     dir: str | None = None
     """Folder of prepared sets; None: $TFDS_DATA_DIR, else TFDS's own, ~/tensorflow_datasets."""
-    binarisation: Binarisation = "static"
+    binarization: Binarization = "static"
     """static: drawn once (TFDS's binarized_mnist for MNIST); dynamic: anew each time a batch is
     made; threshold: at 0.5; none: intensities in [0, 1]."""
     size: int | None = None

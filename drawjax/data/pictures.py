@@ -1,4 +1,4 @@
-"""Pictures of any file format made plain: upright, 8 bits, grey or colour, nothing transparent."""
+"""Pictures of any file format made plain: upright, 8 bits, gray or color, nothing transparent."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,9 +10,9 @@ def plain(picture: Image.Image, ground: str) -> Image.Image:
     """A picture in mode "L" or "RGB".
 
     Args:
-      picture: in any mode. Its EXIF orientation is followed; of 16 bits of grey the upper 8 are
+      picture: in any mode. Its EXIF orientation is followed; of 16 bits of gray the upper 8 are
         kept, where Pillow would cut off at 255.
-      ground: colour that transparent parts are laid on.
+      ground: color that transparent parts are laid on.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):

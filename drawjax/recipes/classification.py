@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import classifier, data, figures, modules, report
+from drawjax import data, figures, modules, ram, report
 from drawjax.data import DataConfig
 from drawjax.data.clutter import cluttered
 from drawjax.progress import announced
@@ -34,7 +34,7 @@ _EVALUATION_BATCH = 500  # images with one key between them; part of what fixes 
 class ClassificationConfig(RecipeConfig):
     """A run of the cluttered-digit experiment."""
 
-    data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(binarisation="none"))
+    data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(binarization="none"))
     model: modules.RamConfig = dataclasses.field(default_factory=modules.RamConfig)
     size: int = 100
     """Side of the cluttered image in pixels."""
@@ -100,7 +100,7 @@ class Classification(Work[ClassificationConfig, modules.Ram]):
 
     def look(
         self, params: Any, count: int, source: data.Source
-    ) -> tuple[jax.Array, np.ndarray, classifier.Glimpses]:
+    ) -> tuple[jax.Array, np.ndarray, ram.Glimpses]:
         """The first images of a source in their clutter, their labels, and the glimpses taken."""
         size = min(_EVALUATION_BATCH, len(source))
         batch, _ = next(data.eval_batches(source, batch_size=size))
@@ -111,8 +111,8 @@ class Classification(Work[ClassificationConfig, modules.Ram]):
     @functools.cached_property
     def _glimpses(self) -> Any:
         return jax.jit(
-            lambda params, images: classifier.classify(
-                self.networks(params), images, self.config.model.glimpses
+            lambda params, images: ram.classify(
+                self.networks(params), images, self.config.model.num_glimpses
             )
         )
 
@@ -121,8 +121,8 @@ class Classification(Work[ClassificationConfig, modules.Ram]):
     ) -> tuple[jax.Array, jax.Array]:
         """Each image's cross-entropy, and whether it is named wrongly."""
         images = self.clutter(batch, key, pool)
-        glimpses = classifier.classify(self.networks(params), images, self.config.model.glimpses)
-        return classifier.loss(glimpses.logits, batch["label"])
+        glimpses = ram.classify(self.networks(params), images, self.config.model.num_glimpses)
+        return ram.loss(glimpses.logits, batch["label"])
 
     @functools.cached_property
     def _jitted(self) -> Any:

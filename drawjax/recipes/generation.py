@@ -61,11 +61,11 @@ class View:
 
 
 def plain_view(config: GenerationConfig, images: ImageSet) -> View:
-    """The set's own images, binarised as the config says."""
+    """The set's own images, binarized as the config says."""
 
     def see(batch: dict[str, Any], key: jax.Array, training: bool) -> jax.Array:
         del training
-        return data.binarise(data.to_unit(batch["image"]), config.data.binarisation, key)
+        return data.binarize(data.to_unit(batch["image"]), config.data.binarization, key)
 
     return View(images.image_shape, see)
 
@@ -95,7 +95,7 @@ class Generation(Work[GenerationConfig, modules.Draw]):
     def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
         """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
 
-        The noise, and the binarisation if it is dynamic, are drawn by a fixed key.
+        The noise, and the binarization if it is dynamic, are drawn by a fixed key.
 
         Args:
           params: the model's parameters.
@@ -123,7 +123,9 @@ class Generation(Work[GenerationConfig, modules.Draw]):
     def sample(self, params: Any, count: int, key: jax.Array) -> draw.Trace:
         """`count` images from the prior, Eq. 13-16, with every step of the drawing."""
         model = self.config.model
-        return self._generate(params, jax.random.normal(key, (model.steps, count, model.latents)))
+        return self._generate(
+            params, jax.random.normal(key, (model.num_glimpses, count, model.latent_size))
+        )
 
     def reconstruct(self, params: Any, images: jax.Array) -> draw.Trace:
         """Images drawn again from their posterior's means, with every step of the drawing."""
@@ -142,7 +144,9 @@ class Generation(Work[GenerationConfig, modules.Draw]):
         image_key, noise_key = jax.random.split(key)
         images = self.view.images(batch, image_key, training)
         model = self.config.model
-        noise = jax.random.normal(noise_key, (model.steps, images.shape[0], model.latents))
+        noise = jax.random.normal(
+            noise_key, (model.num_glimpses, images.shape[0], model.latent_size)
+        )
         reconstruction, latent = draw.loss(
             self.networks(params), images, noise, remat=model.remat, clip_ratio=model.clip_ratio
         )
@@ -160,7 +164,7 @@ class Generation(Work[GenerationConfig, modules.Draw]):
     def _reconstruct(self) -> Any:
         return jax.jit(
             lambda params, images: draw.reconstruct(
-                self.networks(params), images, self.config.model.steps
+                self.networks(params), images, self.config.model.num_glimpses
             )
         )
 
@@ -216,7 +220,7 @@ def _finish(
         _log.info("evaluating on %d test images", len(images.test))
         results = {
             "data": images.name,
-            "binarisation": config.data.binarisation,
+            "binarization": config.data.binarization,
             "notes": list(images.notes),
             "validation": validation,
             "test": work.evaluate(best, images.test),
@@ -229,8 +233,8 @@ def _finish(
             results["test"] |= importance_weighted(
                 work, best, images.test, config.importance_samples, config.importance_images
             )
-        if config.data.binarisation == "none":
-            results["discretised"] = bits_per_dimension(work, best)
+        if config.data.binarization == "none":
+            results["discretized"] = bits_per_dimension(work, best)
         text = json.dumps(results, indent=2)
         (folder.workdir / "results.json").write_text(text + "\n")
         _log.info("%s", _summary(results["test"]))

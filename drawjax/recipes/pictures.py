@@ -10,7 +10,7 @@ import numpy as np
 
 from drawjax import data, figures, report
 from drawjax.progress import announced, track
-from drawjax.recipes.neighbours import nearest_images
+from drawjax.recipes.neighbors import nearest_images
 from drawjax.training.metrics import read_metrics
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ __all__ = ["starting_params", "with_starting_model"]
 
 
 def with_starting_model(config: Any) -> Any:
-    """A config with the sizes of the model that its `start_from` names.
+    """A config with the sizes of the model that its `init_from` names.
 
     Raises:
       ValueError: if it names neither a pretrained model of the config's kind nor a run's folder.
       RunError: if the folder holds no run.
     """
-    source = config.start_from
+    source = config.init_from
     if not pathlib.Path(source).is_dir():
         model = pretrained.load(source).config
         if not isinstance(model, type(config.model)):
-            raise ValueError(f"start_from {source} is a model for another kind of experiment")
+            raise ValueError(f"init_from {source} is a model for another kind of experiment")
         return dataclasses.replace(config, model=model)
     theirs = saved.with_saved(dataclasses.replace(config, workdir=source))
     return dataclasses.replace(config, model=theirs.model)
@@ -57,7 +57,7 @@ def starting_params(source: str, config: Any, like: Any) -> Any:
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise ValueError(
-                f"start_from {source} is of another size: {name} is "
+                f"init_from {source} is of another size: {name} is "
                 f"{_shown(there.get(name))} there, {_shown(here.get(name))} here"
             )
     # On the host, from where they go to whatever devices the run is on.

@@ -117,7 +117,7 @@ def run_together(
 
 def _without_run(config: RecipeConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
-    return config.mode != "train" and config.start_from is not None and not _saved(config, "best")
+    return config.mode != "train" and config.init_from is not None and not _saved(config, "best")
 
 
 def _saved(config: RecipeConfig, what: str) -> bool:
@@ -127,7 +127,7 @@ def _saved(config: RecipeConfig, what: str) -> bool:
 
 def _with_start(work: AnyWork) -> AnyWork:
     """The same with the parameters that its config says training starts from."""
-    source = work.config.start_from
+    source = work.config.init_from
     if source is None:
         return work
 

@@ -28,7 +28,7 @@ class RecipeConfig:
     run; what says how it was trained is then read from its folder."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    start_from: str | None = None
+    init_from: str | None = None
     """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
     fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
 

@@ -33,7 +33,7 @@ function short(value, digits = 4) {
   return value.toLocaleString("en", {maximumSignificantDigits: digits});
 }
 
-// lines: [{label, points: [[x, y or null], ...], colour: 0.., dashed}]
+// lines: [{label, points: [[x, y or null], ...], color: 0.., dashed}]
 function chart(parent, id, {title, unit, across, lines, wide = false, whole = false}) {
   lines = lines.filter(line => line.points.some(point => Number.isFinite(point[1])));
   if (!lines.length) return;
@@ -46,7 +46,7 @@ function chart(parent, id, {title, unit, across, lines, wide = false, whole = fa
   const place = add(list, "li", "", {class: "soft"});
   const outputs = lines.map(line => {
     const item = add(list, "li", null), mark = draw(item, "svg", {"aria-hidden": "true"});
-    draw(mark, "line", {x1: 0, x2: "100%", y1: "50%", y2: "50%", stroke: `var(--c${line.colour})`,
+    draw(mark, "line", {x1: 0, x2: "100%", y1: "50%", y2: "50%", stroke: `var(--c${line.color})`,
       "stroke-width": 2.5, ...(line.dashed ? {"stroke-dasharray": "4 3"} : {})});
     item.append(line.label);
     return add(item, "output", "", {"aria-live": "off"});
@@ -101,7 +101,7 @@ function chart(parent, id, {title, unit, across, lines, wide = false, whole = fa
         path += `${pen}${px(x).toFixed(1)} ${py(y).toFixed(1)}`;
         pen = "L";
       }
-      const stroke = `var(--c${line.colour})`;
+      const stroke = `var(--c${line.color})`;
       draw(inside, "path", {d: path, fill: "none", stroke, "stroke-width": 1.8, "stroke-linejoin": "round",
         ...(line.dashed ? {"stroke-dasharray": "5 4"} : {})});
       if (line.points.length <= 40)

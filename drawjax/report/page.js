@@ -50,17 +50,17 @@ function picture(parent, {title, description, source, width, height}, alt = desc
 
 function curves(parent, id, run) {
   const box = add(parent, "div", null, {class: "curves"});
-  const both = (names, colours) => names.flatMap((name, i) => ["train", "validation"].map(split => ({
+  const both = (names, colors) => names.flatMap((name, i) => ["train", "validation"].map(split => ({
     label: `${name}, ${split === "train" ? "training" : split}`, points: points(run, split, name),
-    colour: colours[i], dashed: split === "validation"})));
+    color: colors[i], dashed: split === "validation"})));
   chart(box, `${id}-loss`, {title: run.metrics.train.latent ? "Loss and its two parts" : "Loss",
     unit: "nats per image", across: "step", wide: true,
     lines: both(["loss", "reconstruction", "latent"], [0, 1, 2])});
   chart(box, `${id}-error`, {title: "Error", unit: "%", across: "step", wide: true, lines: both(["error"], [0])});
   run.drawings.filter(drawing => drawing.kl).forEach((drawing, i) => chart(box, `${id}-kl${i}`, {
     title: "KL by step of the drawing", unit: "nats", across: "drawing step", whole: true,
-    lines: [{label: drawing.title.toLowerCase(), colour: 2, points: drawing.kl.map((value, i) => [i + 1, value])}]}));
-  const one = name => [{label: "training", colour: 1, points: points(run, "train", name)}];
+    lines: [{label: drawing.title.toLowerCase(), color: 2, points: drawing.kl.map((value, i) => [i + 1, value])}]}));
+  const one = name => [{label: "training", color: 1, points: points(run, "train", name)}];
   chart(box, `${id}-rate`, {title: "Learning rate", across: "step", whole: true, lines: one("learning_rate")});
   chart(box, `${id}-norm`, {title: "Gradient norm", unit: "before clipping", across: "step", lines: one("gradient_norm")});
 }
@@ -115,7 +115,7 @@ function comparison(parent, runs) {
     value(run, "Validation"), value(run, "Test")]));
   const box = add(parent, "div", null, {class: "curves"});
   const lines = (split, name) => runs.map((run, i) => ({label: run.name, points: points(run, split, name),
-    colour: i % 6, dashed: i % 12 > 5}));
+    color: i % 6, dashed: i % 12 > 5}));
   for (const [name, unit] of [["loss", "nats per image"], ["error", "%"]])
     for (const [split, said] of [["validation", "Validation"], ["train", "Training"]])
       chart(box, `all-${split}-${name}`, {title: `${said} ${name}`, unit, across: "step", lines: lines(split, name), wide: true});

@@ -20,16 +20,16 @@ function player(parent, id, drawing) {
   const speed = add(add(controls, "label", "Speed "), "select", null, {id: `${id}-speed`});
   for (const rate of [0.25, 0.5, 1, 2, 4])
     add(speed, "option", `${rate}×`, {value: rate, ...(rate === memory.rate ? {selected: ""} : {})});
-  const shown = WINDOWS.filter(([name]) => drawing[name]).map(([name, title, colour, dash]) => {
+  const shown = WINDOWS.filter(([name]) => drawing[name]).map(([name, title, color, dash]) => {
     const toggle = add(controls, "label", null);
     const input = add(toggle, "input", null, {type: "checkbox", id: `${id}-${name}`});
     input.checked = !memory.hidden[name];
     input.addEventListener("change", () => { memory.hidden[name] = !input.checked; show(); });
     const mark = draw(toggle, "svg", {width: 22, height: 16, "aria-hidden": "true"});
-    draw(mark, "rect", {x: 2, y: 2, width: 18, height: 12, fill: "none", stroke: colour, "stroke-width": 2.5,
+    draw(mark, "rect", {x: 2, y: 2, width: 18, height: 12, fill: "none", stroke: color, "stroke-width": 2.5,
       "stroke-dasharray": dash.join(" ")});
     toggle.append(title);
-    return {windows: drawing[name], input, colour, dash};
+    return {windows: drawing[name], input, color, dash};
   });
   const pen = canvas.getContext("2d"), sprite = new Image(), gap = 6;
   let timer = null, cell = 0, columns = count;
@@ -60,10 +60,10 @@ function player(parent, id, drawing) {
       pen.rect(0, 0, cell, height * scale);
       pen.clip();
       pen.drawImage(sprite, i * width, (step - 1) * height, width, height, 0, 0, cell, height * scale);
-      for (const {windows, input, colour, dash} of shown) {
+      for (const {windows, input, color, dash} of shown) {
         const [x, y, reach, deviation] = windows[step - 1][i];
         if (!input.checked || [x, y, reach, deviation].includes(null)) continue;
-        pen.strokeStyle = colour;  // the line is as wide as the filters' standard deviation
+        pen.strokeStyle = color;  // the line is as wide as the filters' standard deviation
         pen.lineWidth = Math.min(Math.max(deviation * scale, 1.5), 2 * scale, 8);
         pen.setLineDash(dash.map(length => length * 1.5));
         pen.strokeRect((x - reach - 0.5) * scale, (y - reach - 0.5) * scale, 2 * reach * scale, 2 * reach * scale);

@@ -34,7 +34,7 @@ _QUANTITIES = {  # of results and validation metrics: name, unit
     "reconstruction": ("Reconstruction loss", "nats per image"),
     "latent": ("Latent loss (KL)", "nats per image"),
     "importance_weighted": ("Importance-weighted loss", "nats per image"),
-    "bits_per_dimension": ("Discretised bound", "bits per dimension"),
+    "bits_per_dimension": ("Discretized bound", "bits per dimension"),
     "images": ("Images", ""),
 }
 _PARTS = ("loss", "reconstruction", "latent", "error", "learning_rate", "gradient_norm")
@@ -125,7 +125,7 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
     if "test" in results:
         columns["Test"] = results["test"] | {
             f"{prefix}{name}": value
-            for name, value in results.get("discretised", {}).items()
+            for name, value in results.get("discretized", {}).items()
             for prefix in ["bits_per_dimension_" if name == "standard_error" else ""]
         }
     rows = []

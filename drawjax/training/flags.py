@@ -26,7 +26,7 @@ def read(
 
     Args:
       default: an instance.
-      arguments: the flags, `--model.units 100`.
+      arguments: the flags, `--model.hidden-size 100`.
       description: what `--help` says first.
       prog: the command that `--help` names.
       markers: tyro's, for all flags.

@@ -48,7 +48,7 @@ class TrainState:
     step: jax.Array  #: int32 [], steps taken
     params: PyTree
     average: PyTree  #: moving average of params
-    optimiser: PyTree  #: Optax's state
+    optimizer: PyTree  #: Optax's state
     skipped: jax.Array  #: int32 [], steps skipped so far
     skipped_in_row: jax.Array  #: int32 [], of which the last ones
 
@@ -60,7 +60,7 @@ def learning_rate(numbers: Numbers, step: jax.Array) -> jax.Array:
     return numbers.learning_rate * jnp.clip(jnp.minimum(warm, left), 0.0, 1.0)
 
 
-def _optimiser(numbers: Numbers) -> optax.GradientTransformation:
+def _optimizer(numbers: Numbers) -> optax.GradientTransformation:
     # Built inside the traced step, so that its numbers may be traced.
     return optax.chain(
         optax.clip_by_global_norm(numbers.clip_norm),
@@ -79,7 +79,7 @@ def initial_state(task: Task, numbers: Numbers) -> TrainState:
         step=zero,
         params=params,
         average=jax.tree.map(jnp.copy, params),
-        optimiser=_optimiser(numbers).init(params),
+        optimizer=_optimizer(numbers).init(params),
         skipped=zero,
         skipped_in_row=jnp.zeros((), jnp.int32),
     )
@@ -100,15 +100,15 @@ def train_step(
     )
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, optimiser = _optimiser(numbers).update(gradient, state.optimiser, state.params)
+    updates, optimizer = _optimizer(numbers).update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     # The average follows quickly at first, so that it forgets the initial parameters.
     decay = jnp.minimum(numbers.ema_decay, (1 + state.step) / (10 + state.step))
     average = optax.incremental_update(params, state.average, 1 - decay)
-    params, average, optimiser = jax.tree.map(
+    params, average, optimizer = jax.tree.map(
         lambda new, old: jnp.where(good, new, old),
-        (params, average, optimiser),
-        (state.params, state.average, state.optimiser),
+        (params, average, optimizer),
+        (state.params, state.average, state.optimizer),
     )
     bad = (~good).astype(jnp.int32)
     in_row = (state.skipped_in_row + 1) * bad
@@ -119,6 +119,6 @@ def train_step(
         "skipped_in_row": in_row,
     }
     return (
-        TrainState(state.step + 1, params, average, optimiser, state.skipped + bad, in_row),
+        TrainState(state.step + 1, params, average, optimizer, state.skipped + bad, in_row),
         metrics,
     )

@@ -19,7 +19,7 @@ PHONE = {
     "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True,
     "device_scale_factor": 2, "color_scheme": "dark",
 }  # fmt: skip
-SLIDERS = ["Centre x", "Centre y", "Variance", "Stride", "Intensity"]
+SLIDERS = ["Center x", "Center y", "Variance", "Stride", "Intensity"]
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ def test_the_window_is_dragged_on_the_image(look):
     look.mouse.up()
 
     def moved():
-        assert number(look, "Centre x") == pytest.approx(42.7 - 100 * scale, abs=0.02)
-        assert number(look, "Centre y") == pytest.approx(42.7 - 150 * scale, abs=0.02)
+        assert number(look, "Center x") == pytest.approx(42.7 - 100 * scale, abs=0.02)
+        assert number(look, "Center y") == pytest.approx(42.7 - 150 * scale, abs=0.02)
         assert middle(look, "#window") == pytest.approx((x - 100, y - 150), abs=1)
 
     eventually(look, moved)
@@ -138,10 +138,10 @@ def test_the_window_is_dragged_on_the_image(look):
 
 def test_the_handle_changes_the_stride_and_the_filters_follow(look):
     x, y = middle(look, "#handle")
-    centre = middle(look, "#window")
+    center = middle(look, "#window")
     look.mouse.move(x, y)
     look.mouse.down()
-    look.mouse.move((x + centre[0]) / 2, (y + centre[1]) / 2, steps=5)
+    look.mouse.move((x + center[0]) / 2, (y + center[1]) / 2, steps=5)
     look.mouse.up()
 
     def halved():
@@ -149,7 +149,7 @@ def test_the_handle_changes_the_stride_and_the_filters_follow(look):
         assert number(look, "Variance") == pytest.approx(0.67, abs=0.02)
 
     eventually(look, halved)
-    assert middle(look, "#window") == pytest.approx(centre, abs=1)
+    assert middle(look, "#window") == pytest.approx(center, abs=1)
 
 
 @pytest.mark.parametrize("slider", SLIDERS)
@@ -186,8 +186,8 @@ def test_the_window_moves_by_keys_and_is_said(look):
     look.locator("#stage").focus()
     look.keyboard.press("ArrowLeft")
     look.keyboard.press("Shift+ArrowUp")
-    eventually(look, lambda: np.testing.assert_allclose(number(look, "Centre x"), 41.7))
-    eventually(look, lambda: np.testing.assert_allclose(number(look, "Centre y"), 32.7))
+    eventually(look, lambda: np.testing.assert_allclose(number(look, "Center x"), 41.7))
+    eventually(look, lambda: np.testing.assert_allclose(number(look, "Center y"), 32.7))
     look.keyboard.press("+")
     eventually(look, lambda: np.testing.assert_allclose(number(look, "Stride"), 2.96))
     expect(look.get_by_role("status").filter(has_text="Window at 41.7, 32.7 pixels")).to_have_count(
@@ -325,5 +325,5 @@ def test_it_fits_a_phone_in_the_dark(draw):
             assert control.bounding_box()["height"] >= 40
     box = draw.locator("#stage").bounding_box()
     draw.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
-    eventually(draw, lambda: np.testing.assert_allclose(number(draw, "Centre x"), 15.5, atol=0.1))
+    eventually(draw, lambda: np.testing.assert_allclose(number(draw, "Center x"), 15.5, atol=0.1))
     expect(draw.locator(".keys").first).to_be_hidden()

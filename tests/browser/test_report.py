@@ -13,7 +13,7 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 expect = pytest.importorskip("playwright.sync_api").expect
 
 # How many pixels of a canvas are as red, or as green, as a window.
-COLOURED = """(canvas, of) => {
+COLORED = """(canvas, of) => {
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let count = 0;
   for (let i = 0; i < data.length; i += 4) {
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("reports")
     kinds = {
         "generation": {},
-        "colour": {"channels": 3},
+        "color": {"channels": 3},
         "plain": {"attends": False},
         "classification": {"classifies": True},
         "unfinished": {"taken": 120},
@@ -156,11 +156,11 @@ def test_windows_are_drawn_and_can_be_hidden(page, runs):
     player = _player(_open(page, runs / "generation"))
     canvas = player.get_by_role("img")
     page.wait_for_function("document.querySelectorAll('canvas').length === 2")
-    for label, colour in (("Write window", "red"), ("Read window", "green")):
+    for label, color in (("Write window", "red"), ("Read window", "green")):
         page.wait_for_timeout(100)
-        assert canvas.evaluate(COLOURED, colour) > 100
+        assert canvas.evaluate(COLORED, color) > 100
         player.get_by_label(label).uncheck()
-        assert canvas.evaluate(COLOURED, colour) == 0
+        assert canvas.evaluate(COLORED, color) == 0
     prior = _player(page, "Drawn from the prior")
     expect(prior.get_by_label("Read window")).to_have_count(0)
 
@@ -231,8 +231,8 @@ def test_dark_is_dark_and_light_is_light(page, runs):
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         _open(page, runs / "generation")
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        brightness[scheme] = sum(map(int, re.findall(r"\d+", colour)))
+        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness[scheme] = sum(map(int, re.findall(r"\d+", color)))
     assert brightness["light"] == 3 * 255
     assert brightness["dark"] < 100
 
@@ -240,7 +240,7 @@ def test_dark_is_dark_and_light_is_light(page, runs):
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_no_page_scrolls_sideways(page, runs, width):
     page.set_viewport_size({"width": width, "height": 700})
-    for name in ("generation", "colour", "classification"):
+    for name in ("generation", "color", "classification"):
         _open(page, runs / name)
         page.get_by_role("heading", name="Config").click()
         page.wait_for_timeout(100)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from drawjax.data.crop import centre_crop, random_crop
+from drawjax.data.crop import center_crop, random_crop
 
 _random = jax.jit(random_crop, static_argnames="size")
 
@@ -35,14 +35,14 @@ def test_same_key_same_crops_and_another_key_others():
     ("height", "width", "size", "corner"),
     [(64, 64, 54, (5, 5)), (8, 9, 5, (1, 2)), (4, 4, 4, (0, 0))],
 )
-def test_centre_crop_is_the_middle(height, width, size, corner):
-    crops = centre_crop(_coordinates(2, height, width), size=size)
+def test_center_crop_is_the_middle(height, width, size, corner):
+    crops = center_crop(_coordinates(2, height, width), size=size)
     assert crops.shape == (2, size, size, 2)
     np.testing.assert_array_equal(crops[:, 0, 0], [corner] * 2)
 
 
-def test_centre_crop_of_one_image():
-    assert centre_crop(_coordinates(1, 8, 8)[0], size=2).shape == (2, 2, 2)
+def test_center_crop_of_one_image():
+    assert center_crop(_coordinates(1, 8, 8)[0], size=2).shape == (2, 2, 2)
 
 
 @pytest.mark.parametrize("size", [0, 9])
@@ -51,4 +51,4 @@ def test_a_crop_that_does_not_fit_is_named(size):
     with pytest.raises(ValueError, match=rf"\[2, 10, 8, 2\] and a crop of {size}x{size}"):
         random_crop(jax.random.key(0), images, size=size)
     with pytest.raises(ValueError, match=rf"a crop of {size}x{size}"):
-        centre_crop(images, size=size)
+        center_crop(images, size=size)

@@ -12,7 +12,7 @@ from tests.data.tiny_sets import picture
 
 @pytest.fixture
 def pictures(tmp_path) -> pathlib.Path:
-    """Twenty grey and colour pictures of 10 rows and 12 columns, in two folders."""
+    """Twenty gray and color pictures of 10 rows and 12 columns, in two folders."""
     for number in range(20):
         path = tmp_path / "pictures" / f"kind{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_set(tmp_path, pictures, capsys):
     assert _prepare(tmp_path, pictures) == 0
     said = capsys.readouterr()
     assert said.out == f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}\n"
-    assert said.err == "mine: 20 pictures in colour, 12 x 10 pixels\n"
+    assert said.err == "mine: 20 pictures in color, 12 x 10 pixels\n"
     result = _load(tmp_path)
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [16, 2, 2]
@@ -59,18 +59,18 @@ def test_the_order_does_not_follow_the_folders(tmp_path, pictures):
     assert kinds != sorted(kinds, reverse=True)
 
 
-def test_grey_pictures_have_one_channel_whatever_their_mode(tmp_path):
+def test_gray_pictures_have_one_channel_whatever_their_mode(tmp_path):
     (tmp_path / "pictures").mkdir()
-    grey = picture("mine", 0, (8, 8, 1))[..., 0]
+    gray = picture("mine", 0, (8, 8, 1))[..., 0]
     for number, mode in enumerate(["L", "RGB", "LA", "RGBA", "P", "L"]):
-        Image.fromarray(grey).convert(mode).save(tmp_path / "pictures" / f"{number}.png")
-    deep = Image.fromarray(grey.astype(np.uint16) * 256)
+        Image.fromarray(gray).convert(mode).save(tmp_path / "pictures" / f"{number}.png")
+    deep = Image.fromarray(gray.astype(np.uint16) * 256)
     deep.save(tmp_path / "pictures" / "deep.png")
     assert _prepare(tmp_path, tmp_path / "pictures") == 0
     result = _load(tmp_path)
     assert result.image_shape == (8, 8, 1)
     for image in result.train.__getitems__(range(len(result.train)))["image"]:
-        np.testing.assert_array_equal(image[..., 0], grey)
+        np.testing.assert_array_equal(image[..., 0], gray)
 
 
 def test_transparent_parts_are_black_and_tags_turn_the_picture(tmp_path):

@@ -6,13 +6,13 @@ from drawjax.data.pictures import plain
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "CMYK", "I;16", "I"])
-def test_every_mode_becomes_grey_or_colour(mode):
+def test_every_mode_becomes_gray_or_color(mode):
     picture = plain(Image.new(mode, (4, 3)), "white")
     assert picture.mode == ("L" if mode in ("1", "L", "I;16", "I") else "RGB")
     assert picture.size == (4, 3)
 
 
-def test_sixteen_bits_of_grey_are_scaled():
+def test_sixteen_bits_of_gray_are_scaled():
     deep = Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16))
     np.testing.assert_array_equal(plain(deep, "black"), [[0, 100, 255]])
 

@@ -139,7 +139,7 @@ def test_a_batch_may_be_all_of_the_data():
 
 def test_batches_from_disk_equal_those_from_memory(tmp_path, monkeypatch):
     write_tiny_set(tmp_path, "svhn_numbers", train=20, validation=3, test=3)
-    config = DataConfig(name="svhn_numbers", dir=str(tmp_path), binarisation="none")
+    config = DataConfig(name="svhn_numbers", dir=str(tmp_path), binarization="none")
     in_memory = load(config, "").train
     monkeypatch.setattr(prepared, "_IN_MEMORY", 0)
     on_disk = load(config, "").train

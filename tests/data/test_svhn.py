@@ -20,7 +20,7 @@ def _build(folder, manual_dir, url=None):
     builder.URL = url or "http://127.0.0.1:9/"  # nothing listens there
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     builder.download_and_prepare(download_config=config, file_format="array_record")
-    return load(DataConfig(name="svhn_numbers", dir=str(folder), binarisation="none"), "")
+    return load(DataConfig(name="svhn_numbers", dir=str(folder), binarization="none"), "")
 
 
 def _archives(folder, train, test=None):
@@ -58,7 +58,7 @@ def test_crop_is_cut_off_at_the_edges():
     np.testing.assert_array_equal(result, np.full((64, 64, 3), 255))  # no black from outside
 
 
-def test_crop_makes_grey_images_coloured():
+def test_crop_makes_gray_images_colored():
     assert crop(Image.new("L", (30, 20)), np.array([[1.0, 2, 10, 10]])).mode == "RGB"
 
 

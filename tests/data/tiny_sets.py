@@ -98,7 +98,7 @@ def write_set(
 
 
 def png(image: np.ndarray) -> bytes:
-    """The PNG file of `[height, width, channels]` bytes, grey or colour."""
+    """The PNG file of `[height, width, channels]` bytes, gray or color."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
     return buffer.getvalue()
@@ -112,9 +112,9 @@ def picture(split: str, number: int, shape: tuple[int, int, int]) -> np.ndarray:
     tall, wide = rng.uniform(0.1, 0.3, 2) * (height, width)
     y, x = np.mgrid[:height, :width]
     inside = ((y - row) / tall) ** 2 + ((x - column) / wide) ** 2 < 1
-    colour = rng.uniform(150, 250, channels)
+    color = rng.uniform(150, 250, channels)
     noise = rng.uniform(-5, 5, shape)
-    return np.clip(inside[..., None] * colour + noise, 0, 255).astype(np.uint8)
+    return np.clip(inside[..., None] * color + noise, 0, 255).astype(np.uint8)
 
 
 def _features(name: str) -> dict:

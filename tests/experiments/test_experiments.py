@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.tiny_sets import write_tiny_set
 
-TINY_DRAW = ("--model.steps", "2", "--model.units", "8", "--model.latents", "2")
+TINY_DRAW = ("--model.num-glimpses", "2", "--model.hidden-size", "8", "--model.latent-size", "2")
 SHORT = (
     "--train.steps", "2", "--train.batch-size", "8", "--train.log-every", "1",
     "--train.eval-every", "1",
@@ -30,7 +30,7 @@ COMMANDS = {
         (*TINY_DRAW, "--samples", "4"), "svhn_numbers", "svhn_goodfellow64_sample", DRAWINGS,
     ),
     "cluttered_mnist_classification": (
-        ("--model.glimpses", "2", "--model.units", "8"), "mnist", None,
+        ("--model.num-glimpses", "2", "--model.hidden-size", "8"), "mnist", None,
         {"glimpses.png", "glimpses.drawing.json", "loss.png", "report.html", "metrics.jsonl"},
     ),
 }  # fmt: skip
@@ -66,7 +66,7 @@ def test_an_experiment_runs_by_its_default_shortened(experiment, tmp_path):
     assert results["test"]["images"] >= 32
     assert leaves <= {path.name for path in workdir.iterdir()}
     if experiment == "cifar10_generation":
-        assert 0 < results["discretised"]["bits_per_dimension"] < 12
+        assert 0 < results["discretized"]["bits_per_dimension"] < 12
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from drawjax.explore.drawing import Models
 from drawjax.explore.server import app
 
 SHAPE = (28, 28, 1)
-CONFIG = modules.DrawConfig(steps=4, units=8, latents=3, read_size=2, write_size=5)
+CONFIG = modules.DrawConfig(num_glimpses=4, hidden_size=8, latent_size=3, read_size=2, write_size=5)
 
 
 def save_model(folder: pathlib.Path, name: str = "scribble", config=CONFIG, shape=SHAPE) -> None:

@@ -12,7 +12,7 @@ from tests.explore.serving import CONFIG, SHAPE, save_model
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder)
-    looks = modules.RamConfig(glimpses=2, units=5, read_size=3)
+    looks = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
     _, params = modules.split(modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)))
     pretrained.save("looks", looks, (9, 9, 1), params, {}, folder)
     return folder
@@ -24,7 +24,7 @@ def models(folder):
 
 
 def _noise(seed):
-    return jax.random.normal(jax.random.key(seed), (CONFIG.steps, COUNT, CONFIG.latents))
+    return jax.random.normal(jax.random.key(seed), (CONFIG.num_glimpses, COUNT, CONFIG.latent_size))
 
 
 def test_models_that_draw_are_offered_and_classifiers_are_not(models):

@@ -24,35 +24,35 @@ def with_size(width, height):
 
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(256, size=(5, 7, 3), dtype=np.uint8)
-GREY = RNG.integers(256, size=(5, 7), dtype=np.uint8)
+COLOR = RNG.integers(256, size=(5, 7, 3), dtype=np.uint8)
+GRAY = RNG.integers(256, size=(5, 7), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
-def test_colour_comes_as_it_is(kind):
+def test_color_comes_as_it_is(kind):
     pixels, size = images.decode(
-        file(COLOUR, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        file(COLOR, kind, **({"lossless": True} if kind == "WEBP" else {}))
     )
-    np.testing.assert_array_equal(pixels, COLOUR)
+    np.testing.assert_array_equal(pixels, COLOR)
     assert size == (5, 7)
 
 
-def test_grey_has_one_channel():
-    np.testing.assert_array_equal(images.decode(file(GREY))[0], GREY[..., None])
-    deep = images.decode(file(GREY.astype(np.uint16) * 257))[0]
-    np.testing.assert_allclose(deep[..., 0].astype(int), GREY, atol=1)
+def test_gray_has_one_channel():
+    np.testing.assert_array_equal(images.decode(file(GRAY))[0], GRAY[..., None])
+    deep = images.decode(file(GRAY.astype(np.uint16) * 257))[0]
+    np.testing.assert_allclose(deep[..., 0].astype(int), GRAY, atol=1)
 
 
 def test_what_is_transparent_becomes_white():
-    clear = np.dstack([COLOUR, np.zeros((5, 7), np.uint8)])
+    clear = np.dstack([COLOR, np.zeros((5, 7), np.uint8)])
     assert (images.decode(file(clear))[0] == 255).all()
 
 
 def test_the_orientation_of_a_photograph_is_followed():
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    pixels, size = images.decode(file(COLOUR, "PNG", exif=exif))
-    np.testing.assert_array_equal(pixels, np.rot90(COLOUR, -1))
+    pixels, size = images.decode(file(COLOR, "PNG", exif=exif))
+    np.testing.assert_array_equal(pixels, np.rot90(COLOR, -1))
     assert size == (7, 5)
 
 
@@ -69,7 +69,7 @@ def test_large_images_are_scaled_down_and_small_ones_are_not():
         (b"", "not an image that can be read"),
         (b"%PDF-1.7", "not an image that can be read"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "PNG, JPEG, GIF, WebP, BMP"),
-        (file(COLOUR, "TIFF"), "not an image that can be read"),
+        (file(COLOR, "TIFF"), "not an image that can be read"),
         (file(RNG.integers(256, size=(99, 99), dtype=np.uint8))[:-2000], "damaged"),
         (bytes(images.MAX_BYTES + 1), "8.0 MB; at most 8 MB"),
         (with_size(4001, 4000), "4001 x 4000 pixels; at most 16 million"),

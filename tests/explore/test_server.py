@@ -10,7 +10,7 @@ from drawjax.explore import images, server
 from drawjax.explore.drawing import COUNT, Models
 from drawjax.explore.glimpse import glimpse
 from tests.explore.serving import save_model, serving
-from tests.explore.test_images import COLOUR, file
+from tests.explore.test_images import COLOR, file
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def test_other_hosts_and_other_pages_are_refused(ask, netloc):
 def test_a_glimpse_comes_field_by_field(ask):
     logits = [0.1, -0.2, 0.3, -0.4, 0.5]
     query = "height=5&width=7&channels=3&patch=4&logits=" + ",".join(map(str, logits))
-    status, _, content = ask("POST", "/glimpse?" + query, COLOUR.tobytes())
+    status, _, content = ask("POST", "/glimpse?" + query, COLOR.tobytes())
     assert status == 200
     floats = np.frombuffer(content, "<f4")
-    seen = glimpse(COLOUR, logits, 4)
+    seen = glimpse(COLOR, logits, 4)
     window = seen.window
     expected = [window.center_x, window.center_y, window.stride, window.variance, window.intensity]
     np.testing.assert_array_equal(floats[:5], expected)
@@ -83,8 +83,8 @@ def test_images_come_and_files_go_the_same_way(ask):
         _, _, answer = ask("GET", path)
         pixels = base64.b64decode(answer["pixels"])
         assert len(pixels) == answer["height"] * answer["width"] * answer["channels"]
-    _, _, answer = ask("POST", "/image", file(COLOUR))
-    assert base64.b64decode(answer["pixels"]) == COLOUR.tobytes()
+    _, _, answer = ask("POST", "/image", file(COLOR))
+    assert base64.b64decode(answer["pixels"]) == COLOR.tobytes()
     assert answer["note"] == ""
     _, _, answer = ask("POST", "/image", file(np.zeros((300, 600), np.uint8)))
     assert answer["note"] == "Scaled down from 600 x 300 to 256 x 128 pixels."

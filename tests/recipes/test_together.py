@@ -13,8 +13,8 @@ from drawjax.training import Diverged, TrainConfig
 from drawjax.training.metrics import read_metrics
 
 CONFIG = GenerationConfig(
-    data=data.DataConfig(binarisation="dynamic", dir="nowhere"),
-    model=DrawConfig(steps=2, units=8, latents=4, read_size=2, write_size=3),
+    data=data.DataConfig(binarization="dynamic", dir="nowhere"),
+    model=DrawConfig(num_glimpses=2, hidden_size=8, latent_size=4, read_size=2, write_size=3),
     train=TrainConfig(steps=4, batch_size=8, log_every=2, eval_every=2, checkpoint_every=2),
     samples=9,
 )

@@ -4,11 +4,11 @@ A person runs it for as long as they like, on the toy or on any experiment:
 
     python -m tests.training.kill_test --kills 100
     python -m tests.training.kill_test --kills 20 --steps 3000 --every 10 --command \\
-        experiments.mnist_generation --preset demo --model.steps 4 --model.units 16 --samples 4
+        experiments.mnist_generation --preset demo --model.num-glimpses 4 --model.hidden-size 16 --samples 4
 
 Each kill is SIGKILL or SIGTERM, in the middle of writing a checkpoint, at a random time after one,
 or at a random time of the start; after it the same command starts again. The last state
-(parameters, optimiser, average, counters), the best parameters and the validation curve must be
+(parameters, optimizer, average, counters), the best parameters and the validation curve must be
 those of the undisturbed run, bit for bit.
 """
 

@@ -51,9 +51,9 @@ def test_steps_are_those_of_adamw_after_clipping():
     task = toy.task()
     states, _ = _steps(config, 8)
     numbers = Numbers.of(config)
-    optimiser = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0, weight_decay=0.1)
+    optimizer = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0, weight_decay=0.1)
     params = states[0].params
-    held = optimiser.init(params)
+    held = optimizer.init(params)
     batches = toy.batches(config.seed)
     for step in range(8):
         key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -63,7 +63,7 @@ def test_steps_are_those_of_adamw_after_clipping():
         assert norm > config.clip_norm  # else this tests no clipping
         values = jax.tree.map(lambda leaf: leaf * config.clip_norm / norm, values)  # noqa: B023
         held.hyperparams["learning_rate"] = learning_rate(numbers, jnp.asarray(step))
-        updates, held = optimiser.update(values, held, params)
+        updates, held = optimizer.update(values, held, params)
         params = optax.apply_updates(params, updates)
     chex.assert_trees_all_close(states[-1].params, params, rtol=1e-4, atol=1e-6)
 
@@ -105,9 +105,9 @@ def test_a_step_that_is_not_finite_changes_no_parameter_and_is_counted(bad):
             )
         )
         assert same == broken
-        chex.assert_tree_all_finite((after.params, after.average, after.optimiser))
+        chex.assert_tree_all_finite((after.params, after.average, after.optimizer))
         if broken:
-            chex.assert_trees_all_equal(before.optimiser, after.optimiser)
+            chex.assert_trees_all_equal(before.optimizer, after.optimizer)
             chex.assert_trees_all_equal(before.average, after.average)
     assert 0 < count < 12
 

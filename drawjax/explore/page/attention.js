@@ -3,8 +3,8 @@
 import {ask, complain, element, frame, image, latest, paint, place} from "./shared.js";
 
 const SLIDERS = [  // the five numbers in the order of Eq. 21
-  {id: "center-x", label: "Centre x", symbol: "g̃X", min: -1.25, max: 1.25, text: v => `${v} px`},
-  {id: "center-y", label: "Centre y", symbol: "g̃Y", min: -1.25, max: 1.25, text: v => `${v} px`},
+  {id: "center-x", label: "Center x", symbol: "g̃X", min: -1.25, max: 1.25, text: v => `${v} px`},
+  {id: "center-y", label: "Center y", symbol: "g̃Y", min: -1.25, max: 1.25, text: v => `${v} px`},
   {id: "log-variance", label: "Variance", symbol: "log σ²", min: -6, max: 10, text: v => `σ ${v} px`},
   {id: "log-stride", label: "Stride", symbol: "log δ̃", min: -4, max: 1, text: v => `${v} px`},
   {id: "log-intensity", label: "Intensity", symbol: "log γ", min: -3, max: 3, text: v => `× ${v}`},
@@ -81,7 +81,7 @@ export function startLooking(about) {
     const deviation = Math.sqrt(variance), half = (size - 1) / 2 * stride;
     overlay.toggleAttribute("hidden", false);
     paint(element("patch"), seen.patch, size, size, channels, 255);
-    // The Riemann sum of the inverse; a single filter has no neighbour, and so no stride.
+    // The Riemann sum of the inverse; a single filter has no neighbor, and so no stride.
     const gain = element("brighten").checked && size > 1 ? stride ** 2 : 1;
     paint(element("written"), seen.written, height, width, channels, 255 * gain);
     overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -136,19 +136,19 @@ export function startLooking(about) {
     changed();
   }
 
-  const centre = () => [(picture.width + 1) / 2 * (logits[0] + 1) - 0.5,
+  const center = () => [(picture.width + 1) / 2 * (logits[0] + 1) - 0.5,
     (picture.height + 1) / 2 * (logits[1] + 1) - 0.5];
 
   let drag = null;
   stage.addEventListener("pointerdown", event => {
     if (!seen || event.button !== 0) return;
     stage.setPointerCapture(event.pointerId);
-    const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = centre();
+    const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = center();
     const [hx, hy] = handle(), reach = (event.pointerType === "mouse" ? 12 : 24) * unit();
-    const toHandle = Math.hypot(px - hx, py - hy), toCentre = Math.hypot(px - cx, py - cy);
+    const toHandle = Math.hypot(px - hx, py - hy), toCenter = Math.hypot(px - cx, py - cy);
     const half = Math.max((seen.size - 1) / 2 * seen.stride, reach);
-    if (toHandle < reach && toHandle < toCentre) {
-      drag = {stride: logits[3], from: Math.max(toCentre, 1e-3)};
+    if (toHandle < reach && toHandle < toCenter) {
+      drag = {stride: logits[3], from: Math.max(toCenter, 1e-3)};
     } else {
       const inside = Math.abs(px - cx) <= half && Math.abs(py - cy) <= half;
       drag = inside ? {dx: cx - px, dy: cy - py} : {dx: 0, dy: 0};
@@ -157,7 +157,7 @@ export function startLooking(about) {
   });
   stage.addEventListener("pointermove", event => {
     if (!drag) return;
-    const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = centre();
+    const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = center();
     if (drag.from) {
       const ratio = Math.max(Math.hypot(px - cx, py - cy), 1e-3) / drag.from;
       logits[3] = clamp(drag.stride + Math.log(ratio), 3);
@@ -168,7 +168,7 @@ export function startLooking(about) {
   });
   for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { drag = null; });
   stage.addEventListener("keydown", event => {
-    const step = event.shiftKey ? 10 : 1, [x, y] = centre();
+    const step = event.shiftKey ? 10 : 1, [x, y] = center();
     const moves = {ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step]};
     const zoom = {"+": 0.1, "=": 0.1, "-": -0.1, "−": -0.1}[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in moves || zoom)) return;

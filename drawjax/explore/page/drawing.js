@@ -169,9 +169,9 @@ function startEasel(changed) {
   }
 
   async function putDigit() {
-    const {pixels: grey, height: rows, width: columns} = await image(`digit/${digit++}`);
+    const {pixels: gray, height: rows, width: columns} = await image(`digit/${digit++}`);
     const small = document.createElement("canvas"), large = document.createElement("canvas");
-    paint(small, grey, rows, columns, 1, 1);
+    paint(small, gray, rows, columns, 1, 1);
     Object.assign(large, {width, height});
     const context = large.getContext("2d");
     context.drawImage(small, 0, 0, width, height);

@@ -65,7 +65,7 @@ export function place(event, stage, width, height) {
     (event.clientY - box.top) / box.height * height];
 }
 
-// The rectangle of a window (centre and half the side in the paper's pixels) in an SVG of the image.
+// The rectangle of a window (center and half the side in the paper's pixels) in an SVG of the image.
 export function frame(rectangle, x, y, half) {
   const side = 2 * Math.max(half, 0.25);
   rectangle.setAttribute("x", x - 0.5 - side / 2);

@@ -1,6 +1,6 @@
-"""From bytes to what the model sees: intensities in [0, 1], binarised or not.
+"""From bytes to what the model sees: intensities in [0, 1], binarized or not.
 
-All for inside jit but `binarise_once`, which is done on the host when a set is loaded.
+All for inside jit but `binarize_once`, which is done on the host when a set is loaded.
 """
 
 from typing import Literal
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-__all__ = ["Binarisation", "binarise", "binarise_once", "to_unit"]
+__all__ = ["Binarization", "binarize", "binarize_once", "to_unit"]
 
-Binarisation = Literal["static", "dynamic", "threshold", "none"]
+Binarization = Literal["static", "dynamic", "threshold", "none"]
 
 
 def to_unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -20,8 +20,8 @@ def to_unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.asarray(images, jnp.float32) / 255
 
 
-def binarise(
-    images: Float[Array, "*shape"], method: Binarisation, key: jax.Array
+def binarize(
+    images: Float[Array, "*shape"], method: Binarization, key: jax.Array
 ) -> Float[Array, "*shape"]:
     """Turns intensities in [0, 1] into zeros and ones.
 
@@ -29,7 +29,7 @@ def binarise(
       images: values in [0, 1].
       method: `dynamic` draws each pixel anew with its intensity as the probability of a one
         (Salakhutdinov and Murray 2008); `threshold` takes a one above 0.5; `static` and `none`
-        leave the images alone, the first because its images were binarised once, when loaded.
+        leave the images alone, the first because its images were binarized once, when loaded.
       key: PRNG key, consumed by `dynamic` only.
 
     Returns:
@@ -44,10 +44,10 @@ def binarise(
         return (images > 0.5).astype(jnp.float32)
     if method in ("static", "none"):
         return images
-    raise ValueError(f"binarisation must be static, dynamic, threshold or none, got {method!r}")
+    raise ValueError(f"binarization must be static, dynamic, threshold or none, got {method!r}")
 
 
-def binarise_once(images: UInt8[np.ndarray, "*shape"], seed: int) -> UInt8[np.ndarray, "*shape"]:
+def binarize_once(images: UInt8[np.ndarray, "*shape"], seed: int) -> UInt8[np.ndarray, "*shape"]:
     """Draws each pixel once: 255 with its intensity as the probability, else 0.
 
     Args:

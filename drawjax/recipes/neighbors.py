@@ -17,7 +17,7 @@ def nearest_images(
     """For each image, the one of all batches at the least Euclidean distance over pixels.
 
     Args:
-      images: what to find neighbours of.
+      images: what to find neighbors of.
       batches: `(candidates, weight)`; candidates of weight zero are left out.
 
     Returns:

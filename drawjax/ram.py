@@ -37,7 +37,7 @@ class Networks(Protocol):
         ...
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities, `[batch, classes]`."""
+        """Unnormalized log-probabilities, `[batch, classes]`."""
         ...
 
 
