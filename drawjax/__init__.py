@@ -3,13 +3,33 @@
 `import drawjax.attention` is the glimpse operation on its own and loads nothing but JAX.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load_pretrained"]
+if TYPE_CHECKING:
+    from drawjax import attention
+    from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
+    from drawjax.pretrained import load_pretrained
+
+__all__ = ["Draw", "DrawConfig", "Ram", "RamConfig", "attention", "load_pretrained"]
+
+_MODULES = {
+    "Draw": "modules",
+    "DrawConfig": "modules",
+    "Ram": "modules",
+    "RamConfig": "modules",
+    "load_pretrained": "pretrained",
+}
 
 
-def load_pretrained(name: str) -> Any:
-    """A trained model that comes with the package; see `drawjax.pretrained.load`."""
-    from drawjax import pretrained  # loads Flax, which the glimpse operation does without
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the glimpse operation does without Flax, and it without training.
+    if name == "attention":
+        return importlib.import_module("drawjax.attention")
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"drawjax.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'drawjax' has no attribute {name!r}")
 
-    return pretrained.load(name)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

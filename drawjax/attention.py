@@ -22,9 +22,11 @@ Numerics. Whatever the window, every filter sums to one and values and gradients
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 __all__ = ["Window", "filter_means", "filterbanks", "read", "window_from_logits", "write"]
@@ -108,7 +110,8 @@ def filter_means(
     dtype = window.stride.dtype
     offsets = jnp.arange(1, patch_size + 1, dtype=dtype) - patch_size / 2 - 0.5
     # An infinite stride would make 0 * inf of an odd grid's middle filter.
-    offsets = offsets * jnp.clip(window.stride, -_FARTHEST, _FARTHEST)[..., None]
+    stride = jnp.clip(window.stride, -_FARTHEST, _FARTHEST)[..., None]
+    offsets = jnp.expand_dims(offsets, range(stride.ndim - 1)) * stride
     means_y, means_x = (
         jnp.clip(center[..., None] + offsets, -_FARTHEST, _FARTHEST)
         for center in (window.center_y, window.center_x)
@@ -167,17 +170,16 @@ def read(
     _check_rank("image", image, "[..., height, width, channels]")
     rows, columns = filterbanks(window, (image.shape[-3], image.shape[-2]), patch_size)
     _check_broadcast("image", image.shape[:-3], window)
-    # One product of matrices down the height, whatever the channels. The bank is turned apart from
-    # it: XLA's CPU backend has no kernel for a product that turns its left side, and this one's
-    # gradient would turn the image.
-    turned = jax.lax.optimization_barrier(jnp.swapaxes(rows, -2, -1))
+    rows, columns, intensity = _aligned(image.ndim, rows, columns, window.intensity)
     *batch, height, width, channels = image.shape
-    lines = jnp.einsum(
-        "...hn,...hl->...nl", turned, image.reshape(*batch, height, width * channels)
+    lines = jnp.einsum(  # one product of matrices down the height, whatever the channels
+        "...nh,...hl->...nl", rows, image.reshape(*batch, height, width * channels)
     )
-    lines = lines.reshape(*lines.shape[:-1], width, channels)
-    patch = jnp.einsum("...nwc,...mw->...nmc", lines, columns)
-    return window.intensity[..., None, None, None] * patch
+    lines = jnp.swapaxes(lines.reshape(*lines.shape[:-1], width, channels), -2, -1)
+    lines = lines.reshape(*lines.shape[:-3], patch_size * channels, width)
+    patch = jnp.einsum("...lw,...mw->...lm", lines, columns)
+    patch = patch.reshape(*patch.shape[:-2], patch_size, channels, patch_size)
+    return intensity * jnp.swapaxes(patch, -2, -1)
 
 
 def write(
@@ -203,9 +205,25 @@ def write(
         raise ValueError(f"patch must have shape [..., N, N, channels], got {list(patch.shape)}")
     rows, columns = filterbanks(window, image_shape, patch.shape[-3])
     _check_broadcast("patch", patch.shape[:-3], window)
-    patch = patch / window.intensity[..., None, None, None]
-    lines = jnp.einsum("...mw,...nmc->...nwc", columns, patch)
-    return jnp.einsum("...nh,...nwc->...hwc", rows, lines)
+    rows, columns, intensity = _aligned(patch.ndim, rows, columns, window.intensity)
+    patch = jnp.swapaxes(patch / intensity, -2, -1)
+    *batch, size, channels, _ = patch.shape
+    lines = patch.reshape(*batch, size * channels, size) @ columns
+    lines = jnp.swapaxes(lines.reshape(*lines.shape[:-2], size, channels, -1), -2, -1)
+    # The bank is turned apart from the product: XLA's CPU backend has no kernel for one that turns
+    # its left side.
+    turned = jax.lax.optimization_barrier(jnp.swapaxes(rows, -2, -1))
+    image = turned @ lines.reshape(*lines.shape[:-2], -1)
+    return image.reshape(*image.shape[:-1], image_shape[1], channels)
+
+
+def _aligned(
+    ndim: int, rows: jax.Array, columns: jax.Array, intensity: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Filters and intensity with the batch axes of an image of `ndim` axes, or more."""
+    more = range(max(ndim - 3 - intensity.ndim, 0))
+    rows, columns = jnp.expand_dims(rows, more), jnp.expand_dims(columns, more)
+    return rows, columns, jnp.expand_dims(intensity, more)[..., None, None, None]
 
 
 def _exp(logits: jax.Array) -> jax.Array:
@@ -213,19 +231,44 @@ def _exp(logits: jax.Array) -> jax.Array:
     return jnp.exp(jnp.clip(logits, _MIN_LOG, _MAX_LOG))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _filters(
     means: Float[Array, "*batch N"], variance: Float[Array, "*batch"], size: int
 ) -> Float[Array, "*batch N {size}"]:
     """Gaussian filters over pixels 1..size, each summing to one."""
-    scale = -0.5 / jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None]
+    offsets, mirrored, variance = _exponents(means, variance, size)
     # Eq. 25-26 with exponents relative to the pixel nearest to the mean, where they are largest:
-    # (a - mu)^2 - (m - mu)^2 = (a - m)(a - m + 2 (m - mu)). The nearest pixel's weight is then
-    # exactly one, so the sum is never zero, and no digits are lost for a mean far off the image.
-    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round(means), 1, size))
-    slope = 2 * (nearest - means) * scale
-    offsets = jnp.arange(1, size + 1, dtype=means.dtype) - nearest[..., None]
-    weights = jnp.exp(offsets * (offsets * scale[..., None] + slope[..., None]))
-    return weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
+    # (a - mu)^2 - (m - mu)^2 = (a - m)(a + m - 2 mu). The nearest pixel's weight is then exactly
+    # one, so the sum is never zero, and no digits are lost for a mean far off the image.
+    weights = jnp.exp(offsets * mirrored * (-0.5 / variance))
+    weights = weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
+    return checkpoint_name(weights, "filters")  # a `jax.checkpoint` may keep them
+
+
+@_filters.defjvp
+def _filters_jvp(size, primals, tangents):
+    # The derivative from the value, so that no exponential is computed twice. That of a softmax
+    # sums to zero over the pixels: the terms may be taken from the nearest pixel, as above.
+    means, variance = primals
+    weights = _filters(means, variance, size)
+    offsets, mirrored, limited = _exponents(means, variance, size)
+    inside = (variance >= _MIN_VARIANCE) & (variance <= _MAX_VARIANCE)
+    to_mean = (1 / limited) * tangents[0][..., None]
+    to_variance = (0.5 / limited**2) * jnp.where(inside, tangents[1], 0)[..., None, None]
+    change = weights * (offsets * (to_mean + mirrored * to_variance))
+    return weights, change - weights * jnp.sum(change, axis=-1, keepdims=True)
+
+
+def _exponents(
+    means: jax.Array, variance: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The factors a - m and a + m - 2 mu, `[*batch, N, size]`, and the limited variance."""
+    means = means[..., None]
+    nearest = jnp.clip(jnp.round(means), 1, size)
+    pixels = jnp.arange(1, size + 1, dtype=means.dtype)
+    pixels = jnp.expand_dims(pixels, range(means.ndim - 1))
+    limited = jnp.clip(variance, _MIN_VARIANCE, _MAX_VARIANCE)[..., None, None]
+    return pixels - nearest, pixels + nearest - 2 * means, limited
 
 
 def _check_image_shape(image_shape: tuple[int, int]) -> tuple[int, int]:

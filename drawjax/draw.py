@@ -1,32 +1,36 @@
-"""DRAW, Sec. 2.1 and 2.3 of Gregor et al. (2015): one pure step, and scans over it.
+"""DRAW, Sec. 2.1 and 2.3 of Gregor et al. (2015): the model's protocol, one step, one scan.
 
-The networks come in as an argument (`drawjax.networks`) and so does the noise, `[T, batch, Z]`, so
-everything here is deterministic. Three roads through the same equations:
+The model comes in as an argument (`Model`; `drawjax.modules.Draw` is one) and so does the noise,
+`[T, batch, Z]`, so every function here is deterministic and pure:
 
-* `infer`: images and noise -> canvases, windows and KL of every step (Eq. 3-8, 10). `reconstruct`
-  is the same with the posterior's mean in place of a sample; `complete` the same with the canvas
-  in place of pixels that nobody knows.
-* `generate`: prior noise -> canvases and windows, through the decoder alone (Eq. 13-16).
-* `loss`, `importance_weighted_bound`: what that says of an image's likelihood (Eq. 9-12).
+* `infer`: images and noise -> canvases, windows, latents and KL of every step (Eq. 3-8, 10).
+  `reconstruct` is the same with the posterior's mean in place of a sample; `complete` the same with
+  the canvas in place of unknown pixels.
+* `generate`: latents -> canvases and windows, through the decoder alone (Eq. 13-16).
+* `loss`, `importance_weighted_bound`: bounds on an image's likelihood (Eq. 9-12).
 
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
 """
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from typing import Any, Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from drawjax import objective
 from drawjax.attention import Window
-from drawjax.networks import Networks, State, scan
+from drawjax.scan import scan
 
 __all__ = [
-    "Trace",
+    "Distribution",
+    "DrawOutput",
+    "Model",
+    "State",
     "complete",
     "generate",
     "importance_weighted_bound",
@@ -37,97 +41,175 @@ __all__ = [
     "step",
 ]
 
+Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of an LSTM
+
+
+class Distribution(Protocol):
+    """The posterior of a step's latents; `drawjax.objective.Normal` is one. A pytree."""
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """Latents `[batch, Z]` from standard normal noise; zeros give the mean."""
+        ...
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Log-density in nats, `[batch]`."""
+        ...
+
+    def kl(self) -> jax.Array:
+        """KL to the standard normal prior in nats, `[batch]`."""
+        ...
+
+
+class Model(Protocol):
+    """What DRAW's equations need to be given. `h` is a hidden vector `[batch, units]`.
+
+    Products by `drawjax.scan.dense`, as in the layers of `drawjax.modules`, train faster than
+    others (`drawjax.scan`).
+    """
+
+    @property
+    def num_glimpses(self) -> int:
+        """T, steps of a drawing."""
+        ...
+
+    @property
+    def latent_size(self) -> int:
+        """Z, latent variables a step."""
+        ...
+
+    def initial_state(self, batch: int) -> "State":
+        """The learned c_0, h_0^enc and h_0^dec (with both cells' states), for `batch` images."""
+        ...
+
+    def read(
+        self, image: jax.Array, error: jax.Array, h_dec: jax.Array
+    ) -> tuple[jax.Array, Window | None]:
+        """Eq. 4: a flat glimpse `[batch, features]`, and the window unless Eq. 17 is used."""
+        ...
+
+    def encode(self, carry: Carry, inputs: jax.Array) -> tuple[Carry, jax.Array]:
+        """Eq. 5: the next carry and h^enc_t; inputs are the glimpse and h^dec_{t-1}."""
+        ...
+
+    def posterior(self, h_enc: jax.Array) -> Distribution:
+        """Eq. 1-2: Q(Z_t | h^enc_t)."""
+        ...
+
+    def decode(self, carry: Carry, latent: jax.Array) -> tuple[Carry, jax.Array]:
+        """Eq. 7: the next carry and h^dec_t."""
+        ...
+
+    def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
+        """Eq. 8: what is added to the canvas, and the window unless Eq. 18 is used."""
+        ...
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Trace:
-    """What happened at every step. Fields that a road does not produce are None."""
+class State:
+    """What one step hands to the next."""
+
+    canvas: Float[Array, "batch height width channels"]  #: c_t, logits
+    encoder: Carry  #: the encoder's
+    decoder: Carry  #: the decoder's
+    h_dec: Float[Array, "batch units"]  #: h^dec_t
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DrawOutput:
+    """What happened at every step. Fields not computed by a function are None."""
 
     canvases: Float[Array, "T batch height width channels"]  #: c_1..c_T, logits
     write_windows: Window | None  #: fields [T, batch]; None without attention
-    read_windows: Window | None  #: fields [T, batch]; None without attention or when generating
-    kl: Float[Array, "T batch"] | None  #: nats, Eq. 10
-    log_ratio: Float[Array, "T batch"] | None  #: log p(z_t) - log q(z_t | h^enc_t), nats
+    read_windows: Window | None = None  #: fields [T, batch]; None without attention
+    latents: Float[Array, "T batch Z"] | None = None  #: z_1..z_T
+    posterior: Distribution | None = None  #: Q(Z_t | h^enc_t), fields [T, batch, Z]
+    kl: Float[Array, "T batch"] | None = None  #: nats, Eq. 10
+    log_ratio: Float[Array, "T batch"] | None = None  #: log p(z_t) - log q(z_t | h^enc_t), nats
+
+    @property
+    def images(self) -> Float[Array, "batch height width channels"]:
+        """The Bernoulli means of the drawn images, Eq. 16: the sigmoid of the last canvas."""
+        return jax.nn.sigmoid(self.canvases[-1])
 
 
 def step(
-    networks: Networks,
+    model: Model,
     state: State,
     image: Float[Array, "batch height width channels"],
     noise: Float[Array, "batch Z"],
-) -> tuple[State, Trace]:
+) -> tuple[State, DrawOutput]:
     """One step of Eq. 3-8.
 
     Args:
-      networks: the learned functions.
+      model: the learned functions.
       state: c_{t-1} and the cells' states.
       image: x, values in [0, 1].
       noise: standard normal; zeros give the posterior's mean.
 
     Returns:
-      The next state, and a `Trace` of this step alone (fields without the axis T).
+      The next state, and a `DrawOutput` of this step alone (fields without the axis T).
     """
     error = image - jax.nn.sigmoid(state.canvas)  # Eq. 3
-    glimpse, read_window = networks.read(image, error, state.h_dec)  # Eq. 4
+    glimpse, read_window = model.read(image, error, state.h_dec)  # Eq. 4
     inputs = jnp.concatenate([glimpse, state.h_dec], axis=-1)
-    encoder, h_enc = networks.encode(state.encoder, inputs)  # Eq. 5
-    mean, log_scale = networks.posterior(h_enc)  # Eq. 1-2
-    latent = mean + jnp.exp(log_scale) * noise  # Eq. 6
-    decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 7
-    change, write_window = networks.write(h_dec)
+    encoder, h_enc = model.encode(state.encoder, inputs)  # Eq. 5
+    posterior = model.posterior(h_enc)  # Eq. 1-2
+    latent = posterior.sample(noise)  # Eq. 6
+    decoder, h_dec = model.decode(state.decoder, latent)  # Eq. 7
+    change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 8
-    kl = objective.gaussian_kl(mean, log_scale)  # Eq. 10, one term
-    log_ratio = objective.gaussian_log_density(latent) - objective.gaussian_log_density(
-        latent, mean, log_scale
+    log_ratio = objective.gaussian_log_density(latent) - posterior.log_prob(latent)
+    output = DrawOutput(
+        canvas, write_window, read_window, latent, posterior, posterior.kl(), log_ratio
     )
-    return State(canvas, encoder, decoder, h_dec), Trace(
-        canvas, write_window, read_window, kl, log_ratio
-    )
+    return State(canvas, encoder, decoder, h_dec), output
 
 
 def infer(
-    networks: Networks,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     noise: Float[Array, "T batch Z"],
     *,
     remat: bool = False,
-) -> Trace:
+) -> DrawOutput:
     """Draws images with the encoder looking at them: T steps of Eq. 3-8.
 
     Args:
-      networks: the learned functions.
+      model: the learned functions.
       images: x, values in [0, 1].
       noise: standard normal, one draw a step, image and latent; T is its length.
-      remat: recompute the steps in the backward pass in blocks of about sqrt(T), which stores
-        about 2 sqrt(T) steps in place of T and costs one more forward pass.
+      remat: recompute the steps in the backward pass (`drawjax.scan.scan`).
 
     Returns:
-      A `Trace` with every field.
+      A `DrawOutput` with every field.
+
+    Raises:
+      ValueError: if images or noise do not fit the model or each other.
     """
-    chex.assert_rank([images, noise], [4, 3])
-    _check_batch(images, noise)
-
-    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Trace]:
-        return step(networks, state, images, noise)
-
-    return scan(body, networks, noise, remat=remat)[1]
+    images, noise, state = _checked(model, images, noise)
+    return scan(lambda state, noise: step(model, state, images, noise), state, noise, remat=remat)[
+        1
+    ]
 
 
 def reconstruct(
-    networks: Networks, images: Float[Array, "batch height width channels"], steps: int
-) -> Trace:
-    """`infer` with the posterior's mean at each of `steps` steps; deterministic."""
-    mean, _ = jax.eval_shape(networks.posterior, networks.initial_state(1).h_dec)
-    noise = jnp.zeros((steps, images.shape[0], mean.shape[-1]), images.dtype)
-    return infer(networks, images, noise)
+    model: Model,
+    images: Float[Array, "batch height width channels"],
+    num_glimpses: int | None = None,
+) -> DrawOutput:
+    """`infer` with the posterior's mean at each step (the model's T); deterministic."""
+    num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
+    return infer(model, images, jnp.zeros((num_glimpses, len(images), model.latent_size)))
 
 
 def complete(
-    networks: Networks,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     known: Bool[Array, "batch height width #channels"],
     noise: Float[Array, "T batch Z"],
-) -> Trace:
+) -> DrawOutput:
     """Draws images of which some pixels are known: `infer` that fills in the others as it goes.
 
     At every step the encoder sees the known pixels and, elsewhere, the drawing itself: the sigmoid
@@ -138,91 +220,95 @@ def complete(
     images, and the more is unknown, the further this is from what it was trained on.
 
     Args:
-      networks: the learned functions.
-      images: values in [0, 1]; what is not known does not matter, as long as it is finite.
+      model: the learned functions.
+      images: values in [0, 1]; unknown pixels do not matter, as long as they are finite.
       known: where `images` is given. All true is `infer`.
       noise: standard normal, one draw a step, image and latent. Different noise gives different
         completions; T is its length.
 
     Returns:
-      A `Trace` with every field. The canvas covers known pixels too: they are the model's own
+      A `DrawOutput` with every field. The canvas covers known pixels too: they are the model's own
       rendering of what it saw. `kl` and `log_ratio` are of the filled-in image of each step.
 
     Raises:
-      ValueError: if the shapes of `known` and `images` do not go together, or the batches differ.
+      ValueError: if the shape of `known` does not fit `images`, or as `infer`.
     """
-    chex.assert_rank([images, noise], [4, 3])
-    _check_batch(images, noise)
+    images, noise, state = _checked(model, images, noise)
+    known = jnp.asarray(known)
     if known.shape[:-1] != images.shape[:-1] or known.shape[-1] not in (1, images.shape[-1]):
         raise ValueError(
             f"known must have shape {list(images.shape)}, or one channel, got {list(known.shape)}"
         )
 
-    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Trace]:
+    def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
         seen = jnp.where(known, images, jax.nn.sigmoid(state.canvas))
-        return step(networks, state, seen, noise)
+        return step(model, state, seen, noise)
 
-    return scan(body, networks, noise)[1]
+    return scan(body, state, noise)[1]
 
 
-def generate(networks: Networks, noise: Float[Array, "T batch Z"]) -> Trace:
-    """Draws from the prior with the decoder alone, Eq. 13-16.
+def generate(model: Model, latents: Float[Array, "T batch Z"]) -> DrawOutput:
+    """Draws from latents with the decoder alone, Eq. 13-16.
 
     Args:
-      networks: the learned functions; `read`, `encode` and `posterior` are not called.
-      noise: z_1..z_T, standard normal, one draw a step, image and latent.
+      model: the learned functions; `read`, `encode` and `posterior` are not called.
+      latents: z_1..z_T; standard normal noise draws from the prior.
 
     Returns:
-      A `Trace` with canvases and write windows. The image's Bernoulli means (Eq. 16) are the
-      sigmoid of the last canvas.
+      A `DrawOutput` with canvases, write windows and latents.
+
+    Raises:
+      ValueError: if the latents do not fit the model.
     """
-    chex.assert_rank(noise, 3)
+    latents, state = _checked_noise(model, latents, "latents")
 
-    def body(networks: Networks, state: State, latent: jax.Array) -> tuple[State, Trace]:
-        state, write_window = _decode(networks, state, latent)
-        return state, Trace(state.canvas, write_window, None, None, None)
+    def body(state: State, latent: jax.Array) -> tuple[State, DrawOutput]:
+        state, write_window = _decode(model, state, latent)
+        return state, DrawOutput(state.canvas, write_window, latents=latent)
 
-    return scan(body, networks, noise)[1]
+    return scan(body, state, latents)[1]
 
 
 def sample(
-    networks: Networks, noise: Float[Array, "T batch Z"], *, chunk: int | None = None
+    model: Model, latents: Float[Array, "T batch Z"], *, chunk: int | None = None
 ) -> Float[Array, "batch height width channels"]:
-    """The Bernoulli means of images from the prior, Eq. 16: the last canvas of `generate` alone.
-
-    Takes the memory of one canvas an image in place of T.
+    """The images of `generate` alone, in the memory of one canvas an image in place of T.
 
     Args:
-      networks: the learned functions; `read`, `encode` and `posterior` are not called.
-      noise: z_1..z_T, standard normal, one draw a step, image and latent.
+      model: the learned functions; `read`, `encode` and `posterior` are not called.
+      latents: z_1..z_T; standard normal noise draws from the prior.
       chunk: how many images are drawn at once; None: all. On a CPU some hundred are faster than a
         thousand, since they stay in its cache.
 
+    Returns:
+      Bernoulli means in [0, 1], Eq. 16.
+
     Raises:
-      ValueError: if `chunk` is not positive.
+      ValueError: if `chunk` is not positive, or as `generate`.
     """
-    chex.assert_rank(noise, 3)
+    latents, _ = _checked_noise(model, latents, "latents")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be positive, got {chunk}")
 
-    def body(networks: Networks, state: State, latent: jax.Array) -> tuple[State, None]:
-        return _decode(networks, state, latent)[0], None
+    def images(latents: jax.Array) -> jax.Array:
+        def body(state: State, latent: jax.Array) -> tuple[State, None]:
+            return _decode(model, state, latent)[0], None
 
-    def images(noise: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(scan(body, networks, noise)[0].canvas)
+        state = model.initial_state(latents.shape[1])
+        return jax.nn.sigmoid(scan(body, state, latents)[0].canvas)
 
-    steps, batch, latents = noise.shape
+    steps, batch, size = latents.shape
     if chunk is None or batch <= chunk:
-        return images(noise)
+        return images(latents)
     whole = batch - batch % chunk
-    chunks = noise[:, :whole].reshape(steps, -1, chunk, latents)
+    chunks = latents[:, :whole].reshape(steps, -1, chunk, size)
     drawn = jax.lax.map(images, jnp.swapaxes(chunks, 0, 1))
     drawn = drawn.reshape(whole, *drawn.shape[2:])
-    return drawn if whole == batch else jnp.concatenate([drawn, images(noise[:, whole:])])
+    return drawn if whole == batch else jnp.concatenate([drawn, images(latents[:, whole:])])
 
 
 def loss(
-    networks: Networks,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     noise: Float[Array, "T batch Z"],
     *,
@@ -233,39 +319,35 @@ def loss(
 
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
     whose gradient is longer than this many times the median of the batch has it scaled down to
-    that (`drawjax.hoist.scan`). The losses stay as they are.
+    that (`drawjax.scan.scan`). The losses stay as they are. Differentiable in reverse mode only.
     """
-    chex.assert_rank([images, noise], [4, 3])
-    _check_batch(images, noise)
+    images, noise, state = _checked(model, images, noise)
 
-    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Any]:
-        state, trace = step(networks, state, images, noise)
-        return state, trace.kl  # the canvases of a Trace would be kept in memory, all T of them
+    def body(state: State, noise: jax.Array) -> tuple[State, Any]:
+        state, output = step(model, state, images, noise)
+        return state, output.kl  # canvases would be kept in memory, all T of them
 
-    state, kl = scan(body, networks, noise, remat=remat, clip_ratio=clip_ratio)
+    state, kl = scan(body, state, noise, remat=remat, clip_ratio=clip_ratio, images=images)
     return objective.reconstruction_loss(state.canvas, images), jnp.sum(kl, axis=0)
 
 
 def importance_weighted_bound(
-    networks: Networks,
+    model: Model,
     images: Float[Array, "batch height width channels"],
-    key: jax.Array,
+    keys: Array,
     *,
-    steps: int,
-    latents: int,
     num_samples: int,
     chunk: int = 50,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """The K-sample bound on log p(x) of Burda et al. (2016), in memory of `chunk` samples.
 
     Args:
-      networks: the learned functions.
+      model: the learned functions.
       images: binary images, `[batch, height, width, channels]`.
-      key: PRNG key; sample k uses `fold_in(key, k)`, so the value does not depend on `chunk`.
-      steps: T.
-      latents: Z.
+      keys: a PRNG key an image, `[batch]`. Sample k of an image uses `fold_in(key, k)`, so its
+        value depends neither on `chunk` nor on the other images.
       num_samples: K.
-      chunk: how many samples are held in memory at once.
+      chunk: how many samples an image are held in memory at once.
 
     Returns:
       A lower bound on log p(x), which in expectation grows with K, and the mean of the same K
@@ -273,49 +355,99 @@ def importance_weighted_bound(
       nats an image, `[batch]` each.
 
     Raises:
-      ValueError: if `num_samples` or `chunk` is not positive.
+      ValueError: if `num_samples` or `chunk` is not positive, or images do not fit the model.
     """
     if num_samples < 1 or chunk < 1:
         raise ValueError(f"num_samples and chunk must be positive, got {num_samples} and {chunk}")
-    batch = images.shape[0]
-    chunk = min(chunk, num_samples)
+    batch, chunk = len(images), min(chunk, num_samples)
+    shape = model.num_glimpses, model.latent_size
+    images, _, _ = _checked(model, images, jnp.zeros((shape[0], batch, shape[1])))
+    rows = jnp.repeat(images, chunk, axis=0)
 
-    def body(networks: Networks, state: State, noise: jax.Array) -> tuple[State, Any]:
-        state, trace = step(networks, state, images, noise)
-        return state, trace.log_ratio  # as in `loss`, without the canvases
-
-    def log_weights(index: jax.Array) -> jax.Array:  # one sample of z for each image
-        noise = jax.random.normal(
-            jax.random.fold_in(key, index), (steps, batch, latents), images.dtype
-        )
-        state, log_ratios = scan(body, networks, noise)
-        return jnp.sum(log_ratios, axis=0) - objective.reconstruction_loss(state.canvas, images)
+    def body(state: State, noise: jax.Array) -> tuple[State, Any]:
+        state, output = step(model, state, rows, noise)
+        return state, output.log_ratio  # as in `loss`, without the canvases
 
     def add_chunk(totals: tuple[jax.Array, jax.Array], first: jax.Array) -> tuple[Any, None]:
         weight, log_weight = totals
         indices = first + jnp.arange(chunk)
-        logs = jax.vmap(log_weights)(indices)
+        folded = jax.vmap(lambda key: jax.vmap(functools.partial(jax.random.fold_in, key))(indices))
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype), out_axes=1)(
+            folded(keys).reshape(-1)
+        )
+        state, log_ratios = scan(body, model.initial_state(batch * chunk), noise)
+        logs = jnp.sum(log_ratios, axis=0) - objective.reconstruction_loss(state.canvas, rows)
+        logs = logs.reshape(batch, chunk)
         # The last chunk may reach beyond K; what lies there weighs nothing.
-        inside = (indices < num_samples)[:, None]
-        more = jax.nn.logsumexp(logs, axis=0, where=inside)
-        return (jnp.logaddexp(weight, more), log_weight + jnp.sum(logs, axis=0, where=inside)), None
+        inside = jnp.broadcast_to(indices < num_samples, logs.shape)
+        more = jax.nn.logsumexp(logs, axis=1, where=inside)
+        return (jnp.logaddexp(weight, more), log_weight + jnp.sum(logs, axis=1, where=inside)), None
 
     start = (jnp.full((batch,), -jnp.inf, images.dtype), jnp.zeros((batch,), images.dtype))
     (weight, log_weight), _ = jax.lax.scan(add_chunk, start, jnp.arange(0, num_samples, chunk))
     return weight - math.log(num_samples), log_weight / num_samples
 
 
-def _decode(networks: Networks, state: State, latent: jax.Array) -> tuple[State, Window | None]:
+def _decode(model: Model, state: State, latent: jax.Array) -> tuple[State, Window | None]:
     """One step from the prior, Eq. 14-15."""
-    decoder, h_dec = networks.decode(state.decoder, latent)  # Eq. 14
-    change, write_window = networks.write(h_dec)
+    decoder, h_dec = model.decode(state.decoder, latent)  # Eq. 14
+    change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 15
     return State(canvas, state.encoder, decoder, h_dec), write_window
 
 
-def _check_batch(images: jax.Array, noise: jax.Array) -> None:
+def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Array, State]:
+    """Images and noise in the canvas's type, and the initial state, if they go together."""
+    check_images(images)
+    noise, state = _checked_noise(model, noise, "noise")
+    if images.shape[1:] != state.canvas.shape[1:]:
+        raise ValueError(
+            f"images must have the model's shape [batch, {_listed(state.canvas.shape[1:])}], got "
+            f"{list(images.shape)}"
+        )
     if images.shape[0] != noise.shape[1]:
         raise ValueError(
             "images [batch, ...] and noise [T, batch, Z] must have one batch size, got "
             f"{images.shape[0]} and {noise.shape[1]}"
         )
+    return jnp.asarray(images, state.canvas.dtype), noise, state
+
+
+def _checked_noise(model: Model, noise: Any, name: str) -> tuple[jax.Array, State]:
+    noise = jnp.asarray(noise)
+    if noise.ndim != 3 or 0 in noise.shape or noise.shape[2] != model.latent_size:
+        raise ValueError(
+            f"{name} must have shape [T, batch, {model.latent_size}], T and batch at least 1, got "
+            f"{list(noise.shape)}"
+        )
+    state = model.initial_state(noise.shape[1])
+    return noise.astype(state.canvas.dtype), state
+
+
+def check_images(images: Any) -> None:
+    """Raises ValueError unless images are `[batch, height, width, channels]` in [0, 1].
+
+    Values are looked at where they are known, outside of `jit`.
+    """
+    if not isinstance(images, jax.Array | np.ndarray):
+        raise ValueError(f"images must be an array, got {type(images).__name__}")
+    if images.ndim != 4:
+        raise ValueError(
+            f"images must have shape [batch, height, width, channels], got {list(images.shape)}"
+        )
+    if not (jnp.issubdtype(images.dtype, jnp.floating) or images.dtype == bool):
+        raise ValueError(
+            f"images must be floats in [0, 1] (divide bytes by 255), got {images.dtype}"
+        )
+    known = isinstance(images, np.ndarray) or (
+        not isinstance(images, jax.core.Tracer) and images.is_fully_addressable
+    )
+    if known and images.size:
+        values = np.asarray(images)  # in NumPy, since inside `jit` JAX would trace it
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}")
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,32 +1,43 @@
-"""The parameters of DRAW, as Flax NNX modules: the only room with Flax in it.
+"""The parameters of DRAW, as Flax NNX modules.
 
-NNX is a container here. Build a module, `split` it once, let the plain pytree of arrays travel
-through `jax.jit`, `jax.grad` and Optax, and `merge` it inside the traced function:
+A model is a container of parameters whose methods are the paper's equations; subclass one to change
+an equation. Its conveniences (`generate`, `reconstruct`, `losses`, ...) are one line each:
 
 >>> model = Draw(DrawConfig(), image_shape=(28, 28, 1), key=jax.random.key(0))
+>>> images = model.generate(16, key=jax.random.key(1)).images        # [16, 28, 28, 1]
+
+For training, `split` it once, let the plain pytree of arrays travel through `jax.jit`, `jax.grad`
+and Optax, and `merge` it inside the traced function:
+
 >>> graph, params = split(model)
->>> networks = merge(graph, params)       # inside jit; goes into drawjax.draw.infer
+>>> model = merge(graph, params)       # inside jit; goes into drawjax.draw.loss
+
+Axes: `T` steps, `batch` images, `N` filters a side, `Z` latents, `units` of a cell.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float
 
-from drawjax import attention, fast, hoist
+from drawjax import attention, draw, ram
 from drawjax.attention import Window
-from drawjax.networks import State
+from drawjax.cells import LSTM, Cell, Dense
+from drawjax.draw import DrawOutput, State
+from drawjax.objective import Normal
+from drawjax.ram import RamOutput
 
 __all__ = [
-    "LSTM",
-    "Dense",
     "Draw",
     "DrawConfig",
     "Ram",
     "RamConfig",
+    "abstract",
     "merge",
     "parameter_count",
     "split",
@@ -63,63 +74,37 @@ class DrawConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}")
 
+    @property
+    def dtype(self) -> Any:
+        """The type of the products' inputs; None: as they come, float64 under x64."""
+        return jnp.bfloat16 if self.precision == "bfloat16" else None
 
-class Dense(nnx.Module):
-    """W(h) of the paper: a linear map with a bias, `[..., inputs] -> [..., outputs]`."""
-
-    def __init__(self, inputs: int, outputs: int, *, key: jax.Array, scale: float = 1.0, dtype):
-        init = jax.nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
-        self.kernel = nnx.Param(init(key, (inputs, outputs), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
-        self.dtype = dtype
-
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """W(h), `[..., outputs]`."""
-        return _product(inputs, self.kernel[...], self.dtype) + self.bias[...]
-
-
-class LSTM(nnx.Module):
-    """An LSTM cell with forget gates (Gers et al. 2000) and one kernel for all that comes in.
-
-    The kernel's rows are the inputs followed by the hidden vector; its columns are the input,
-    forget, cell and output gates. Forget gates start open (bias 1).
-    """
-
-    def __init__(self, inputs: int, units: int, *, key: jax.Array, dtype):
-        input_key, hidden_key = jax.random.split(key)
-        from_inputs = jax.nn.initializers.lecun_normal()(input_key, (inputs, 4 * units))
-        from_hidden = jnp.concatenate(
-            [
-                jax.nn.initializers.orthogonal()(gate_key, (units, units))
-                for gate_key in jax.random.split(hidden_key, 4)
-            ],
-            axis=1,
-        )
-        self.kernel = nnx.Param(jnp.concatenate([from_inputs, from_hidden]))
-        self.bias = nnx.Param(jnp.zeros((4 * units,)).at[units : 2 * units].set(1.0))
-        self.dtype = dtype
-
-    def __call__(
-        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """Takes `(c, h)`, each `[batch, units]`, and inputs; returns the next `(c, h)` and h."""
-        cell, hidden = carry
-        joined = jnp.concatenate([inputs, hidden], axis=-1)
-        gates = _product(joined, self.kernel[...], self.dtype) + self.bias[...]
-        enter, forget, new, leave = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
-        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
-        return (cell, hidden), hidden
+    def glimpse_features(self, image_shape: tuple[int, int, int]) -> int:
+        """How many numbers a flat glimpse has: image and error image, each of the read size."""
+        height, width, channels = image_shape
+        pixels = height * width if self.read_size is None else self.read_size**2
+        return 2 * pixels * channels
 
 
 class Draw(nnx.Module):
-    """The learned functions of DRAW (`drawjax.networks.Networks`).
+    """The learned functions of DRAW (`drawjax.draw.Model`), Eq. 1-8 and 17-29.
+
+    `read`, `encode`, `posterior`, `decode` and `write` are what every function runs, in training,
+    evaluation and drawing: override one, or put another cell in place of `encoder` or `decoder`, to
+    change the model. The methods after them are conveniences over `drawjax.draw`, compiled once a
+    shape.
 
     Args:
       config: sizes.
       image_shape: `(height, width, channels)`.
       key: PRNG key for the initial parameters.
+
+    Raises:
+      ValueError: if a window is larger than the image.
     """
+
+    encoder: Cell  #: RNN^enc
+    decoder: Cell  #: RNN^dec
 
     def __init__(self, config: DrawConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
         height, width, channels = image_shape
@@ -132,13 +117,14 @@ class Draw(nnx.Module):
         self.config = config
         self.image_shape = (height, width, channels)
         keys = iter(jax.random.split(key, 8))
-        dtype = jnp.dtype(config.precision)
+        dtype = config.dtype
         units, latents = config.hidden_size, config.latent_size
         pixels = height * width * channels
-        glimpse = 2 * (pixels if config.read_size is None else config.read_size**2 * channels)
         patch = pixels if config.write_size is None else config.write_size**2 * channels
 
-        self.encoder = LSTM(glimpse + units, units, key=next(keys), dtype=dtype)
+        self.encoder = LSTM(
+            config.glimpse_features(image_shape) + units, units, key=next(keys), dtype=dtype
+        )
         self.decoder = LSTM(latents, units, key=next(keys), dtype=dtype)
         self.mean = Dense(units, latents, key=next(keys), dtype=dtype)
         self.log_scale = Dense(units, latents, key=next(keys), dtype=dtype)
@@ -150,28 +136,28 @@ class Draw(nnx.Module):
             for size, writes in ((config.read_size, False), (config.write_size, True))
         )
         self.initial_canvas = nnx.Param(jnp.zeros(image_shape))
-        self.initial_encoder = nnx.Param(jnp.zeros((2, units)))
-        self.initial_decoder = nnx.Param(jnp.zeros((2, units)))
+
+    @property
+    def num_glimpses(self) -> int:
+        """T, steps of a drawing."""
+        return self.config.num_glimpses
+
+    @property
+    def latent_size(self) -> int:
+        """Z, latent variables a step."""
+        return self.config.latent_size
 
     def initial_state(self, batch: int) -> State:
-        """See `drawjax.networks.Networks`."""
-
-        def repeat(param: nnx.Param) -> jax.Array:
-            return jnp.broadcast_to(param[...], (batch, *param.shape))
-
-        def carry(param: nnx.Param) -> tuple[jax.Array, jax.Array]:
-            both = repeat(param)
-            return both[:, 0], both[:, 1]
-
-        decoder = carry(self.initial_decoder)
-        return State(
-            repeat(self.initial_canvas), carry(self.initial_encoder), decoder, h_dec=decoder[1]
-        )
+        """The learned c_0, h_0^enc and h_0^dec, for `batch` images."""
+        canvas = jnp.broadcast_to(self.initial_canvas[...][None], (batch, *self.image_shape))
+        encoder, _ = self.encoder.initial_state(batch)
+        decoder, h_dec = self.decoder.initial_state(batch)
+        return State(canvas, encoder, decoder, h_dec)
 
     def read(
         self, image: jax.Array, error: jax.Array, h_dec: jax.Array
     ) -> tuple[jax.Array, Window | None]:
-        """Eq. 27, or Eq. 17 without a read window."""
+        """Eq. 27, or Eq. 17 without a read window: a flat glimpse `[batch, features]`."""
         both = jnp.concatenate([image, error], axis=-1)
         size = self.config.read_size
         if size is None or self.read_window is None:
@@ -186,9 +172,9 @@ class Draw(nnx.Module):
         """Eq. 5."""
         return self.encoder(carry, inputs)
 
-    def posterior(self, h_enc: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def posterior(self, h_enc: jax.Array) -> draw.Distribution:
         """Eq. 1-2."""
-        return self.mean(h_enc), self.log_scale(h_enc)
+        return Normal(self.mean(h_enc), self.log_scale(h_enc))
 
     def decode(self, carry: Any, latent: jax.Array) -> tuple[Any, jax.Array]:
         """Eq. 7."""
@@ -205,38 +191,63 @@ class Draw(nnx.Module):
         patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
         return attention.write(patch, window, (height, width)), window
 
-    @property
-    def product_dtype(self) -> Any:
-        """See `drawjax.networks.Hoistable`."""
-        return jnp.bfloat16 if self.config.precision == "bfloat16" else None
+    def generate(self, num: int, *, key: jax.Array) -> DrawOutput:
+        """Draws `num` images from the prior; `.images` is `[num, height, width, channels]`.
 
-    def weights(self) -> hoist.Weights:
-        """See `drawjax.networks.Hoistable`; the products of `drawjax.fast.Fast`."""
-        layers = {
-            "encoder": [self.encoder],
-            "decoder": [self.decoder],
-            "posterior": [self.mean, self.log_scale],
-            "read": [self.read_window],
-            "write": [self.patch, self.write_window],
-        }
-        present = {name: [layer for layer in row if layer] for name, row in layers.items()}
-        return {
-            name: (
-                jnp.concatenate([layer.kernel[...] for layer in row], axis=1),
-                jnp.concatenate([layer.bias[...] for layer in row]),
-            )
-            for name, row in present.items()
-            if row
-        }
+        Raises:
+          ValueError: if `num` is not positive.
+        """
+        if num < 1:
+            raise ValueError(f"num must be at least 1, got {num}")
+        return self.from_latents(self._noise(num, key))
 
-    def bind(self, linear: hoist.Linear) -> fast.Fast:
-        """See `drawjax.networks.Hoistable`."""
-        return fast.Fast(
-            linear,
-            image_shape=self.image_shape,
-            read_size=self.config.read_size,
-            write_size=self.config.write_size,
-        )
+    def from_latents(self, latents: Float[Array, "T batch Z"]) -> DrawOutput:
+        """Draws images from given latents z_1..z_T, those of `infer` or others."""
+        return _jitted(draw.generate)(*nnx.split(self), latents)
+
+    def infer(
+        self, images: Float[Array, "batch height width channels"], *, key: jax.Array
+    ) -> DrawOutput:
+        """Encodes images and draws them: `.latents`, `.posterior.mean`, `.posterior.log_scale`.
+
+        These are `[T, batch, Z]` each; `.kl`, in nats, is `[T, batch]`.
+        """
+        draw.check_images(images)
+        return _jitted(draw.infer)(*nnx.split(self), images, self._noise(len(images), key))
+
+    def reconstruct(self, images: Float[Array, "batch height width channels"]) -> DrawOutput:
+        """`infer` with the posterior's mean at each step; `.images` are the reconstructions."""
+        draw.check_images(images)
+        return _jitted(draw.reconstruct)(*nnx.split(self), images)
+
+    def complete(
+        self,
+        images: Float[Array, "batch height width channels"],
+        known: Bool[Array, "batch height width #channels"],
+        *,
+        key: jax.Array,
+    ) -> DrawOutput:
+        """Draws images of which some pixels are known (`drawjax.draw.complete`)."""
+        draw.check_images(images)
+        noise = self._noise(len(images), key)
+        return _jitted(draw.complete)(*nnx.split(self), images, known, noise)
+
+    def losses(
+        self, images: Float[Array, "batch height width channels"], *, key: jax.Array
+    ) -> Float[Array, " batch"]:
+        """Minus the bound of Eq. 12 with one sample, nats an image."""
+        draw.check_images(images)
+        noise = self._noise(len(images), key)
+        reconstruction, latent = _jitted(draw.loss)(*nnx.split(self), images, noise)
+        return reconstruction + latent
+
+    def _noise(self, batch: int, key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, (self.num_glimpses, batch, self.latent_size))
+
+    def __repr__(self) -> str:
+        return _summary(self)
+
+    __str__ = __repr__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,9 +270,14 @@ class RamConfig:
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
 
+    @property
+    def dtype(self) -> Any:
+        """The type of the products' inputs; None: as they come, float64 under x64."""
+        return jnp.bfloat16 if self.precision == "bfloat16" else None
+
 
 class Ram(nnx.Module):
-    """The learned functions of a Differentiable RAM (`drawjax.ram.Networks`).
+    """The learned functions of a Differentiable RAM (`drawjax.ram.Model`), Sec. 4.1.
 
     Args:
       config: sizes.
@@ -273,7 +289,7 @@ class Ram(nnx.Module):
         self.config = config
         height, width, channels = image_shape
         self.image_shape = (height, width, channels)
-        dtype = jnp.dtype(config.precision)
+        dtype = config.dtype
         cell, window, classes = jax.random.split(key, 3)
         inputs = config.read_size**2 * channels
         self.cell = LSTM(inputs, config.hidden_size, key=cell, dtype=dtype)
@@ -281,14 +297,15 @@ class Ram(nnx.Module):
             config.hidden_size, image_shape, config.read_size, False, key=window, dtype=dtype
         )
         self.classes = Dense(config.hidden_size, config.num_classes, key=classes, dtype=dtype)
-        self.initial = nnx.Param(jnp.zeros((2, config.hidden_size)))
+
+    @property
+    def num_glimpses(self) -> int:
+        """T, how many glimpses are taken."""
+        return self.config.num_glimpses
 
     def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
-        """See `drawjax.ram.Networks`."""
-        cell, hidden = (
-            jnp.broadcast_to(part, (batch, part.shape[-1])) for part in self.initial[...]
-        )
-        return (cell, hidden), hidden
+        """The learned initial carry of the cell, and its hidden vector, for `batch` images."""
+        return self.cell.initial_state(batch)
 
     def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
         """Eq. 21 and 27."""
@@ -301,8 +318,18 @@ class Ram(nnx.Module):
         return self.cell(carry, patch.reshape(patch.shape[0], -1))
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalized log-probabilities."""
+        """Unnormalized log-probabilities, `[batch, classes]`."""
         return self.classes(hidden)
+
+    def classify(self, images: Float[Array, "batch height width channels"]) -> RamOutput:
+        """Looks at images and names their classes; `.logits` is `[batch, classes]`."""
+        draw.check_images(images)
+        return _jitted(ram.classify)(*nnx.split(self), images)
+
+    def __repr__(self) -> str:
+        return _summary(self)
+
+    __str__ = __repr__
 
 
 def _window_head(
@@ -332,22 +359,64 @@ def _window_head(
     return head
 
 
-def split(module: nnx.Module) -> tuple[nnx.GraphDef, Any]:
-    """Takes a module apart into its structure and a plain nested dict of arrays."""
-    graph, state = nnx.split(module)
-    return graph, nnx.to_pure_dict(state)
+def split(model: Any) -> tuple[Any, Any]:
+    """Takes a model apart into its structure, which is hashable, and a plain dict of arrays.
+
+    Args:
+      model: an NNX module, or any pytree of arrays (a registered dataclass, a Flax struct, an
+        Equinox module whose leaves are arrays).
+    """
+    if isinstance(model, nnx.Module):
+        graph, state = nnx.split(model)
+        return graph, nnx.to_pure_dict(state)
+    paths, tree = jax.tree.flatten_with_path(model)
+    return tree, {jax.tree_util.keystr(path): leaf for path, leaf in paths}
 
 
-def merge(graph: nnx.GraphDef, params: Any) -> Any:
+def merge(graph: Any, params: Any) -> Any:
     """Binds parameters to a structure again; cheap enough for the inside of a traced function."""
+    if isinstance(graph, jax.tree_util.PyTreeDef):
+        return jax.tree.unflatten(graph, params.values())
     return nnx.merge(graph, params)
 
 
-def _product(inputs: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
-    # "float32" leaves wider types alone: under x64 the products are float64.
-    return hoist.product(inputs, kernel, dtype if dtype == jnp.bfloat16 else None)
+def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
+    """Structure and parameter shapes of a model, as `split` gives them, without computing any.
+
+    Args:
+      model: `Draw`, `Ram` or what else makes a model of `(config, image_shape, key=key)`.
+      config: its config.
+      image_shape: `(height, width, channels)`.
+    """
+    graph = None
+
+    def make(key: jax.Array) -> Any:
+        nonlocal graph
+        graph, params = split(model(config, image_shape, key=key))
+        return params
+
+    params = jax.eval_shape(make, jax.random.key(0))
+    return graph, params
 
 
 def parameter_count(params: Any) -> int:
     """How many numbers a pytree of arrays holds."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+@functools.cache
+def _jitted(function: Any) -> Any:
+    """A function of a model and arrays as one of its structure, parameters and arrays."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(graph: nnx.GraphDef, params: nnx.State, *inputs: Any) -> Any:
+        return function(nnx.merge(graph, params), *inputs)
+
+    return run
+
+
+def _summary(model: Any) -> str:
+    count = parameter_count(nnx.state(model))
+    config = ", ".join(f"{k}={v!r}" for k, v in dataclasses.asdict(model.config).items())
+    name = type(model).__name__
+    return f"{name}({config},\n  image_shape={model.image_shape})  # {count:,} parameters"

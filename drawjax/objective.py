@@ -4,12 +4,16 @@ Axes: `*batch` any leading shape, `height`, `width`, `channels` of the image, `Z
 steps, `K` samples of the importance-weighted bound.
 """
 
+import dataclasses
+import typing
+
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 __all__ = [
+    "Normal",
     "discretized_logistic_loss",
     "gaussian_kl",
     "gaussian_log_density",
@@ -17,6 +21,31 @@ __all__ = [
     "negative_bound",
     "reconstruction_loss",
 ]
+
+
+@typing.no_type_check  # a pytree's fields hold whatever a JAX transformation puts there
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-3.
+
+    What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and `kl`.
+    """
+
+    mean: Float[Array, "*batch Z"]  #: mu_t
+    log_scale: Float[Array, "*batch Z"]  #: log sigma_t
+
+    def sample(self, noise: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
+        """z_t from standard normal noise, a differentiable function of mean and scale."""
+        return self.mean + jnp.exp(self.log_scale) * noise
+
+    def log_prob(self, value: Float[Array, "*batch Z"]) -> Float[Array, "*batch"]:
+        """Log-density of z_t in nats, summed over latents."""
+        return gaussian_log_density(value, self.mean, self.log_scale)
+
+    def kl(self) -> Float[Array, "*batch"]:
+        """KL to the standard normal prior in nats, one step of Eq. 10-11."""
+        return gaussian_kl(self.mean, self.log_scale)
 
 
 def reconstruction_loss(

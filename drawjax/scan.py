@@ -1,0 +1,365 @@
+"""A scan that takes the weight gradients of its matrix products out of the loop.
+
+The gradient of a recurrent network by `jax.lax.scan` computes dW += x_t^T dy_t at every step: T
+thin products, each reading and writing the whole of dW. Here the loop keeps the inputs x_t and
+the cotangents dy_t, and one product over steps and batch gives dW after it. Of the forward pass
+only the products' outputs, the carry and values with a `checkpoint_name` are stored; what lies
+between is elementwise or small, and is computed again in the backward pass rather than read back
+from memory. Over several devices the sum of dW across them happens once, not once a step. And since
+dy_t is still there for each image of a batch when the loop is done, an image's gradient can be
+scaled before all are summed (`clip_ratio`).
+
+The body asks for its products by `dense`, as the layers of `drawjax.modules` do:
+
+>>> def body(hidden, x):
+...     hidden = jnp.tanh(dense(jnp.concatenate([x, hidden], -1), kernel, bias))
+...     return hidden, hidden
+>>> hidden, ys = scan(body, hidden, xs)
+
+A product is taken out of the loop if `dense` is called by the body itself, not inside a `jit`,
+`vmap` or `cond` within it, and if its kernel and bias come from outside of the loop. All others,
+and products written with `@`, get the gradients that `jax.lax.scan` gives them: right, and slower.
+
+Axes: `T` steps, `*batch` any leading shape, `inputs` and `outputs` of a product.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import get_opaque_trace_state
+from jaxtyping import Array, Float
+
+__all__ = ["dense", "product", "scan"]
+
+_Product = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+_product: contextvars.ContextVar[_Product | None] = contextvars.ContextVar("product", default=None)
+
+
+def dense(
+    inputs: Float[Array, "*batch inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"],
+    *,
+    dtype: Any = None,
+) -> Float[Array, "*batch outputs"]:
+    """A linear map with a bias, whose weight gradient `scan` takes out of its loop.
+
+    Args:
+      inputs: `[*batch, inputs]`.
+      kernel: `[inputs, outputs]`.
+      bias: `[outputs]`.
+      dtype: the type in which inputs and kernel enter the product, e.g. bfloat16; None: as they
+        are. Sums, outputs and weight gradients have the wider type of the two, float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not go together.
+    """
+    if kernel.ndim != 2 or inputs.ndim < 1 or inputs.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"inputs [..., inputs] and kernel [inputs, outputs] do not go together, got "
+            f"{list(inputs.shape)} and {list(kernel.shape)}"
+        )
+    return (_product.get() or _plain)(inputs, kernel, bias, dtype)
+
+
+def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
+    """Multiplies inputs and kernel, both cast to `dtype`, summing in float32 or wider.
+
+    Args:
+      inputs: `[*batch, inputs]`.
+      kernel: `[inputs, outputs]`.
+      dtype: the type in which both enter; None leaves them as they are.
+
+    Returns:
+      `[*batch, outputs]`, in the wider type of the two before the cast, at least float32.
+    """
+    result = jnp.promote_types(jnp.result_type(inputs, kernel), "float32")
+    entering = dtype or jnp.result_type(inputs, kernel)
+    return jnp.matmul(
+        inputs.astype(entering), kernel.astype(entering), preferred_element_type=result
+    )
+
+
+def scan(
+    body: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    xs: Any,
+    *,
+    remat: bool = False,
+    clip_ratio: float | None = None,
+    images: Any = None,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` for a body whose products by `dense` are cheap to differentiate.
+
+    The value and the gradients are those of `jax.lax.scan`, up to the order of sums. Gradients
+    reach the state, xs and whatever the body closes over. Reverse mode only: `jax.jvp` and what
+    builds on it (`jax.linearize`, `jax.hessian`) raise TypeError.
+
+    Args:
+      body: `body(state, x) -> (state, y)`; pure. It is traced several times.
+      state: what the body is first called with.
+      xs: pytree of arrays with leading axis T, at least 1.
+      remat: recompute the steps in the backward pass in blocks of about sqrt(T), which stores
+        about 2 sqrt(T) steps in place of T and costs one more forward pass.
+      clip_ratio: scales the gradient that an image sends to weights and state down to this many
+        times the median of its batch, if it is longer. Inputs of products, their outputs and the
+        leaves of state and y then have images as their first axis (after T). An image's length is
+        sqrt(sum_t |x_t|^2 |dy_t|^2) over all products by `dense`, the norm of its dW where the
+        steps' parts are orthogonal. None: no limit. With `remat`, of every block by itself.
+      images: arrays that the body closes over and that have images as their first axis; for
+        `clip_ratio` alone. Where the body closes over other arrays that need a gradient, clipping
+        takes a second backward pass.
+
+    Returns:
+      The last state and the stacked outputs y, as `lax.scan`.
+    """
+    if not remat:
+        return _scan(body, state, xs, clip_ratio, images)
+    (steps,) = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
+    block = max(1, round(math.sqrt(steps)))
+    whole = steps - steps % block
+    run = jax.checkpoint(lambda state, xs: _scan(body, state, xs, clip_ratio, images))
+    blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, block, *leaf.shape[1:]), xs)
+    state, ys = jax.lax.scan(run, state, blocks)
+    ys = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), ys)
+    if whole == steps:
+        return state, ys
+    state, rest = run(state, jax.tree.map(lambda leaf: leaf[whole:], xs))
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A product that one step of a body asks for."""
+
+    kernel: jax.Array
+    bias: jax.Array
+    dtype: Any
+    output: jax.ShapeDtypeStruct
+
+
+def _scan(
+    body: Callable, state: Any, xs: Any, clip_ratio: float | None, images: Any
+) -> tuple[Any, Any]:
+    first = jax.tree.map(lambda leaf: leaf[0], xs)
+    calls = _deferred(body, state, first)
+    # Kernel, bias and type of each product; a product asked for twice has one gradient.
+    unique = {(id(c.kernel), id(c.bias), c.dtype): c for c in calls if c is not None}
+    places = {key: place for place, key in enumerate(unique)}
+    weights = [(c.kernel, c.bias) for c in unique.values()]
+    dtypes = [c.dtype or c.kernel.dtype for c in unique.values()]
+    used = [(places[id(c.kernel), id(c.bias), c.dtype], c.output) for c in calls if c is not None]
+
+    def prepared(weights):
+        # The backward pass multiplies with the transpose. Taken once and not in the loop, it is a
+        # product of rows and columns like the forward one: XLA's CPU backend has no other kernel
+        # for bfloat16 and would turn to float32, at half the rate.
+        casts = [(k.astype(dtype), b) for (k, b), dtype in zip(weights, dtypes, strict=True)]
+        return [(kernel, kernel.T, bias) for kernel, bias in casts]
+
+    def tapped(probes: list[jax.Array], weights: list, state: Any, x: Any) -> Any:
+        taps, order = [], iter(calls)
+
+        def linear(inputs, kernel, bias, dtype):
+            if next(order) is None:
+                return _plain(inputs, kernel, bias, dtype)
+            place, _ = used[len(taps)]
+            outputs = _probed(inputs, *weights[place], probes[len(taps)])
+            # Stored as they are, and cast at once after the loop: XLA's CPU backend spends more
+            # on a cast fused with the store than the narrower store saves.
+            taps.append(inputs)
+            return checkpoint_name(outputs, "product")
+
+        with _products_by(linear):
+            state, y = body(state, x)
+        return state, (y, taps)
+
+    def probes(length: tuple[int, ...] = ()) -> list[jax.Array]:
+        return [jnp.zeros((*length, *out.shape), out.dtype) for _, out in used]
+
+    # What the body closes over becomes an argument, so that gradients reach it.
+    tapped, closed = jax.closure_convert(tapped, probes(), prepared(weights), state, first)
+    batched = [any(leaf is image for image in jax.tree.leaves(images)) for leaf in closed]
+
+    @jax.custom_vjp
+    def run(weights: list, closed: list, state: Any, xs: Any) -> tuple[Any, Any]:
+        ready = prepared(weights)
+        state, (ys, _) = jax.lax.scan(
+            lambda state, x: tapped(probes(), ready, state, x, *closed), state, xs
+        )
+        return state, ys
+
+    def forward(weights: list, closed: list, state: Any, xs: Any):
+        ready = prepared(weights)
+
+        def traced(probes: list[jax.Array], closed: list, state: Any, xs: Any):
+            def step(state: Any, x_and_probes: Any) -> tuple[Any, Any]:
+                x, probes = x_and_probes
+                return tapped(probes, ready, state, x, *closed)
+
+            policy = jax.checkpoint_policies.save_any_names_but_these()
+            step = jax.checkpoint(step, policy=policy, prevent_cse=False)
+            state, (ys, taps) = jax.lax.scan(step, state, (xs, probes), unroll=_unroll())
+            return (state, ys), taps
+
+        (length,) = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
+        outputs, pullback, taps = jax.vjp(
+            traced, probes((length,)), closed, state, xs, has_aux=True
+        )
+        return outputs, (pullback, taps, weights)
+
+    def backward(residuals: Any, cotangents: Any):
+        pullback, taps, weights = residuals
+        gradients, closed, state, xs = pullback(cotangents)
+        if clip_ratio is not None:
+            factors = _clip_factors(clip_ratio, taps, gradients)
+            if not all(batched):
+                to_state, to_ys = cotangents
+                cotangents = _scaled(to_state, factors, 0), _scaled(to_ys, factors, 1)
+                gradients, closed, state, xs = pullback(cotangents)
+            else:
+                gradients, xs = _scaled(gradients, factors, 1), _scaled(xs, factors, 1)
+                closed, state = _scaled(closed, factors, 0), _scaled(state, factors, 0)
+        sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
+        for (place, _), inputs, gradient in zip(used, taps, gradients, strict=True):
+            kernel, bias = sums[place]
+            more = _contract(inputs.astype(dtypes[place]), gradient, kernel.dtype)
+            axes = tuple(range(gradient.ndim - 1))
+            sums[place] = kernel + more, bias + jnp.sum(gradient, axis=axes, dtype=bias.dtype)
+        return sums, closed, state, xs
+
+    run.defvjp(forward, backward)
+    return run(weights, closed, state, xs)
+
+
+def _plain(inputs: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
+    outputs = product(inputs, kernel, dtype)
+    return outputs + jnp.expand_dims(bias, range(outputs.ndim - 1))
+
+
+@contextlib.contextmanager
+def _products_by(function: _Product) -> Iterator[None]:
+    """While in it, `dense` calls made at this level of tracing go to `function`."""
+    level = get_opaque_trace_state(convention="nnx")
+
+    def at_this_level(inputs, kernel, bias, dtype):
+        if get_opaque_trace_state(convention="nnx") != level:
+            return _plain(inputs, kernel, bias, dtype)
+        return function(inputs, kernel, bias, dtype)
+
+    token = _product.set(at_this_level)
+    try:
+        yield
+    finally:
+        _product.reset(token)
+
+
+def _deferred(body: Callable, state: Any, x: Any) -> Sequence[_Call | None]:
+    """The products of one step in their order; None for those that have to stay in the loop."""
+
+    def calls() -> list[_Call]:
+        found = []
+
+        def record(inputs, kernel, bias, dtype):
+            outputs = _plain(inputs, kernel, bias, dtype)
+            shape = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
+            found.append(_Call(kernel, bias, dtype, shape))
+            return outputs
+
+        def step(state, x):
+            with _products_by(record):
+                return body(state, x)
+
+        jax.eval_shape(step, state, x)
+        return found
+
+    # Weights from outside of the loop are the same objects in every trace of the body; those that
+    # it computes are not.
+    return [
+        call if call.kernel is again.kernel and call.bias is again.bias else None
+        for call, again in zip(calls(), calls(), strict=True)
+    ]
+
+
+def _unroll() -> int:
+    """Steps in one turn of a training loop.
+
+    A GPU, which waits between the many small kernels of a step, trains 1.2 times as fast with eight
+    and compiles twice as long; a CPU gains nothing.
+    """
+    return 8 if jax.default_backend() == "gpu" else 1
+
+
+@jax.custom_vjp
+def _probed(
+    inputs: jax.Array, kernel: jax.Array, transpose: jax.Array, bias: jax.Array, probe: jax.Array
+) -> jax.Array:
+    """A product whose output's cotangent arrives at `probe`, and none at kernel and bias."""
+    del transpose, probe
+    return _plain(inputs, kernel, bias, kernel.dtype)
+
+
+def _probed_forward(inputs, kernel, transpose, bias, probe):
+    like = jnp.zeros((0,), inputs.dtype), jnp.zeros((0,), probe.dtype)
+    return _probed(inputs, kernel, transpose, bias, probe), (transpose, like)
+
+
+def _probed_backward(residuals, gradient):
+    transpose, (inputs, probe) = residuals
+    return (
+        product(gradient, transpose, transpose.dtype).astype(inputs.dtype),
+        None,
+        None,
+        None,
+        gradient.astype(probe.dtype),
+    )
+
+
+_probed.defvjp(_probed_forward, _probed_backward)
+
+
+def _clip_factors(
+    ratio: float, inputs: Sequence[jax.Array], gradients: Sequence[jax.Array]
+) -> jax.Array:
+    """What to scale each image's gradient by, `[images]`, so that none is too long."""
+
+    def squares(values: jax.Array) -> jax.Array:  # [T, images, ...]
+        return jnp.sum(jnp.square(values.astype(jnp.float32)), axis=-1)
+
+    lengths = jnp.sqrt(
+        sum(
+            jnp.sum(squares(x) * squares(dy), axis=(0, *range(2, x.ndim - 1)))
+            for x, dy in zip(inputs, gradients, strict=True)
+        )
+    )
+    limit = ratio * jnp.median(lengths)
+    # An image without a gradient is left alone, and not 0 / 0.
+    return jnp.where(lengths > limit, limit / jnp.where(lengths > limit, lengths, 1), 1)
+
+
+def _scaled(tree: Any, factors: jax.Array, axis: int) -> Any:
+    def scaled(values: jax.Array) -> jax.Array:
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        return values * factors.reshape(shape).astype(values.dtype)
+
+    return jax.tree.map(scaled, tree)
+
+
+def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:
+    """Sums x^T dy over steps and batch: `[T, *batch, inputs]` and `[..., outputs]`."""
+    axes = tuple(range(inputs.ndim - 1))
+    return jax.lax.dot_general(
+        inputs,
+        gradient.astype(inputs.dtype),
+        ((axes, axes), ((), ())),
+        preferred_element_type=result,
+    )
