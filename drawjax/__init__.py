@@ -10,8 +10,19 @@ if TYPE_CHECKING:
     from drawjax import attention
     from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
     from drawjax.pretrained import load_pretrained
+    from drawjax.recipes.runner import load_run, main, train
 
-__all__ = ["Draw", "DrawConfig", "Ram", "RamConfig", "attention", "load_pretrained"]
+__all__ = [
+    "Draw",
+    "DrawConfig",
+    "Ram",
+    "RamConfig",
+    "attention",
+    "load_pretrained",
+    "load_run",
+    "main",
+    "train",
+]
 
 _MODULES = {
     "Draw": "modules",
@@ -19,6 +30,9 @@ _MODULES = {
     "Ram": "modules",
     "RamConfig": "modules",
     "load_pretrained": "pretrained",
+    "load_run": "recipes.runner",
+    "main": "recipes.runner",
+    "train": "recipes.runner",
 }
 
 

@@ -8,32 +8,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from drawjax import draw, figures, pretrained
-from drawjax.modules import DrawConfig
+from drawjax import figures, pretrained
+from drawjax.modules import Draw
 from drawjax.pipes import readers_may_leave
 
-__all__ = ["main", "sample"]
-
-
-def sample(model: pretrained.Pretrained, num: int, key: jax.Array) -> draw.Trace:
-    """`num` images from the prior of a DRAW model, with every step of the drawing.
-
-    Raises:
-      ValueError: if the model does not generate, or `num` is not positive.
-    """
-    config = _drawing_config(model)
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
-    noise = jax.random.normal(key, (config.num_glimpses, num, config.latent_size))
-    return jax.jit(lambda params, noise: draw.generate(model.networks(params), noise))(
-        model.params, noise
-    )
-
-
-def _drawing_config(model: pretrained.Pretrained) -> DrawConfig:
-    if not isinstance(model.config, DrawConfig):
-        raise ValueError(f"{model.name} names classes; it draws nothing")
-    return model.config
+__all__ = ["main"]
 
 
 @readers_may_leave()
@@ -51,12 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         model = pretrained.load(arguments.model)
-        trace = sample(model, arguments.num, jax.random.key(arguments.seed))
-        means = np.asarray(jax.nn.sigmoid(trace.canvases))
+        if not isinstance(model, Draw):
+            raise ValueError(f"{arguments.model} names classes; it draws nothing")
+        output = model.generate(arguments.num, key=jax.random.key(arguments.seed))
+        means = np.asarray(jax.nn.sigmoid(output.canvases))
         figures.save_grid(pathlib.Path(arguments.out), means[-1])
         if arguments.gif:
-            windows = jax.tree.map(np.asarray, trace.write_windows)
-            size = _drawing_config(model).write_size
+            windows = jax.tree.map(np.asarray, output.write_windows)
+            size = model.config.write_size
             figures.save_animation(pathlib.Path(arguments.gif), means, windows, patch_size=size)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

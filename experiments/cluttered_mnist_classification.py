@@ -1,19 +1,19 @@
 """Cluttered MNIST classification, Sec. 4.1 of Gregor et al. (2015): Table 1 and Fig. 5.
 
-A Differentiable RAM looks 8 times (`--model.num-glimpses 4`: 4 times) through 12x12 windows at a digit
-in 100x100 pixels of clutter. Every training image is made anew; the 10,000 test images are fixed.
+A Differentiable RAM looks 8 times (`--model.num-glimpses 4`: 4 times) through 12x12 windows at a
+digit in 100x100 pixels of clutter. Every training image is made anew; the 10,000 test images are
+fixed.
 """
 
-from drawjax.data import DataConfig
+from drawjax import main
+from drawjax.data import ClutterDataConfig
 from drawjax.modules import RamConfig
-from drawjax.recipes import classification
 from drawjax.recipes.classification import ClassificationConfig
-from drawjax.training import TrainConfig, launch
+from drawjax.training import TrainConfig
 
 PRESETS = {
     "paper": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification",
-        data=DataConfig(binarization="none"),
         model=RamConfig(num_glimpses=8, hidden_size=256, read_size=12),
         train=TrainConfig(
             steps=200_000,
@@ -26,19 +26,13 @@ PRESETS = {
     ),
     "demo": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification_demo",
-        data=DataConfig(binarization="none"),
+        data=ClutterDataConfig(clutter_size=60, pieces=4),
         model=RamConfig(num_glimpses=6, hidden_size=128, read_size=12),
         train=TrainConfig(
             steps=4_000, batch_size=64, clip_norm=1.0, ema_decay=0.99, eval_every=1_000
         ),
-        size=60,
-        pieces=4,
     ),
 }
 
 if __name__ == "__main__":
-    launch.experiment(
-        PRESETS,
-        lambda configs: classification.run_points(configs, "mnist"),
-        description=__doc__,
-    )
+    main(PRESETS, dataset="mnist", description=__doc__)

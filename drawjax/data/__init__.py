@@ -1,20 +1,30 @@
-"""Where images come from: prepared TFDS sets, digits that come with a package, Grain batches."""
+"""Where images come from: arrays, prepared TFDS sets, digits that come with a package, batches."""
 
 from drawjax.data.binarize import binarize, to_unit
-from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet, Source
+from drawjax.data.config import ClutterDataConfig, DataConfig, GenerationDataConfig
+from drawjax.data.image_set import ArraySource, Batch, DataNotFoundError, ImageSet, Source
 from drawjax.data.pipeline import check_batch_size, eval_batches, train_batches
-from drawjax.data.sources import load
+from drawjax.data.preprocess import image_keys, pool, preprocess, seen_shape
+from drawjax.data.sources import from_arrays, load
 
 __all__ = [
     "ArraySource",
+    "Batch",
+    "ClutterDataConfig",
     "DataConfig",
     "DataNotFoundError",
+    "GenerationDataConfig",
     "ImageSet",
     "Source",
     "binarize",
     "check_batch_size",
     "eval_batches",
+    "from_arrays",
+    "image_keys",
     "load",
+    "pool",
+    "preprocess",
+    "seen_shape",
     "to_unit",
     "train_batches",
 ]

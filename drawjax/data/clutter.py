@@ -7,23 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from drawjax.data.placing import add_patches, check_digits, cut_patches, random_corners
+from drawjax.data.patches import add_patches, cut_patches, random_corners
 
-__all__ = ["cluttered"]
+__all__ = ["MAX_PIECES", "cluttered"]
 
-_MOST_PIECES = 127  # with the target, as many as 16 bits can add up
+MAX_PIECES = 127  # with the target, as many as 16 bits can add up
 
 
 def cluttered(
     key: jax.Array,
+    target: UInt8[Array, "rows columns channels"],
     pool: UInt8[Array, "digits rows columns channels"],
-    targets: UInt8[Array, "batch rows columns channels"],
     *,
     size: int = 100,
     pieces: int = 8,
     piece_size: int = 8,
-) -> Float[Array, "batch size size channels"]:
-    """Puts each target among pieces of digits of the pool.
+) -> Float[Array, "size size channels"]:
+    """Puts a digit among pieces of digits of the pool. For inside jit; `jax.vmap` it over a batch.
 
     As the generator of Mnih et al. (2014) does: each piece is cut at a random place out of a
     random digit and put at a random place, then the whole target is; intensities add up and are
@@ -31,42 +31,23 @@ def cluttered(
 
     Args:
       key: PRNG key, consumed.
+      target: the digit.
       pool: the digits to cut pieces from. For a test set, take the training digits or the test
         digits, but not both.
-      targets: the digit of each image.
-      size: side of the images that come out, in pixels.
-      pieces: pieces an image.
+      size: side of the image that comes out, in pixels.
+      pieces: pieces an image, at most 127.
       piece_size: side of a piece in pixels.
 
     Returns:
       Intensities in [0, 1], float32.
-
-    Raises:
-      ValueError: if the digits are not bytes `[n, height, width, channels]`, the pool is empty, or
-        something is larger than what it has to fit into.
     """
-    check_digits("pool", pool, size)
-    check_digits("targets", targets, size)
-    digit = pool.shape[1:3]
-    if pool.shape[0] == 0 or pool.shape[3] != targets.shape[3]:
-        raise ValueError(
-            "the pool must have digits, with as many channels as the targets; got "
-            f"{list(pool.shape)} and {list(targets.shape)}"
-        )
-    if not 0 <= pieces <= _MOST_PIECES or not 1 <= piece_size <= min(digit):
-        raise ValueError(
-            f"pieces must be from 0 to {_MOST_PIECES} and piece_size from 1 to {min(digit)}, "
-            f"got {pieces} and {piece_size}"
-        )
-    batch, side, piece = len(targets), (size, size), (piece_size, piece_size)
     which_key, cut_key, put_key, target_key = jax.random.split(key, 4)
-    which = jax.random.randint(which_key, (batch, pieces), 0, len(pool))
-    cut = random_corners(cut_key, (batch, pieces), digit, piece)
-    put = random_corners(put_key, (batch, pieces), side, piece)
-    target_at = random_corners(target_key, (batch, 1), side, targets.shape[1:3])
-
-    scraps = cut_patches(jnp.asarray(pool), which, cut, piece_size)
-    canvas = jnp.zeros((batch, *side, targets.shape[3]), jnp.int16)
-    canvas = add_patches(canvas, scraps, put)
-    canvas = add_patches(canvas, jnp.asarray(targets)[:, None], target_at)
+    side, piece, digit = (size, size), (piece_size, piece_size), target.shape[:2]
+    canvas = jnp.zeros((*side, target.shape[-1]), jnp.int16)
+    if pieces:
+        which = jax.random.randint(which_key, (pieces,), 0, len(pool))
+        cut = random_corners(cut_key, pieces, digit, piece)
+        scraps = cut_patches(pool, which, cut, piece_size)
+        canvas = add_patches(canvas, scraps, random_corners(put_key, pieces, side, piece))
+    canvas = add_patches(canvas, target[None], random_corners(target_key, 1, side, digit))
     return jnp.minimum(canvas, 255).astype(jnp.float32) / 255

@@ -1,49 +1,25 @@
-"""What an image set is: which one was asked for, its records, its three splits."""
+"""What an image set is: its records, its three splits."""
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
-from drawjax.data.binarize import Binarization
 
 __all__ = [
     "ArraySource",
     "Batch",
-    "DataConfig",
     "DataNotFoundError",
     "ImageSet",
     "Source",
-    "data_dir",
 ]
 
-Batch = dict[str, np.ndarray]  # "image" uint8 [n, height, width, channels], "label" int32 [n]
+Batch = dict[str, Any]
+"""`image` uint8 `[n, height, width, channels]`, `label` int32 `[n]` (-1 where there is none)."""
 
 
 class DataNotFoundError(FileNotFoundError):
     """A set was asked for that is not prepared where it was looked for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Which images, and in what form."""
-
-    name: str | None = None
-    """TFDS name of a prepared image set, e.g. fashion_mnist; None: the experiment's own."""
-    dir: str | None = None
-    """Folder of prepared sets; None: $TFDS_DATA_DIR, else TFDS's own, ~/tensorflow_datasets."""
-    binarization: Binarization = "static"
-    """static: drawn once (TFDS's binarized_mnist for MNIST); dynamic: anew each time a batch is
-    made; threshold: at 0.5; none: intensities in [0, 1]."""
-    size: int | None = None
-    """Resize images to size x size pixels; None: as they are."""
-
-    def __post_init__(self):
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"data.size must be at least 1 pixel, got {self.size}")
 
 
 class Source(Protocol):
@@ -54,7 +30,7 @@ class Source(Protocol):
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
     """Records held in memory."""
 
@@ -78,9 +54,3 @@ class ImageSet:
     test: Source
     image_shape: tuple[int, int, int]  #: (height, width, channels)
     notes: tuple[str, ...]  #: what a reader of a result must know of the data
-
-
-def data_dir(config: DataConfig) -> pathlib.Path:
-    """The folder in which prepared sets are looked for."""
-    folder = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(folder).expanduser()

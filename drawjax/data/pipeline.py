@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -61,7 +62,8 @@ def check_batch_size(source: Source, batch_size: int) -> None:
     """Raises ValueError unless there is a record at least for each place of a training batch."""
     if not 1 <= batch_size <= len(source):
         raise ValueError(
-            f"batch size must be between 1 and the {len(source)} training images, got {batch_size}"
+            f"train.batch_size must be between 1 and the {len(source):,} training images, got "
+            f"{batch_size}; give a smaller --train.batch-size"
         )
 
 
@@ -111,12 +113,22 @@ def train_batches(
     if transform is not None:
         # A seed a process: with one for all, equal places of all shares would go the same way.
         batches = batches.seed((seed + _PROCESS_STRIDE * process_index) % 2**32)
-        batches = batches.random_map(transform)
+        batches = batches.random_map(_checked(transform))
     threads = 1 if isinstance(source, ArraySource) else min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(prefetch, 2 * threads)
     )
     return iter(batches.to_iter_dataset(options))
+
+
+def _checked(transform: Callable[[Batch, np.random.Generator], Batch]) -> Any:
+    def checked(batch: Batch, rng: np.random.Generator) -> Batch:
+        result = transform(batch, rng)
+        if result is None:  # which Grain would take for "leave this batch out", for ever
+            raise ValueError("transform must return a batch, got None")
+        return result
+
+    return checked
 
 
 def eval_batches(source: Source, *, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
@@ -127,11 +139,11 @@ def eval_batches(source: Source, *, batch_size: int) -> Iterator[tuple[Batch, np
       batch_size: records a batch. The last batch is filled up by repeating its last record.
 
     Yields:
-      `(batch, weight)`: weight `[batch_size]` float32 is one for a record and zero for filling.
+      `(batch, weight)`: the batch has also each record's number, `index`; weight `[batch_size]`
+      float32 is one for a record and zero for filling.
     """
     for start in range(0, len(source), batch_size):
         numbers = np.arange(start, start + batch_size)
-        yield (
-            source.__getitems__(np.minimum(numbers, len(source) - 1)),
-            (numbers < len(source)).astype(np.float32),
-        )
+        index = np.minimum(numbers, len(source) - 1)
+        batch = source.__getitems__(index) | {"index": index.astype(np.int32)}
+        yield batch, (numbers < len(source)).astype(np.float32)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from drawjax.data.image_set import DataConfig, data_dir
+from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
 from drawjax.pipes import readers_may_leave
 from drawjax.progress import announced, logs_above_bars

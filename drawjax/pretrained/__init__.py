@@ -31,14 +31,22 @@ _KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, R
 
 
 @overload
+def load_pretrained(
+    name: Literal["mnist", "mnist_static", "mnist_no_attention", "two_digits", "cifar10"],
+    *,
+    precision: _Precision = None,
+) -> Draw: ...
+
+
+@overload
 def load_pretrained(name: Literal["ram4", "ram8"], *, precision: _Precision = None) -> Ram: ...
 
 
 @overload
-def load_pretrained(name: str, *, precision: _Precision = None) -> Draw: ...
+def load_pretrained(name: str, *, precision: _Precision = None) -> Draw | Ram: ...
 
 
-def load_pretrained(name: str, *, precision: _Precision = None) -> Any:
+def load_pretrained(name: str, *, precision: _Precision = None) -> Draw | Ram:
     """A trained model that comes with the package.
 
     Args:

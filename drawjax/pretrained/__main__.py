@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 from drawjax import pretrained
 from drawjax.pipes import readers_may_leave
-from drawjax.recipes import saved
-from drawjax.recipes.classification import ClassificationConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import Run, RunError
+from drawjax.recipes.runner import load_run
+from drawjax.training import RunError
 
 
 def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) -> pathlib.Path:
@@ -24,15 +22,9 @@ def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) 
     if not path.exists():
         raise RunError(f"{workdir} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
-    looks = "model.num_glimpses" in json.loads((workdir / "config.json").read_text())
-    config_type = ClassificationConfig if looks else GenerationConfig
-    config = saved.with_saved(config_type(workdir=str(workdir)))
-    image_shape = tuple(results["image_shape"])
-    _, like = pretrained.structure(config.model, image_shape)
-    with Run(workdir, config) as run:
-        params, _ = run.restore_best(like)
-    provenance = {**results, "init_from": config.init_from, "commit": commit}
-    return pretrained.save(name, config.model, image_shape, params, provenance, folder)
+    config = json.loads((workdir / "config.json").read_text())
+    provenance = {**results, "init_from": config.get("init_from"), "commit": commit}
+    return pretrained.save(name, load_run(workdir), provenance, folder)
 
 
 @readers_may_leave()

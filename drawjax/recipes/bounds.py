@@ -1,116 +1,146 @@
 """Bounds on a generating model's likelihood beside the one it is trained on (Eq. 12)."""
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, draw, objective
-from drawjax.recipes.evaluation import evaluation_batches, standard_error
+from drawjax import data, draw, modules, objective
+from drawjax.recipes.evaluation import over_images, standard_error
 
-if TYPE_CHECKING:
-    from drawjax.recipes.generation import Generation
-
-__all__ = ["bits_per_dimension", "importance_weighted"]
+__all__ = ["best_scales", "bits_per_dimension", "importance_weighted", "noise"]
 
 _IMAGES = 20  # a batch of the importance-weighted bound: a bar over fewer still moves
 _ROWS = 1_000  # images times samples that are drawn at once
 
 
+def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
+    """The noise of one sample of z for each image, `[T, batch, Z]`, from a key an image.
+
+    It is the first of the samples of `importance_weighted`.
+    """
+    shape = (model.num_glimpses, model.latent_size)
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape), out_axes=1)(
+        keys
+    )
+
+
 def importance_weighted(
-    work: "Generation", params: Any, source: data.Source, num_samples: int, count: int | None = None
+    model: draw.Model,
+    inputs: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
+    source: data.Source,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    count: int,
 ) -> dict[str, float]:
     """The K-sample bound of Burda et al. (2016) on the first images of a source.
 
     Args:
-      work: the model bound to its data.
-      params: its parameters.
+      model: the generating model.
+      inputs: `(batch, keys) -> (images, noise keys)`, what the model sees.
       source: the images.
+      key: PRNG key of the evaluation.
       num_samples: K.
-      count: how many images; None: all.
+      count: how many images.
 
     Returns:
       In nats an image, with standard errors: minus the bound, `importance_weighted`, and by how
       much it is tighter than the bound of Eq. 12 by the same samples, `importance_gain`, which few
       images tell well. Also `importance_samples` and `importance_images`.
     """
-    count = min(count or len(source), len(source))
-    model = work.config.model
+    graph, params = modules.split(model)
 
     @jax.jit
-    def losses(params, batch, key):
-        image_key, noise_key = jax.random.split(key)
-        images = work.view.images(batch, image_key, False)
+    def losses(params, batch, keys):
+        images, noise_keys = inputs(batch, keys)
         weighted, plain = draw.importance_weighted_bound(
-            work.networks(params), images, noise_key, steps=model.num_glimpses, latents=model.latent_size,
+            modules.merge(graph, params), images, noise_keys,
             num_samples=num_samples, chunk=max(1, _ROWS // len(images)),
         )  # fmt: skip
-        return -weighted, weighted - plain
+        return {"weighted": -weighted, "gain": weighted - plain}
 
-    columns = [
-        [np.asarray(values)[weight > 0] for values in losses(params, batch, key)]
-        for batch, weight, key in evaluation_batches(
-            source, count, _IMAGES, "evaluating by importance"
-        )
-    ]
-    weighted, gain = (
-        np.concatenate(parts)[:count].astype(float) for parts in zip(*columns, strict=True)
-    )
+    values = over_images(
+        lambda batch, keys: losses(params, batch, keys), source, key,
+        batch_size=_IMAGES, count=count, what="evaluating by importance",
+    )  # fmt: skip
+    weighted, gain = values["weighted"].astype(float), values["gain"].astype(float)
     return {
         "importance_weighted": float(weighted.mean()),
         "importance_weighted_standard_error": standard_error(weighted),
         "importance_gain": float(gain.mean()),
         "importance_gain_standard_error": standard_error(gain),
         "importance_samples": num_samples,
-        "importance_images": count,
+        "importance_images": len(weighted),
     }
 
 
-def bits_per_dimension(work: "Generation", params: Any) -> dict[str, Any]:
-    """A bound on the test set in bits per dimension, for images of 256 levels.
+_Means = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
+"""`(batch, keys) -> (images, means, KL [batch])` of a model."""
 
-    The model's means get a discretized logistic emission whose scale, one number a channel, is
-    the best of a grid on 2,000 training images.
 
-    Returns:
-      `bits_per_dimension`, its `standard_error`, and the `scales` chosen.
-    """
+def best_scales(
+    means: _Means, source: data.Source, key: jax.Array, channels: int, *, batch_size: int
+) -> np.ndarray:
+    """The logistic scale of each channel that suits 2,000 images best, of a grid, `[channels]`."""
     grid = jnp.linspace(-6.0, -0.5, 56)
-    model = work.config.model
 
     @jax.jit
-    def losses(params, batch, key, log_scales):  # [S, channels] -> emission [S, batch], KL
-        image_key, noise_key = jax.random.split(key)
-        images = work.view.images(batch, image_key, False)
-        noise = jax.random.normal(noise_key, (model.num_glimpses, len(images), model.latent_size))
-        trace = draw.infer(work.networks(params), images, noise)
-        means = jax.nn.sigmoid(trace.canvases[-1])
+    def emissions(images, means):  # [batch, grid, channels]
+        def of(log_scale):
+            one = jax.vmap(objective.discretized_logistic_loss, in_axes=(-1, -1, None))
+            return one(images[..., None, :], means[..., None, :], log_scale[None])
 
-        def emission(log_scale):
-            one = jax.vmap(objective.discretized_logistic_loss, in_axes=(-1, -1, 0))
-            return one(means[..., None, :], images[..., None, :], log_scale[:, None])
+        return jnp.moveaxis(jax.lax.map(of, grid), -1, 0)
 
-        return jax.lax.map(emission, log_scales), jnp.sum(cast(jax.Array, trace.kl), axis=0)
+    def function(batch, keys):
+        images, its_means, _ = means(batch, keys)
+        return {"emission": emissions(its_means, images)}
 
-    def total(source, count, log_scales):  # [S, channels, count], [count]
-        emissions, kls = [], []
-        for batch, weight, key in evaluation_batches(
-            source, count, work.config.eval_batch_size, "evaluating bits per dimension"
-        ):
-            emission, kl = losses(params, batch, key, log_scales)
-            emissions.append(np.asarray(emission)[..., weight > 0])
-            kls.append(np.asarray(kl)[weight > 0])
-        return np.concatenate(emissions, axis=-1), np.concatenate(kls)
+    values = over_images(
+        function, source, key, batch_size=batch_size, count=2_000, what="fitting scales"
+    )["emission"]
+    best = np.argmin(values.sum(axis=0), axis=0)
+    assert len(best) == channels or channels == 1
+    return np.exp(np.asarray(grid)[best])
 
-    train, test, shape = work.images.train, work.images.test, work.view.image_shape
-    fit, _ = total(train, min(2_000, len(train)), jnp.tile(grid[:, None], (1, shape[2])))
-    best = grid[np.argmin(fit.sum(axis=-1), axis=0)]
-    emission, kl = total(test, len(test), best[None])
-    bits = (emission[0].sum(axis=0) + kl) / (math.prod(shape) * math.log(2))
+
+def bits_per_dimension(
+    means: _Means, source: data.Source, key: jax.Array, scales: np.ndarray, *, batch_size: int
+) -> dict[str, Any]:
+    """A bound on a source in bits per dimension, for images of 256 levels.
+
+    The model's means get a discretized logistic emission.
+
+    Args:
+      means: what the model makes of a batch.
+      source: the images.
+      key: PRNG key of the evaluation.
+      scales: of the logistic distribution, a number a channel.
+      batch_size: images a call.
+
+    Returns:
+      `bits_per_dimension`, its `standard_error`, and the `scales`.
+    """
+    size = 0
+
+    def function(batch, keys):
+        nonlocal size
+        images, its_means, kl = means(batch, keys)
+        size = math.prod(images.shape[1:])
+        return {
+            "loss": kl + objective.discretized_logistic_loss(its_means, images, jnp.log(scales))
+        }
+
+    values = over_images(
+        function, source, key, batch_size=batch_size, what="evaluating bits per dimension"
+    )
+    bits = values["loss"] / (size * math.log(2))
     return {
         "bits_per_dimension": float(bits.mean()),
         "standard_error": standard_error(bits),
-        "scales": [float(scale) for scale in np.exp(best)],
+        "scales": [float(scale) for scale in scales],
     }

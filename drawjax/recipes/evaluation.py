@@ -1,8 +1,12 @@
-"""What every evaluation shares: a fixed key, batches with keys of their own, the standard error."""
+"""How every evaluation goes over a set: image by image, whatever the batch size.
+
+All that is random about image i (binarization, partner, place, noise) comes from a key that is a
+function of the evaluation's key and i alone.
+"""
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,22 +15,42 @@ import numpy as np
 from drawjax import data
 from drawjax.progress import track
 
-__all__ = ["evaluation_batches", "evaluation_key", "standard_error"]
+__all__ = ["over_images", "standard_error"]
 
 
-def evaluation_key(number: int) -> jax.Array:
-    """The key of an evaluation's batch: its noise and all that is drawn of its images."""
-    return jax.random.fold_in(jax.random.key(20150211), number)
+def over_images(
+    function: Callable[[Any, jax.Array], Mapping[str, jax.Array]],
+    source: data.Source,
+    key: jax.Array,
+    *,
+    batch_size: int,
+    count: int | None = None,
+    what: str = "evaluating",
+) -> dict[str, np.ndarray]:
+    """Calls a function on batches of images and joins what it gives for each image.
 
+    Args:
+      function: `(batch, keys) -> {name: [batch, ...]}`; a batch as `data.eval_batches` yields it,
+        and a PRNG key for each of its images.
+      source: the images.
+      key: PRNG key; image i gets `fold_in(key, i)`.
+      batch_size: images a call.
+      count: how many images, the first ones; None: all.
+      what: what the progress bar says.
 
-def evaluation_batches(
-    source: data.Source, count: int, size: int, what: str
-) -> Iterator[tuple[Any, np.ndarray, jax.Array]]:
-    """Batches with at least `count` images, their weights, and a key each; shows how far it is."""
-    size = min(size, count)
-    batches = itertools.islice(data.eval_batches(source, batch_size=size), math.ceil(count / size))
-    for number, (batch, weight) in enumerate(track(batches, what, count, each=size)):
-        yield batch, weight, evaluation_key(number)
+    Returns:
+      By name an array `[count, ...]`.
+    """
+    count = len(source) if count is None else min(count, len(source))
+    size = min(batch_size, count)
+    batches = data.eval_batches(source, batch_size=size)
+    batches = itertools.islice(batches, math.ceil(count / size))
+    columns: dict[str, list[np.ndarray]] = {}
+    for batch, weight in track(batches, what, count, each=size):
+        values = function(batch, data.image_keys(key, batch["index"]))
+        for name, value in values.items():
+            columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
+    return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -42,7 +42,13 @@ _MOST_POINTS = 1_000  # of a curve
 
 
 def save_data(
-    folder: pathlib.Path, name: str, counts: Mapping[str, int], notes: Sequence[str], device: str
+    folder: pathlib.Path,
+    name: str,
+    counts: Mapping[str, int],
+    notes: Sequence[str],
+    device: str,
+    *,
+    image_shape: Sequence[int],
 ) -> None:
     """Writes data.json, which says of a run what its config does not: the data really used.
 
@@ -52,9 +58,16 @@ def save_data(
       counts: images of each split.
       notes: what a reader of a result must know of the data.
       device: what the run trains on.
+      image_shape: `(height, width, channels)` of what the model sees.
     """
     text = json.dumps(
-        {"data": name, "counts": dict(counts), "notes": list(notes), "device": device}
+        {
+            "data": name,
+            "counts": dict(counts),
+            "notes": list(notes),
+            "device": device,
+            "image_shape": list(image_shape),
+        }
     )
     (folder / "data.json").write_text(text + "\n")
 

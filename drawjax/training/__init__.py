@@ -2,7 +2,8 @@
 
 from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
-from drawjax.training.loop import train, train_together
+from drawjax.training.keys import Streams, streams
+from drawjax.training.loop import train, train_points
 from drawjax.training.run import Run
 from drawjax.training.step import TrainState
 from drawjax.training.task import Task
@@ -12,9 +13,11 @@ __all__ = [
     "Interrupted",
     "Run",
     "RunError",
+    "Streams",
     "Task",
     "TrainConfig",
     "TrainState",
+    "streams",
     "train",
-    "train_together",
+    "train_points",
 ]

@@ -46,7 +46,7 @@ class Checkpoints:
         self.folder = folder
         self._arrays, self._values, self._cost = arrays, values, cost
         if cost is not None:
-            hosts.on_first(self._set_torn_aside)
+            hosts.on_first(self._quarantine_torn)
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
@@ -124,7 +124,7 @@ class Checkpoints:
             found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             arrays, values = found[self._arrays], found[self._values]
             if checked and int(_jitted_fingerprint(arrays)) != found["fingerprint"][self._arrays]:
-                raise ValueError("its bits are not those that were written")
+                raise ValueError("checksum mismatch: the checkpoint is corrupt")
         except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
             failure = error
         if not hosts.all_agree(failure is None):
@@ -132,7 +132,7 @@ class Checkpoints:
             raise RunError(f"checkpoint {self.path(step)} cannot be read: {reason}") from failure
         return arrays, values
 
-    def set_aside(self, step: int) -> pathlib.Path:
+    def quarantine(self, step: int) -> pathlib.Path:
         """Renames one, so that it is no checkpoint any more; returns its new path."""
         aside = self._aside(step)
         hosts.on_first(lambda: self.path(step).rename(aside))
@@ -166,7 +166,7 @@ class Checkpoints:
             aside = self.folder / f"{step}.broken{number}"
         return aside
 
-    def _set_torn_aside(self) -> None:
+    def _quarantine_torn(self) -> None:
         # Orbax reads the costs of all before it opens any, and gives up at the first torn one.
         for path in self.folder.glob("*/metrics/metrics"):
             name = path.parent.parent.name
@@ -177,7 +177,7 @@ class Checkpoints:
             except ValueError as error:
                 aside = self._aside(int(name))
                 self.path(int(name)).rename(aside)
-                _log.warning("checkpoint %s cannot be read: %s; set aside as %s",
+                _log.warning("checkpoint %s cannot be read: %s; quarantined as %s",
                              self.path(int(name)), error, aside.name)  # fmt: skip
 
     def _take_turns(self) -> None:

@@ -1,8 +1,15 @@
 """How long, how fast and how carefully to train."""
 
 import dataclasses
+import math
+from typing import Any
 
-__all__ = ["TrainConfig"]
+__all__ = ["TrainConfig", "harmless"]
+
+
+def harmless(default: Any) -> Any:
+    """A config's field that changes no parameter, so that a run may go on with another value."""
+    return dataclasses.field(default=default, metadata={"harmless": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,29 +38,29 @@ class TrainConfig:
     """Decay a step of the moving average of the parameters, which is what is evaluated."""
     seed: int = 0
     """Seeds initial parameters, noise and the order of the data."""
-    log_every: int = 100
+    log_every: int = harmless(100)
     """Steps between two lines of metrics."""
-    eval_every: int = 2_000
+    eval_every: int = harmless(2_000)
     """Steps between two evaluations on the validation split."""
-    checkpoint_every: int = 1_000
+    checkpoint_every: int = harmless(1_000)
     """Steps between two checkpoints."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = harmless(3)
     """How many of the newest checkpoints are kept, beside the best."""
-    max_skipped: int = 20
+    max_skipped: int = harmless(20)
     """Stop after so many steps in a row without a finite loss and gradient."""
-    model_parallel: int = 1
-    """Devices that share one copy of the parameters, split along the last axis of large kernels."""
 
     def __post_init__(self):
         for name in (
             "steps", "batch_size", "log_every", "eval_every", "checkpoint_every",
-            "keep_checkpoints", "max_skipped", "model_parallel",
+            "keep_checkpoints", "max_skipped",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"train.{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"train.{name} must be positive and finite, got {getattr(self, name)}"
+                )
         for name in ("warmup_steps", "weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")

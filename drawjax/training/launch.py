@@ -35,7 +35,7 @@ class _Options:
     Points that differ only in numbers (rate, seed, clipping, decay) train side by side."""
     sweep_index: int | None = None
     """Run this point of the sweep alone, counted from 0; for a scheduler's array jobs."""
-    sweep_together: int | None = None
+    sweep_parallel: int | None = None
     """Train at most so many points side by side; None: all that can be."""
     debug_nans: bool = False
     """Stop at the operation that makes the first NaN; slow."""
@@ -81,7 +81,7 @@ def experiment(
     Args:
       presets: as in `parse`.
       run: does what configs say. It is given several only in a sweep, and then such as can be
-        trained together (`train_together`); it returns one result a config, `Diverged` among them.
+        trained side by side; it returns one result a config, `Diverged` among them.
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
@@ -92,7 +92,7 @@ def experiment(
             if not options.sweep:
                 raise ValueError("--sweep-index picks a point of a --sweep, and there is none")
             points = [sweeps.pick(points, options.sweep_index)]
-        groups = sweeps.grouped(points, options.sweep_together)
+        groups = sweeps.grouped(points, options.sweep_parallel)
     except ValueError as error:
         _fail(str(error), _USAGE)
 

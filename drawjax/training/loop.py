@@ -20,7 +20,7 @@ from drawjax.training.run import Run
 from drawjax.training.step import TrainState
 from drawjax.training.task import BatchIterator, Task
 
-__all__ = ["Diverged", "Interrupted", "train", "train_together"]
+__all__ = ["Diverged", "Interrupted", "train", "train_points"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
       RunError: if the run cannot be continued or saved.
     """
-    (outcome,) = train_together(task, [config], [run])
+    (outcome,) = train_points(task, [config], [run])
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
 
 
-def train_together(
+def train_points(
     task: Task, configs: Sequence[TrainConfig], runs: Sequence[Run]
 ) -> list[TrainState | Diverged]:
     """Trains points of a sweep side by side in one program, each into its own folder.
@@ -60,7 +60,7 @@ def train_together(
 
     Args:
       task: what to train.
-      configs: how; they differ only in the fields of `step.Numbers` other than `steps`.
+      configs: how; they differ only in the fields of `step.Hyperparams` other than `steps`.
       runs: where to, one a config.
 
     Returns:
@@ -75,7 +75,7 @@ def train_together(
 
 @dataclasses.dataclass
 class _Point:
-    """One run of those that are trained together."""
+    """One run of those that are trained side by side."""
 
     config: TrainConfig
     run: Run
@@ -97,12 +97,12 @@ class _Batches:
         batches = {seed: next(iterator) for seed, iterator in self._iterators.items()}
         return [batches[seed] for seed in self._seeds]
 
-    def position(self, point: int) -> dict[str, Any]:
+    def state(self, point: int) -> dict[str, Any]:
         return self._iterators[self._seeds[point]].get_state()
 
-    def go_to(self, positions: Sequence[dict[str, Any]]) -> None:
-        for seed, position in dict(zip(self._seeds, positions, strict=True)).items():
-            self._iterators[seed].set_state(position)
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        for seed, state in dict(zip(self._seeds, states, strict=True)).items():
+            self._iterators[seed].set_state(state)
 
 
 class _Loop:
@@ -170,7 +170,7 @@ class _Loop:
         while common := set.intersection(*(set(run.steps()) for run in runs)):
             step = max(common)
             restored = [run.restore(like, step=step) for run in runs]
-            states, positions = zip(*(found for found in restored if found), strict=True)
+            states, iterator_states = zip(*(found for found in restored if found), strict=True)
             taken = {int(state.step) for state in states}
             if len(states) < len(runs) or taken != {step}:
                 continue  # one could not be read and is no checkpoint any more
@@ -179,7 +179,7 @@ class _Loop:
                     f"{runs[0].workdir} has already taken {step} steps, more than "
                     f"{self._config.steps}"
                 )
-            self._batches.go_to(positions)
+            self._batches.restore(iterator_states)
             return self._program.put(states), step
         return self._program.initial(), 0
 
@@ -247,7 +247,7 @@ class _Loop:
 
     def _save(self) -> None:
         for number, point in enumerate(self._points):
-            point.run.save(self._program.take(self._state, number), self._batches.position(number))
+            point.run.save(self._program.take(self._state, number), self._batches.state(number))
 
 
 def _means(rows: Sequence[dict[str, Any]], in_row: np.ndarray) -> dict[str, float]:

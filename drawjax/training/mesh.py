@@ -1,4 +1,4 @@
-"""Devices in a grid: points of a sweep x shares of the batch x columns of large kernels."""
+"""Devices in a grid: points of a sweep x shares of the batch."""
 
 import math
 from collections.abc import Sequence
@@ -11,57 +11,39 @@ from drawjax.training.config import TrainConfig
 
 __all__ = ["check", "devices", "make", "put_batch", "replicated", "shardings"]
 
-_WORTH_SHARDING = 1 << 14  # elements; a smaller array is copied to every device
-
 
 def devices() -> str:
     """How many devices of what kind all processes have together, e.g. `1 x cpu`."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
-def make(batch_size: int, *, model_parallel: int = 1, points: int = 1) -> Mesh:
-    """All devices of all processes, with axes `point`, `data` and `model`.
+def make(batch_size: int, *, points: int = 1) -> Mesh:
+    """All devices of all processes, with axes `point` and `data`.
 
     Args:
       batch_size: images a step of one point, over all devices together.
-      model_parallel: devices that share one copy of the parameters.
-      points: points of a sweep trained together; they are spread over as many devices as divide
+      points: points of a sweep trained side by side; they are spread over as many devices as divide
         both, the batch over the rest.
 
     Raises:
-      ValueError: if the model axis or the batch does not divide.
+      ValueError: if the batch does not divide.
     """
     count = jax.device_count()
-    if model_parallel > count:
-        raise ValueError(
-            f"train.model_parallel must be at most the number of devices, {count}, "
-            f"got {model_parallel}"
-        )
-    # A model axis across hosts would have each of them read the same share of a batch.
-    if jax.local_device_count() % model_parallel:
-        raise ValueError(
-            f"train.model_parallel must divide the {jax.local_device_count()} devices of a host, "
-            f"got {model_parallel}"
-        )
-    rest = count // model_parallel
-    spread = math.gcd(points, rest) if jax.process_count() == 1 else 1
-    rest //= spread
+    spread = math.gcd(points, count) if jax.process_count() == 1 else 1
+    rest = count // spread
     if batch_size % rest:
         raise ValueError(
             f"train.batch_size must divide over {rest} devices, got {batch_size}; "
             f"there are {count} devices"
         )
     return jax.make_mesh(
-        (spread, rest, model_parallel),
-        ("point", "data", "model"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        (spread, rest), ("point", "data"), axis_types=(jax.sharding.AxisType.Auto,) * 2
     )
 
 
 def check(configs: Sequence[TrainConfig]) -> None:
-    """Raises ValueError, as `make` does, if configs cannot train together on these devices."""
-    first = configs[0]
-    make(first.batch_size, model_parallel=first.model_parallel, points=len(configs))
+    """Raises ValueError, as `make` does, if configs cannot train side by side on these devices."""
+    make(configs[0].batch_size, points=len(configs))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -70,7 +52,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def shardings(mesh: Mesh, tree: Any, *, stacked: bool = False) -> Any:
-    """Where the arrays of a state lie: the last axis of large kernels over `model`.
+    """Where the arrays of a state lie: a copy on each device that trains their point.
 
     Args:
       mesh: the devices.
@@ -80,17 +62,8 @@ def shardings(mesh: Mesh, tree: Any, *, stacked: bool = False) -> Any:
     Returns:
       A sharding for each leaf.
     """
-    lead = ("point",) if stacked else ()
-
-    def of(leaf: Any) -> NamedSharding:
-        shape = leaf.shape[len(lead) :]
-        across = mesh.shape["model"]
-        large = len(shape) >= 2 and math.prod(shape) >= _WORTH_SHARDING
-        if across > 1 and large and shape[-1] % across == 0:
-            return NamedSharding(mesh, PartitionSpec(*lead, *(None,) * (len(shape) - 1), "model"))
-        return NamedSharding(mesh, PartitionSpec(*lead))
-
-    return jax.tree.map(of, tree)
+    sharding = NamedSharding(mesh, PartitionSpec("point") if stacked else PartitionSpec())
+    return jax.tree.map(lambda _: sharding, tree)
 
 
 def put_batch(mesh: Mesh, batch: Any, *, stacked: bool = False) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from drawjax.progress import announced
 from drawjax.training import mesh
 from drawjax.training.config import TrainConfig
-from drawjax.training.step import Numbers, TrainState, initial_state, train_step
+from drawjax.training.step import Hyperparams, TrainState, initial_state, train_step
 from drawjax.training.task import Task
 
 __all__ = ["Program"]
@@ -25,7 +25,7 @@ PyTree = Any
 
 
 class Program:
-    """Initial state and training step of configs that differ only in `Numbers`.
+    """Initial state and training step of configs that differ only in `Hyperparams`.
 
     One config gives plain arrays. Several give arrays with a leading axis, `[points, ...]`, and a
     step that is vmapped over it.
@@ -40,13 +40,11 @@ class Program:
         first = configs[0]
         self.points = len(configs)
         self._stacked = self.points > 1
-        self._mesh = mesh.make(
-            first.batch_size, model_parallel=first.model_parallel, points=self.points
-        )
+        self._mesh = mesh.make(first.batch_size, points=self.points)
         init = functools.partial(initial_state, task)
         step = functools.partial(train_step, task)
-        self._numbers: Any = Numbers.of(first)
-        single = jax.eval_shape(init, self._numbers)
+        self._hyperparams: Any = Hyperparams.of(first)
+        single = jax.eval_shape(init, self._hyperparams)
         self._single = mesh.shardings(self._mesh, single)
         self._shardings = self._single
         self.abstract: TrainState = jax.tree.map(
@@ -56,16 +54,16 @@ class Program:
         )
         """Shapes, types and shardings of one point's state."""
         if self._stacked:
-            self._numbers = jax.tree.map(
+            self._hyperparams = jax.tree.map(
                 lambda *values: np.asarray(
                     values, np.float32 if isinstance(values[0], float) else np.int32
                 ),
-                *map(Numbers.of, configs),
+                *map(Hyperparams.of, configs),
             )
             init = jax.vmap(init)
             step = jax.vmap(step, in_axes=(0, 0, 0, None))
             self._shardings = mesh.shardings(
-                self._mesh, jax.eval_shape(init, self._numbers), stacked=True
+                self._mesh, jax.eval_shape(init, self._hyperparams), stacked=True
             )
         self._init = jax.jit(init, out_shardings=self._shardings)
         self._plain_step = step
@@ -82,18 +80,20 @@ class Program:
         self._evaluated = jax.jit(lambda tree: tree, out_shardings=mesh.replicated(self._mesh))
 
     def initial(self) -> TrainState:
-        """The state before the first step, from the task's `start` or else its `init`."""
-        state = self._init(self._numbers)
-        if self._task.start is None:
+        """The state before the first step, from the task's `init_params` or else its `init`."""
+        state = self._init(self._hyperparams)
+        if self._task.init_params is None:
             return state
 
         def begin(state, params):
             params = jax.tree.map(
                 lambda new, old: jnp.broadcast_to(new, old.shape), params, state.params
             )
-            return dataclasses.replace(state, params=params, average=jax.tree.map(jnp.copy, params))
+            return dataclasses.replace(
+                state, params=params, ema_params=jax.tree.map(jnp.copy, params)
+            )
 
-        return jax.jit(begin, out_shardings=self._shardings)(state, self._task.start())
+        return jax.jit(begin, out_shardings=self._shardings)(state, self._task.init_params)
 
     def step(
         self, state: TrainState, batches: Sequence[PyTree]
@@ -117,9 +117,9 @@ class Program:
         first, self._compiled = not self._compiled, True
         if not self._hunting:
             with announced("compiling the training step") if first else contextlib.nullcontext():
-                return self._step(state, batch, self._numbers, self._constants)
+                return self._step(state, batch, self._hyperparams, self._constants)
         with jax.debug_nans(False):
-            after = self._step(state, batch, self._numbers, self._constants)
+            after = self._step(state, batch, self._hyperparams, self._constants)
         if not np.all(np.isfinite([after[1]["loss"], after[1]["gradient_norm"]])):
             self._find(state, batch)
         return after
@@ -129,7 +129,7 @@ class Program:
         _log.error("step %d is not finite; looking for the operation", np.max(state.step) + 1)
         for infinities in (False, True):  # many an infinity is meant
             with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(infinities):
-                self._plain_step(state, batch, self._numbers, self._constants)
+                self._plain_step(state, batch, self._hyperparams, self._constants)
         raise FloatingPointError(
             "the compiled step is not finite, yet each of its operations alone is"
         )
@@ -150,4 +150,4 @@ class Program:
 
     def evaluated(self, state: TrainState, point: int) -> PyTree:
         """The averaged parameters of one point, whole on every device."""
-        return self._evaluated(self.take(state, point).average)
+        return self._evaluated(self.take(state, point).ema_params)

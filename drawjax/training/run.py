@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import pathlib
+import time
 from typing import Any
 
 from drawjax.training import hosts
@@ -24,18 +25,9 @@ from drawjax.training.config import TrainConfig
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 
-__all__ = ["FREE", "Run", "RunError", "flatten"]
+__all__ = ["Run", "RunError", "flatten"]
 
 _log = logging.getLogger(__name__)
-
-# Fields that steer what is written when and where it is computed, and change no parameter
-# (beyond rounding, for the number of devices).
-FREE = {
-    "workdir", "mode", "eval_batch_size", "importance_samples", "importance_images",
-    "samples", "data.dir",
-    "train.log_every", "train.eval_every", "train.checkpoint_every", "train.keep_checkpoints",
-    "train.max_skipped", "train.model_parallel",
-}  # fmt: skip
 
 # Fields that change no parameter until the learning rate begins to fall.
 _UNTIL_DECAY = {"train.steps", "train.decay_fraction"}
@@ -63,16 +55,17 @@ class Run:
         self.workdir = pathlib.Path(workdir).absolute()
         self._lock: int | None = None
         self._opened: list[Any] = []
+        self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
         hosts.check_same(fields)
         try:
             hosts.on_first(lambda: self._take(fields, config))
             self._states = Checkpoints(
-                self.workdir / "checkpoints", keep=keep, arrays="state", values="position"
+                self.workdir / "checkpoints", keep=keep, arrays="state", values="progress"
             )
             self._opened.append(self._states)
             self._best = Checkpoints(
-                self.workdir / "best", keep=1, arrays="average", values="metrics",
+                self.workdir / "best", keep=1, arrays="ema_params", values="metrics",
                 cost=lambda metrics: metrics["loss"],
             )  # fmt: skip
             self._opened.append(self._best)
@@ -104,8 +97,8 @@ class Run:
             self._opened = []
             self._release()
 
-    def save(self, state: TrainState, position: dict[str, Any]) -> None:
-        """Saves a state and the position in the data, in the background.
+    def save(self, state: TrainState, iterator_state: dict[str, Any]) -> None:
+        """Saves a state, the data's iterator state and the seconds so far, in the background.
 
         The state's buffers may be donated as soon as this returns.
 
@@ -114,9 +107,10 @@ class Run:
         """
         # A checkpoint says that all until its step is done, the best parameters being kept too.
         self._best.wait()
-        self._states.save(int(state.step), state, position)
+        progress = {"iterator_state": iterator_state, "seconds": self.seconds}
+        self._states.save(int(state.step), state, progress)
 
-    def save_best(self, step: int, average: Any, metrics: dict[str, float]) -> None:
+    def save_best(self, step: int, ema_params: Any, metrics: dict[str, float]) -> None:
         """Saves averaged parameters; only those with the lowest `metrics["loss"]` are kept.
 
         Raises:
@@ -125,7 +119,12 @@ class Run:
         if not math.isfinite(metrics["loss"]):
             _log.warning("step %d: the validation loss is %s", step, metrics["loss"])
             return
-        self._best.save(step, average, metrics)
+        self._best.save(step, ema_params, metrics)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, over all sittings."""
+        return self._seconds + time.monotonic() - self._opened_at
 
     def check(self) -> None:
         """Raises RunError if a save in the background has failed."""
@@ -175,9 +174,11 @@ class Run:
                 failures[candidate] = error
                 continue
             for broken, error in failures.items():
-                aside = self._states.set_aside(broken)
-                _log.warning("%s; set aside as %s", error, aside.name)
-            return restored
+                aside = self._states.quarantine(broken)
+                _log.warning("%s; quarantined as %s", error, aside.name)
+            state, progress = restored
+            self._seconds, self._opened_at = progress["seconds"], time.monotonic()
+            return state, progress["iterator_state"]
         if failures:
             # Not a reason to begin anew over what may be of another version of the program.
             raise RunError(f"no checkpoint can be read: {next(iter(failures.values()))}")
@@ -249,14 +250,27 @@ def _defaults(config: Any, prefix: str = "") -> dict[str, Any]:
     return defaults
 
 
+def _harmless(config: Any, prefix: str = "") -> set[str]:
+    """The fields of a nested config that change no parameter (`config.harmless`)."""
+    names = set()
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            names |= _harmless(value, f"{name}.")
+        elif field.metadata.get("harmless"):
+            names.add(name)
+    return names
+
+
 def _check_same(
     old: dict[str, Any], new: dict[str, Any], config: Any, workdir: pathlib.Path
 ) -> None:
     old = {name: _defaults(config).get(name) for name in new.keys() - old.keys()} | old
+    free = _harmless(config)
     differ = {
         name: (old[name], new.get(name))
         for name in sorted(old)
-        if old[name] != new.get(name) and name not in FREE
+        if old[name] != new.get(name) and name not in free
     }
     train = getattr(config, "train", None)
     listed = ", ".join(f"{name}: {a} there, {b} now" for name, (a, b) in differ.items())

@@ -32,7 +32,7 @@ __all__ = ["Point", "expand", "grouped", "pick", "run", "table"]
 
 _log = logging.getLogger(__name__)
 
-# Fields of TrainConfig that reach the training step as traced numbers (`step.Numbers`).
+# Fields of TrainConfig that reach the training step as traced numbers (`step.Hyperparams`).
 _TRACED = (
     "learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay", "ema_decay",
     "seed",
@@ -106,7 +106,7 @@ def pick(points: Sequence[Point], index: int) -> Point:
 
 
 def grouped(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
-    """Points that can be trained together: they differ in traced numbers alone.
+    """Points that can be trained side by side: they differ in traced numbers alone.
 
     Args:
       points: of one sweep.
@@ -116,7 +116,7 @@ def grouped(points: Sequence[Point], most: int | None = None) -> list[list[Point
       ValueError: if `most` is less than one.
     """
     if most is not None and most < 1:
-        raise ValueError(f"--sweep-together must be at least 1, got {most}")
+        raise ValueError(f"--sweep-parallel must be at least 1, got {most}")
     groups: dict[str, list[Point]] = {}
     for point in points:
         fields = flatten(point.config)
@@ -144,7 +144,7 @@ def run(
       config: what the sweep departs from.
       sweeps: its items, `FIELD=VALUE,VALUE`.
       groups: what to run of it.
-      action: runs configs that can be trained together; gives a result, or `Diverged`, for each.
+      action: runs configs that can be trained side by side; gives each a result, or `Diverged`.
 
     Raises:
       ValueError: before any runs, if one cannot be spread over the devices.

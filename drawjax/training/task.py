@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import optax
 
 __all__ = ["BatchIterator", "Task"]
 
@@ -13,12 +14,12 @@ PyTree = Any
 
 
 class BatchIterator(Protocol):
-    """Batches as pytrees of NumPy arrays, with a position that can be saved (as Grain's)."""
+    """Batches as pytrees of NumPy arrays, with a state that can be saved (as Grain's)."""
 
     def __next__(self) -> PyTree: ...
 
     def get_state(self) -> dict[str, Any]:
-        """The position, small enough for JSON."""
+        """Where it is, small enough for JSON."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -41,8 +42,10 @@ class Task:
     show: Callable[[pathlib.Path, PyTree | None], None] | None = None
     """(run's folder, averaged parameters or None) -> pictures and reports in the folder. Called on
     the first process alone: with parameters after an evaluation, without some seconds later."""
-    start: Callable[[], PyTree] | None = None
-    """Parameters that training starts from in place of `init`'s; called only where there is no
+    init_params: PyTree | None = None
+    """Parameters that training starts from in place of `init`'s; used only where there is no
     checkpoint to go on from."""
+    optimizer: optax.GradientTransformation | None = None
+    """Takes the place of gradient clipping, AdamW and its schedule; None: as the config says."""
     constants: PyTree = ()
     """Arrays that stay on the device and are handed to each call of `loss`."""

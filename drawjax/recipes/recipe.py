@@ -1,0 +1,109 @@
+"""A model on its data: what training, evaluating and drawing need of either."""
+
+import abc
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+
+from drawjax import data, modules
+from drawjax.data import ImageSet
+from drawjax.recipes.config import RecipeConfig
+from drawjax.training import Task, streams
+from drawjax.training.task import BatchIterator
+
+__all__ = ["Recipe"]
+
+Config = TypeVar("Config", bound=RecipeConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(abc.ABC, Generic[Config]):
+    """A model on its data. Parameters travel beside it as a pytree of arrays."""
+
+    config: Config
+    images: ImageSet
+    model: Callable[..., Any]
+    """Makes the model: `model(config.model, image_shape, key=key)`."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Any, batch: data.Batch, key: jax.Array, pool: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """A training batch's mean loss, and scalars to log: one more metric is one line here."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
+        """Means over a source's images, `loss` among them, which chooses the best checkpoint."""
+
+    @abc.abstractmethod
+    def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
+        """What results.json says of the test set; what is `done` already is not done again."""
+
+    @abc.abstractmethod
+    def summary(self, results: dict[str, Any]) -> str:
+        """A line that says how good the model is."""
+
+    @abc.abstractmethod
+    def draw(self, params: Any, folder: pathlib.Path, *, final: bool) -> None:
+        """Writes pictures into a run's folder: of the validation split, or finally of the test."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of what the model sees."""
+        return data.seen_shape(self.config.data, self.images)
+
+    @functools.cached_property
+    def _abstract(self) -> tuple[Any, Any]:
+        return modules.abstract(self.model, self.config.model, self.image_shape)
+
+    @property
+    def abstract_params(self) -> Any:
+        """The shapes of the model's parameters."""
+        return self._abstract[1]
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return modules.split(self.model(self.config.model, self.image_shape, key=key))[1]
+
+    def bound(self, params: Any) -> Any:
+        """The model with parameters in it."""
+        return modules.merge(self._abstract[0], params)
+
+    def batches(self, seed: int) -> BatchIterator:
+        """Training batches; with several processes, this process's share of each."""
+        return data.train_batches(
+            self.images.train,
+            batch_size=self.config.train.batch_size,
+            seed=seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def pool(self, source: data.Source) -> jax.Array:
+        """The images of a source that partners and pieces are taken from; empty if none are."""
+        return self._pools(source)
+
+    @functools.cached_property
+    def _pools(self) -> Callable[[data.Source], jax.Array]:
+        return functools.cache(functools.partial(data.pool, self.config.data))
+
+    @property
+    def keys(self) -> Any:
+        """The run's streams of PRNG keys, by name."""
+        return streams(self.config.train.seed)
+
+    def task(self, *, init_params: Any, optimizer: Any) -> Task:
+        """What `drawjax.training` needs to train the model."""
+        return Task(
+            init=self.init,
+            loss=self.loss,
+            batches=self.batches,
+            evaluate=functools.partial(self.evaluate, source=self.images.validation),
+            init_params=init_params,
+            optimizer=optimizer,
+            constants=self.pool(self.images.train),
+        )
