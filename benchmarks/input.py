@@ -6,7 +6,6 @@ large for memory are decoded record by record. Rows of sets that are not prepare
 """
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import jax
 
 from benchmarks import timing
-from drawjax import data
+from drawjax import data, modules
 from drawjax.data import DataNotFoundError, prepared
-from drawjax.recipes.classification import Classification
-from drawjax.recipes.generation import Generation, plain_view
+from drawjax.recipes.classification import Classification, ClassificationConfig
+from drawjax.recipes.generation import Generation
+from drawjax.recipes.recipe import Recipe
 from drawjax.training.program import Program
 from experiments import (
     cifar10_generation,
@@ -29,43 +29,31 @@ from experiments import (
 STEPS = 4  # whose waiting is counted, after one that is not
 
 
-def _two_digits() -> tuple[Generation, Callable[..., jax.Array]]:
-    config = two_digit_mnist_generation.PRESETS["paper"]
-    images = data.load(config.data, "mnist")
-    view = two_digit_mnist_generation.view(config, images)
-    return Generation(config, images, view), lambda batch, key, _: view.images(batch, key, True)
+def _bound(preset: Any, dataset: str) -> Recipe:
+    recipe, model = (
+        (Classification, modules.Ram)
+        if isinstance(preset, ClassificationConfig)
+        else (Generation, modules.Draw)
+    )
+    return recipe(preset, data.load(dataset, preset.data), model)
 
 
-def _clutter() -> tuple[Classification, Callable[..., jax.Array]]:
-    config = cluttered_mnist_classification.PRESETS["paper"]
-    work = Classification(config, data.load(config.data, "mnist"))
-    return work, work.clutter
-
-
-def _cifar10() -> Generation:
-    config = cifar10_generation.PRESETS["paper"]
-    images = data.load(config.data, "cifar10")
-    return Generation(config, images, plain_view(config, images))
-
-
-def _svhn() -> Generation:
+def _svhn() -> Recipe:
     """SVHN read as the whole set is, record by record, also where only a sample is prepared."""
     config = svhn_generation.PRESETS["paper"]
     limit, prepared._IN_MEMORY = prepared._IN_MEMORY, 0
     try:
-        images = data.load(config.data, "svhn_numbers")
+        return _bound(config, "svhn_numbers")
     except DataNotFoundError:
-        sample = dataclasses.replace(config.data, name="svhn_goodfellow64_sample")
-        images = data.load(sample, "")
+        return _bound(config, "svhn_goodfellow64_sample")
     finally:
         prepared._IN_MEMORY = limit
-    return Generation(config, images, svhn_generation.view(config, images))
 
 
-def _training(work: Any) -> tuple[Callable[[Any], jax.Array], Any, Any]:
+def _training(recipe: Recipe) -> tuple[Callable[[Any], jax.Array], Any, Any]:
     """A function that takes a training step with a batch, the batches, and the task's constants."""
-    task = work.task()
-    program = Program(task, [work.config.train])
+    task = recipe.task(init_params=None, optimizer=None)
+    program = Program(task, [recipe.config.train])
     state = program.initial()
 
     def step(batch: Any) -> jax.Array:
@@ -76,9 +64,15 @@ def _training(work: Any) -> tuple[Callable[[Any], jax.Array], Any, Any]:
     return step, task.batches(0), task.constants
 
 
-def _made(work: Any, images: Callable[..., jax.Array]) -> dict[str, Any]:
-    step, batches, constants = _training(work)
-    batch, make = next(batches), jax.jit(images)
+def _made(recipe: Recipe) -> dict[str, Any]:
+    step, batches, constants = _training(recipe)
+    batch = next(batches)
+
+    @jax.jit
+    def make(batch: Any, key: jax.Array, pool: jax.Array) -> jax.Array:
+        images, keys = batch["image"], jax.random.split(key, len(batch["image"]))
+        return data.preprocess(recipe.config.data, images, keys, pool, training=True)
+
     given = jax.device_put((batch, jax.random.key(0), constants))  # as inside the step
     times = timing.compare(
         {"make": lambda: make(*given), "step": lambda: step(batch)},
@@ -87,8 +81,8 @@ def _made(work: Any, images: Callable[..., jax.Array]) -> dict[str, Any]:
     return _row(times["make"].fastest, times["step"].fastest, limit=5)
 
 
-def _read(work: Any) -> dict[str, Any]:
-    step, batches, _ = _training(work)
+def _read(recipe: Recipe) -> dict[str, Any]:
+    step, batches, _ = _training(recipe)
     step(next(batches))
     waited, start = 0.0, time.perf_counter()
     for _ in range(STEPS):
@@ -105,11 +99,16 @@ def _row(batch: float, step: float, limit: int) -> dict[str, Any]:
 
 
 def measure() -> list[dict[str, Any]]:
+    made = {"two digits": two_digit_mnist_generation, "clutter": cluttered_mnist_classification}
     rows = [
-        {"batch": f"{name}, made inside the step"} | _made(*bind())
-        for name, bind in {"two digits": _two_digits, "clutter": _clutter}.items()
+        {"batch": f"{name}, made inside the step"} | _made(_bound(module.PRESETS["paper"], "mnist"))
+        for name, module in made.items()
     ]
-    for name, bind in {"cifar10": _cifar10, "svhn_numbers": _svhn}.items():
+    read = {
+        "cifar10": lambda: _bound(cifar10_generation.PRESETS["paper"], "cifar10"),
+        "svhn_numbers": _svhn,
+    }
+    for name, bind in read.items():
         with contextlib.suppress(DataNotFoundError):
             rows.append({"batch": f"{name}, read beside the step"} | _read(bind()))
     return rows

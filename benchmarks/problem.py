@@ -10,7 +10,7 @@ import numpy as np
 from drawjax import draw, modules
 from drawjax.modules import DrawConfig
 from drawjax.training import Task, TrainConfig, mesh
-from drawjax.training.step import Numbers, TrainState, initial_state, train_step
+from drawjax.training.step import Hyperparams, TrainState, initial_state, train_step
 
 __all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
 
@@ -29,8 +29,8 @@ def task(config: DrawConfig) -> Task:
     def loss(params: Any, batch: jax.Array, key: jax.Array, constants: Any):
         del constants
         noise = jax.random.normal(key, (config.num_glimpses, batch.shape[0], config.latent_size))
-        networks = modules.merge(graph, params)
-        reconstruction, latent = draw.loss(networks, batch, noise, remat=config.remat)
+        model = modules.merge(graph, params)
+        reconstruction, latent = draw.loss(model, batch, noise, remat=config.remat)
         parts = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
         return parts["reconstruction"] + parts["latent"], parts
 
@@ -50,23 +50,23 @@ def training_step(
       A function that takes one step and returns its loss, and the compiled program.
     """
     bound = task(config)
-    numbers = Numbers.of(TrainConfig())
+    hyperparams = Hyperparams.of(TrainConfig())
     auto = (jax.sharding.AxisType.Auto,)
     grid = jax.make_mesh((devices,), ("data",), auto, devices=jax.devices()[:devices])
     whole = mesh.replicated(grid)
-    state: TrainState = jax.jit(lambda: initial_state(bound, numbers), out_shardings=whole)()
+    state: TrainState = jax.jit(lambda: initial_state(bound, hyperparams), out_shardings=whole)()
     x = mesh.put_batch(grid, np.asarray(images(batch)))
 
-    def step(state: TrainState, x: jax.Array, numbers: Numbers):
-        return train_step(bound, state, x, numbers, ())
+    def step(state: TrainState, x: jax.Array, hyperparams: Hyperparams):
+        return train_step(bound, state, x, hyperparams, ())
 
-    numbers = jax.device_put(jax.tree.map(jnp.asarray, numbers), whole)
+    hyperparams = jax.device_put(jax.tree.map(jnp.asarray, hyperparams), whole)
     program = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
-    program = program.lower(state, x, numbers).compile()
+    program = program.lower(state, x, hyperparams).compile()
 
     def run() -> jax.Array:
         nonlocal state
-        state, metrics = program(state, x, numbers)
+        state, metrics = program(state, x, hyperparams)
         return metrics["loss"]
 
     return run, program

@@ -68,8 +68,9 @@ class LSTM(nnx.Module):
 
     def __init__(self, inputs: int, units: int, *, key: jax.Array, dtype: Any = None):
         self.gates = _gates(inputs, units, 4, key=key, dtype=dtype)
-        self.gates.bias[...] = jnp.zeros((4 * units,)).at[units : 2 * units].set(1.0)
-        self.initial = nnx.Param(jnp.zeros((2, units)))
+        forget = jnp.zeros((4 * units,), jnp.float32).at[units : 2 * units].set(1.0)
+        self.gates.bias = nnx.Param(forget)
+        self.initial = nnx.Param(jnp.zeros((2, units), jnp.float32))
 
     def initial_state(self, batch: int) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         """The learned `(c_0, h_0)`, and h_0."""
@@ -101,7 +102,7 @@ class GRU(nnx.Module):
         gates_key, candidate_key = jax.random.split(key)
         self.gates = _gates(inputs, units, 2, key=gates_key, dtype=dtype)
         self.candidate = _gates(inputs, units, 1, key=candidate_key, dtype=dtype)
-        self.initial = nnx.Param(jnp.zeros((1, units)))
+        self.initial = nnx.Param(jnp.zeros((1, units), jnp.float32))
 
     def initial_state(self, batch: int) -> tuple[jax.Array, jax.Array]:
         """The learned h_0, twice."""
@@ -146,10 +147,12 @@ class Stacked(nnx.Module):
 def _gates(inputs: int, units: int, count: int, *, key: jax.Array, dtype: Any) -> Dense:
     """A layer of inputs followed by the hidden vector, whose parts are orthogonal at first."""
     input_key, hidden_key = jax.random.split(key)
-    from_inputs = jax.nn.initializers.lecun_normal()(input_key, (inputs, count * units))
+    from_inputs = jax.nn.initializers.lecun_normal()(
+        input_key, (inputs, count * units), jnp.float32
+    )
     from_hidden = jnp.concatenate(
         [
-            jax.nn.initializers.orthogonal()(gate_key, (units, units))
+            jax.nn.initializers.orthogonal()(gate_key, (units, units), jnp.float32)
             for gate_key in jax.random.split(hidden_key, count)
         ],
         axis=1,

@@ -399,13 +399,8 @@ def _decode(model: Model, state: State, latent: jax.Array) -> tuple[State, Windo
 
 def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Array, State]:
     """Images and noise in the canvas's type, and the initial state, if they go together."""
-    check_images(images)
     noise, state = _checked_noise(model, noise, "noise")
-    if images.shape[1:] != state.canvas.shape[1:]:
-        raise ValueError(
-            f"images must have the model's shape [batch, {_listed(state.canvas.shape[1:])}], got "
-            f"{list(images.shape)}"
-        )
+    check_images(images, state.canvas.shape[1:])
     if images.shape[0] != noise.shape[1]:
         raise ValueError(
             "images [batch, ...] and noise [T, batch, Z] must have one batch size, got "
@@ -425,16 +420,25 @@ def _checked_noise(model: Model, noise: Any, name: str) -> tuple[jax.Array, Stat
     return noise.astype(state.canvas.dtype), state
 
 
-def check_images(images: Any) -> None:
+def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:
     """Raises ValueError unless images are `[batch, height, width, channels]` in [0, 1].
 
     Values are looked at where they are known, outside of `jit`.
+
+    Args:
+      images: what was given.
+      image_shape: the model's `(height, width, channels)`; None: any.
     """
     if not isinstance(images, jax.Array | np.ndarray):
         raise ValueError(f"images must be an array, got {type(images).__name__}")
     if images.ndim != 4:
         raise ValueError(
             f"images must have shape [batch, height, width, channels], got {list(images.shape)}"
+        )
+    if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        listed = ", ".join(map(str, image_shape))
+        raise ValueError(
+            f"images must have the model's shape [batch, {listed}], got {list(images.shape)}"
         )
     if not (jnp.issubdtype(images.dtype, jnp.floating) or images.dtype == bool):
         raise ValueError(
@@ -448,7 +452,3 @@ def check_images(images: Any) -> None:
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}")
-
-
-def _listed(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))

@@ -135,7 +135,7 @@ class Draw(nnx.Module):
             else _window_head(units, image_shape, size, writes, key=next(keys), dtype=dtype)
             for size, writes in ((config.read_size, False), (config.write_size, True))
         )
-        self.initial_canvas = nnx.Param(jnp.zeros(image_shape))
+        self.initial_canvas = nnx.Param(jnp.zeros(image_shape, jnp.float32))
 
     @property
     def num_glimpses(self) -> int:

@@ -2,7 +2,7 @@
 
 An LSTM looks at an image through the read window of Eq. 27, step by step, and a softmax over its
 last hidden vector names the class. There is no decoder and no canvas; the window of step t comes
-from the hidden vector of step t - 1. Pure functions; the networks come in as an argument.
+from the hidden vector of step t - 1. Pure functions; the model comes in as an argument.
 
 Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
 """
@@ -24,6 +24,11 @@ __all__ = ["Model", "RamOutput", "classify", "loss"]
 
 class Model(Protocol):
     """The learned functions. `hidden` is `[batch, units]`."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of the images it looks at."""
+        ...
 
     @property
     def num_glimpses(self) -> int:
@@ -75,7 +80,7 @@ def classify(
     Raises:
       ValueError: if `num_glimpses` is not positive, or images are no batch of images.
     """
-    check_images(images)
+    check_images(images, model.image_shape)
     num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
     if num_glimpses < 1:
         raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses}")

@@ -112,8 +112,9 @@ def scan(
       clip_ratio: scales the gradient that an image sends to weights and state down to this many
         times the median of its batch, if it is longer. Inputs of products, their outputs and the
         leaves of state and y then have images as their first axis (after T). An image's length is
-        sqrt(sum_t |x_t|^2 |dy_t|^2) over all products by `dense`, the norm of its dW where the
-        steps' parts are orthogonal. None: no limit. With `remat`, of every block by itself.
+        `sqrt(sum_t norm(x_t)^2 norm(dy_t)^2)` over all products by `dense`, the norm of its dW
+        where the steps' parts are orthogonal. None: no limit. With `remat`, of every block by
+        itself.
       images: arrays that the body closes over and that have images as their first axis; for
         `clip_ratio` alone. Where the body closes over other arrays that need a gradient, clipping
         takes a second backward pass.
@@ -226,8 +227,7 @@ def _scan(
                 cotangents = _scaled(to_state, factors, 0), _scaled(to_ys, factors, 1)
                 gradients, closed, state, xs = pullback(cotangents)
             else:
-                gradients, xs = _scaled(gradients, factors, 1), _scaled(xs, factors, 1)
-                closed, state = _scaled(closed, factors, 0), _scaled(state, factors, 0)
+                gradients, state = _scaled(gradients, factors, 1), _scaled(state, factors, 0)
         sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
         for (place, _), inputs, gradient in zip(used, taps, gradients, strict=True):
             kernel, bias = sums[place]

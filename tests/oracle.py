@@ -75,18 +75,39 @@ def linear(params, x):
 
 def lstm(params, carry, x):
     cell, hidden = carry
-    gates = np.concatenate([x, hidden]) @ params["kernel"] + params["bias"]
+    gates = linear(params["gates"], np.concatenate([x, hidden]))
     i, f, g, o = np.split(gates, 4)
     cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
     return cell, sigmoid(o) * np.tanh(cell)
+
+
+def gru(params, hidden, x):
+    r, z = np.split(sigmoid(linear(params["gates"], np.concatenate([x, hidden]))), 2)
+    candidate = np.tanh(linear(params["candidate"], np.concatenate([x, r * hidden])))
+    return (1 - z) * hidden + z * candidate
+
+
+def classify(params, image, label, num_glimpses, read_size):
+    """Sec. 4.1 for one image: windows [T, 5], class logits, cross-entropy in nats."""
+    height, width, _ = image.shape
+    carry = tuple(params["cell"]["initial"])
+    windows = []
+    for _ in range(num_glimpses):
+        # The window of step t comes from the hidden vector of step t - 1.
+        w = window(linear(params["read_window"], carry[1]), width, height, read_size)
+        windows.append(w)
+        carry = lstm(params["cell"], carry, read(image, w, read_size).ravel())
+    logits = linear(params["classes"], carry[1])
+    softmax = np.exp(logits) / np.exp(logits).sum()
+    return np.array(windows), logits, -math.log(softmax[label])
 
 
 def infer(params, image, noise, read_size, write_size):
     """Eq. 1-12 for one image: canvases [T, ...], KL [T], L^x."""
     height, width, _ = image.shape
     canvas = params["initial_canvas"].copy()
-    encoder = tuple(params["initial_encoder"])
-    decoder = tuple(params["initial_decoder"])
+    encoder = tuple(params["encoder"]["initial"])
+    decoder = tuple(params["decoder"]["initial"])
     canvases, kls = [], []
     for epsilon in noise:
         h_dec = decoder[1]
@@ -117,7 +138,7 @@ def infer(params, image, noise, read_size, write_size):
 def generate(params, image_shape, latents, write_size):
     """Eq. 13-15 for one image: canvases [T, ...] from z_1..z_T."""
     canvas = params["initial_canvas"].copy()
-    decoder = tuple(params["initial_decoder"])
+    decoder = tuple(params["decoder"]["initial"])
     canvases = []
     for z in latents:
         decoder = lstm(params["decoder"], decoder, z)  # Eq. 14

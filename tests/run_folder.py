@@ -58,7 +58,9 @@ def write_run(
                           "standard_error": 1.234})  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = {"train": 4_000, "validation": 500, "test": 500}
-    report.save_data(folder, "a set", counts, ["Half of it."], "1 x cpu")
+    report.save_data(
+        folder, "a set", counts, ["Half of it."], "1 x cpu", image_shape=[10, 8, channels]
+    )
     if taken >= steps:
         test = {"images": 500, **values, "standard_error": 1.234}
         test |= {"error": 4.075, "standard_error": 0.198} if classifies else {}

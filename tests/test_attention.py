@@ -264,3 +264,50 @@ def test_importing_the_glimpse_op_loads_nothing_heavy():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def _read_written(logits, image):
+    window = attention.window_from_logits(logits, (7, 9), 3)
+    patch = attention.read(image, window, 3)
+    return jnp.sum(attention.write(patch, window, (7, 9)) ** 2)
+
+
+def test_forward_mode_and_second_derivatives_work(x64):
+    logits = jnp.asarray(0.5 * np.random.default_rng(0).normal(size=5))
+    image = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 9, 1)))
+    function = jax.jit(_read_written)
+    gradient = jax.grad(function)(logits, image)
+    direction = jnp.arange(1.0, 6.0)
+    _, slope = jax.jvp(function, (logits, image), (direction, jnp.zeros_like(image)))
+    np.testing.assert_allclose(slope, gradient @ direction, rtol=1e-9)
+    _, linear = jax.linearize(lambda logits: function(logits, image), logits)
+    np.testing.assert_allclose(linear(direction), slope, rtol=1e-9)
+    hessian = jax.jit(jax.hessian(_read_written))(logits, image)
+    np.testing.assert_allclose(hessian, hessian.T, rtol=1e-8, atol=1e-10)
+    near = jax.grad(function)(logits + 1e-6 * direction, image)
+    np.testing.assert_allclose((near - gradient) / 1e-6, hessian @ direction, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("image_batch", "window_batch"),
+    [((), ()), ((3,), ()), ((), (4,)), ((3,), (3,)), ((2, 3), (3,)), ((3,), (2, 3))],
+)
+def test_batches_broadcast_without_rank_promotion(image_batch, window_batch):
+    image = jax.random.normal(jax.random.key(0), (*image_batch, 7, 9, 2))
+    logits = 0.5 * jax.random.normal(jax.random.key(1), (*window_batch, 5))
+
+    @jax.jit
+    def read_and_write(image, logits):
+        window = attention.window_from_logits(logits, (7, 9), 3)
+        patch = attention.read(image, window, 3)
+        return window, patch, attention.write(patch, window, (7, 9))
+
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        window, patch, written = read_and_write(image, logits)
+    batch = np.broadcast_shapes(image_batch, window_batch)
+    assert patch.shape == (*batch, 3, 3, 2)
+    assert written.shape == (*batch, 7, 9, 2)
+    rows, columns = attention.filterbanks(window, (7, 9), 3)
+    expected = np.einsum("...nh,...hwc,...mw->...nmc", rows, image, columns)
+    expected = window.intensity[..., None, None, None] * expected
+    np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)

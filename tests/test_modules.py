@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from drawjax import draw, modules
@@ -16,15 +17,24 @@ SIZES = {
 }
 
 
-class Unhoisted:
-    """The same networks without what the fast road asks for: a plain `lax.scan`."""
+@pytest.fixture
+def plain(monkeypatch):
+    """Runs functions with a plain `jax.lax.scan` in place of ours."""
 
-    def __init__(self, networks):
-        for name in ("initial_state", "read", "encode", "posterior", "decode", "write"):
-            setattr(self, name, getattr(networks, name))
+    def lax_scan(body, state, xs, **_):
+        return jax.lax.scan(body, state, xs)
+
+    def run(function, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(draw, "scan", lax_scan)
+            return function(*args)
+
+    return run
 
 
-def _problem(image_shape, read_size, write_size, dtype, steps=6, batch=4, **options):
+def _problem(
+    image_shape, read_size, write_size, dtype, steps=6, batch=4, model=modules.Draw, **options
+):
     config = modules.DrawConfig(
         num_glimpses=steps,
         hidden_size=11,
@@ -33,23 +43,21 @@ def _problem(image_shape, read_size, write_size, dtype, steps=6, batch=4, **opti
         write_size=write_size,
         **options,
     )
-    graph, params = modules.split(modules.Draw(config, image_shape, key=jax.random.key(0)))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    # Away from the initial parameters, whose zero biases would hide a lost gradient.
-    leaves = [
-        leaf.astype(dtype) + 0.2 * jax.random.normal(key, leaf.shape, dtype)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
+    graph, params = modules.abstract(model, config, image_shape)
+    rng = np.random.default_rng(0)
+    # Not the initial parameters, whose zero biases would hide a lost gradient.
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), dtype), params
+    )
     images = jax.random.uniform(jax.random.key(2), (batch, *image_shape), dtype)
     noise = jax.random.normal(jax.random.key(3), (steps, batch, config.latent_size), dtype)
-    return graph, tree.unflatten(leaves), images, noise
+    return graph, params, images, noise
 
 
-def _value_and_grad(graph, wrap, remat=False):
+def _value_and_grad(graph, remat=False):
     def objective(params, images, noise):
-        networks = wrap(modules.merge(graph, params))
-        reconstruction, latent = draw.loss(networks, images, noise, remat=remat)
+        model = modules.merge(graph, params)
+        reconstruction, latent = draw.loss(model, images, noise, remat=remat)
         return jnp.sum(reconstruction + latent)
 
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2)))
@@ -59,14 +67,15 @@ def test_clipping_images_scales_what_each_adds(x64):
     graph, params, images, noise = _problem(*SIZES["attention"], jnp.float64, batch=3)
 
     def total(params, images, noise, ratio=None):
-        networks = modules.merge(graph, params)
-        return jnp.sum(jnp.stack(draw.loss(networks, images, noise, clip_ratio=ratio)))
+        model = modules.merge(graph, params)
+        return jnp.sum(jnp.stack(draw.loss(model, images, noise, clip_ratio=ratio)))
 
-    value, clipped = jax.value_and_grad(total)(params, images, noise, 0.5)
+    value, clipped = jax.jit(jax.value_and_grad(total), static_argnums=3)(
+        params, images, noise, 0.5
+    )
     np.testing.assert_allclose(value, total(params, images, noise))
-    alone = [
-        jax.grad(total)(params, images[i : i + 1], noise[:, i : i + 1]) for i in range(len(images))
-    ]
+    gradient = jax.jit(jax.grad(total))
+    alone = [gradient(params, images[i : i + 1], noise[:, i : i + 1]) for i in range(len(images))]
     # One factor an image, the same for each parameter: three numbers that explain all of them.
     columns = np.stack([ravel_pytree(gradient)[0] for gradient in alone], axis=1)
     target = np.asarray(ravel_pytree(clipped)[0])
@@ -74,74 +83,157 @@ def test_clipping_images_scales_what_each_adds(x64):
     np.testing.assert_allclose(columns @ factors, target, atol=1e-9 * np.abs(target).max())
     assert 0 < factors.min() < 0.9
     assert factors.max() <= 1 + 1e-9
-    with pytest.raises(ValueError, match="networks that name their products"):
-        draw.loss(Unhoisted(modules.merge(graph, params)), images, noise, clip_ratio=2.0)
+
+
+def test_clipping_is_right_where_products_stay_in_the_loop(x64):
+    # The image's length is that of the deferred products; all of its gradient is scaled.
+    class Own(modules.Draw):
+        def __init__(self, *args, key):
+            super().__init__(*args, key=key)
+            self.gain = nnx.Param(jnp.full((11,), 0.9))
+
+        def encode(self, carry, inputs):
+            carry, hidden = super().encode(carry, inputs)
+            return carry, hidden * self.gain[...]
+
+    graph, params, images, noise = _problem(*SIZES["attention"], jnp.float64, 6, 3, model=Own)
+
+    def total(params, images, noise, ratio=None):
+        model = modules.merge(graph, params)
+        return jnp.sum(jnp.stack(draw.loss(model, images, noise, clip_ratio=ratio)))
+
+    clipped = jax.jit(jax.grad(total), static_argnums=3)(params, images, noise, 0.5)
+    gradient = jax.jit(jax.grad(total))
+    alone = [gradient(params, images[i : i + 1], noise[:, i : i + 1]) for i in range(len(images))]
+    columns = np.stack([ravel_pytree(gradient)[0] for gradient in alone], axis=1)
+    target = np.asarray(ravel_pytree(clipped)[0])
+    factors, *_ = np.linalg.lstsq(columns, target)
+    np.testing.assert_allclose(columns @ factors, target, atol=1e-9 * np.abs(target).max())
+    assert 0 < factors.min() < 0.9
 
 
 @pytest.mark.parametrize(
     ("case", "remat"), [*((case, False) for case in SIZES), ("attention", True)]
 )
-def test_fast_step_equals_reference_in_float64(x64, case, remat):
+def test_our_scan_equals_a_plain_one_in_float64(x64, plain, case, remat):
     graph, *inputs = _problem(*SIZES[case], jnp.float64)
-    fast = _value_and_grad(graph, lambda networks: networks, remat)(*inputs)
-    plain = _value_and_grad(graph, Unhoisted)(*inputs)
-    chex.assert_trees_all_close(fast, plain, rtol=1e-10, atol=1e-11)
+    ours = _value_and_grad(graph, remat)(*inputs)
+    chex.assert_trees_all_close(
+        ours, plain(_value_and_grad(graph), *inputs), rtol=1e-10, atol=1e-11
+    )
 
 
-def test_fast_step_equals_reference_in_float32():
+def test_our_scan_equals_a_plain_one_in_float32(plain):
     graph, *inputs = _problem(*SIZES["color"], jnp.float32)
-    fast = _value_and_grad(graph, lambda networks: networks)(*inputs)
-    plain = _value_and_grad(graph, Unhoisted)(*inputs)
-    chex.assert_trees_all_close(fast, plain, rtol=2e-4, atol=2e-5)
+    ours = _value_and_grad(graph)(*inputs)
+    chex.assert_trees_all_close(ours, plain(_value_and_grad(graph), *inputs), rtol=2e-4, atol=2e-4)
 
 
-def test_fast_step_equals_reference_in_bfloat16():
+def test_our_scan_equals_a_plain_one_in_bfloat16(plain):
     graph, *inputs = _problem(*SIZES["attention"], jnp.float32, precision="bfloat16")
-    value, gradients = _value_and_grad(graph, lambda networks: networks)(*inputs)
-    plain_value, plain_gradients = _value_and_grad(graph, Unhoisted)(*inputs)
+    value, gradients = _value_and_grad(graph)(*inputs)
+    plain_value, plain_gradients = plain(_value_and_grad(graph), *inputs)
     np.testing.assert_allclose(value, plain_value, rtol=1e-4)
     # Rounding to 8 bits happens at the same places but not of the same sums.
-    for gradient, plain in zip(
+    for gradient, other in zip(
         jax.tree.leaves(gradients), jax.tree.leaves(plain_gradients), strict=True
     ):
         assert gradient.dtype == jnp.float32
-        assert jnp.linalg.norm(gradient - plain) < 0.02 * jnp.linalg.norm(plain)
+        assert jnp.linalg.norm(gradient - other) < 0.02 * jnp.linalg.norm(other)
 
 
-def test_traces_equal_reference():
+def test_outputs_equal_those_of_a_plain_scan(plain):
     graph, params, images, noise = _problem(*SIZES["color"], jnp.float32)
-    networks = modules.merge(graph, params)
-    for road in (
-        jax.jit(lambda wrap: draw.infer(wrap(networks), images, noise), static_argnums=0),
-        jax.jit(lambda wrap: draw.generate(wrap(networks), noise), static_argnums=0),
-    ):
+    model = modules.merge(graph, params)
+    for function in (lambda: draw.infer(model, images, noise), lambda: draw.generate(model, noise)):
         chex.assert_trees_all_close(
-            road(lambda networks: networks), road(Unhoisted), rtol=1e-4, atol=1e-5
+            jax.jit(function)(), plain(jax.jit(function)), rtol=1e-4, atol=1e-5
         )
 
 
 def test_gradients_of_many_models_at_once():
     graph, params, images, noise = _problem(*SIZES["attention"], jnp.float32)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
-    gradient = _value_and_grad(graph, lambda networks: networks)
-    together = jax.vmap(gradient, (0, None, None))(many, images, noise)
+    gradient = _value_and_grad(graph)
+    side_by_side = jax.vmap(gradient, (0, None, None))(many, images, noise)
     for i in range(2):
         alone = gradient(jax.tree.map(lambda leaf, i=i: leaf[i], many), images, noise)
         chex.assert_trees_all_close(
-            jax.tree.map(lambda leaf, i=i: leaf[i], together), alone, rtol=1e-4, atol=1e-5
+            jax.tree.map(lambda leaf, i=i: leaf[i], side_by_side), alone, rtol=1e-4, atol=1e-5
         )
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 9])
 def test_sample_equals_the_last_canvas_of_generate(chunk):
     graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
-    networks = modules.merge(graph, params)
-    actual = draw.sample(networks, noise, chunk=chunk)
-    expected = jax.nn.sigmoid(draw.generate(Unhoisted(networks), noise).canvases[-1])
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    model = modules.merge(graph, params)
+    actual = draw.sample(model, noise, chunk=chunk)
+    np.testing.assert_allclose(actual, draw.generate(model, noise).images, rtol=1e-5, atol=1e-6)
 
 
 def test_sample_refuses_an_empty_chunk():
     graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
     with pytest.raises(ValueError, match="chunk must be positive, got 0"):
         draw.sample(modules.merge(graph, params), noise, chunk=0)
+
+
+def _small():
+    config = modules.DrawConfig(3, 8, 4, 3, 2)
+    return modules.Draw(config, (6, 5, 1), key=jax.random.key(0))
+
+
+def test_methods_are_one_line_each_and_say_what_comes_out():
+    model, key = _small(), jax.random.key(1)
+    drawn = model.generate(2, key=key)
+    assert drawn.images.shape == (2, 6, 5, 1)
+    assert drawn.canvases.shape == (3, 2, 6, 5, 1)
+    inferred = model.infer(drawn.images, key=key)
+    assert inferred.latents.shape == inferred.posterior.mean.shape == (3, 2, 4)
+    assert inferred.posterior.log_scale.shape == (3, 2, 4)
+    again = model.from_latents(inferred.latents)
+    np.testing.assert_allclose(again.images, inferred.images, rtol=1e-5)
+    assert model.losses(drawn.images, key=key).shape == (2,)
+    np.testing.assert_allclose(
+        model.reconstruct(drawn.images).latents, model.reconstruct(drawn.images).posterior.mean
+    )
+    known = jnp.zeros((2, 6, 5, 1), bool)
+    assert model.complete(drawn.images, known, key=key).images.shape == (2, 6, 5, 1)
+
+
+def test_methods_compile_once_a_shape():
+    traced = []
+
+    class Counted(modules.Draw):
+        def write(self, h_dec):
+            traced.append(1)
+            return super().write(h_dec)
+
+    model = Counted(modules.DrawConfig(3, 8, 4, 3, 2), (6, 5, 1), key=jax.random.key(0))
+    model.generate(2, key=jax.random.key(0))
+    count = len(traced)
+    model.generate(2, key=jax.random.key(1))
+    twin = Counted(modules.DrawConfig(3, 8, 4, 3, 2), (6, 5, 1), key=jax.random.key(5))
+    twin.generate(2, key=jax.random.key(1))
+    assert len(traced) == count
+    model.generate(3, key=jax.random.key(1))
+    assert len(traced) > count
+
+
+def test_a_model_shows_itself_in_a_few_lines():
+    for text in (repr(_small()), str(_small())):
+        assert text.startswith("Draw(num_glimpses=3, hidden_size=8")
+        assert "image_shape=(6, 5, 1)" in text and "parameters" in text
+        assert len(text) < 300
+
+
+def test_abstract_parameters_are_those_of_a_model():
+    model = _small()
+    graph, params = modules.split(model)
+    other, shapes = modules.abstract(modules.Draw, model.config, (6, 5, 1))
+    assert other == graph
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
+
+
+def test_a_window_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"write_size must be at most .* 6, got 7"):
+        modules.Draw(modules.DrawConfig(write_size=7), (6, 5, 1), key=jax.random.key(0))

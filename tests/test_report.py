@@ -49,7 +49,7 @@ def test_numbers_have_their_standard_errors_and_units(run):
     assert data["numbers"]["rows"][-1] == ["Images", "", "500", "500"]
     assert ["Data set used", "a set"] in data["facts"]
     assert ["Images", "train 4,000, validation 500, test 500"] in data["facts"]
-    assert ["Time of the last command", "1 h 02 min 05 s"] in data["facts"]
+    assert ["Time of the run", "1 h 02 min 05 s"] in data["facts"]
 
 
 def test_importance_samples_and_bits_are_numbers_too(run):
@@ -158,3 +158,11 @@ def test_frames_that_are_no_numbers_are_black(tmp_path):
     frames = np.full((6, 3, 4, 4, 3), np.nan)
     report.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
     assert json.loads(path.read_text())["read"][0][0][2] == 0.0  # N = 1 has no extent
+
+
+def test_whatever_else_a_loss_returns_is_a_curve(run):
+    _append(run, step=210, split="train", loss=1.0, canvas_norm=2.5)
+    _append(run, step=220, split="train", loss=1.0, canvas_norm=3.5)
+    (data,) = _data(report.write_report([run]))
+    assert data["metrics"]["train"]["canvas_norm"][-2:] == [2.5, 3.5]
+    assert "images" not in data["metrics"]["validation"]

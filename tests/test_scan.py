@@ -1,35 +1,35 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
-from drawjax import hoist
+from drawjax.scan import dense, scan
 
 
-def _toy(body_calls, weights, dtype=None):
-    """Loss of a small recurrent net, by `hoist.scan` and by `lax.scan`; `gain` is closed over."""
+def _toy(calls, dtype=None):
+    """Loss of a small recurrent net, by `scan` and by `lax.scan`; `gain` is closed over."""
 
-    def body(linear, state, x):
-        for name in body_calls:
-            state = jnp.tanh(linear(name, state) + x)
-        return state, jnp.sum(state**2, axis=-1)
+    def total(scan, linear, weights, gain, state, xs):
+        def body(state, x):
+            state = gain * state
+            for name in calls:
+                state = jnp.tanh(linear(state, *weights[name]) + x)
+            return state, jnp.sum(state**2, axis=-1)
 
-    def hoisted(weights, gain, state, xs):
-        state, ys = hoist.scan(
-            lambda linear, state, x: body(linear, gain * state, x), weights, state, xs, dtype=dtype
-        )
+        state, ys = scan(body, state, xs)
         return jnp.sum(state) + jnp.sum(ys)
 
-    def plain(weights, gain, state, xs):
-        def linear(name, inputs):
-            kernel, bias = weights[name]
-            return inputs @ kernel + bias
+    def plain(inputs, kernel, bias):
+        return inputs @ kernel + bias
 
-        state, ys = jax.lax.scan(lambda state, x: body(linear, gain * state, x), state, xs)
-        return jnp.sum(state) + jnp.sum(ys)
+    def ours(inputs, kernel, bias):
+        return dense(inputs, kernel, bias, dtype=dtype)
 
-    return hoisted, plain
+    return functools.partial(total, scan, ours), functools.partial(total, jax.lax.scan, plain)
 
 
 def _toy_inputs(dtype, *batch):
@@ -48,21 +48,21 @@ def _toy_inputs(dtype, *batch):
 )
 def test_scan_equals_lax_scan(x64, calls, batch):
     inputs = _toy_inputs(jnp.float64, *batch)
-    hoisted, plain = _toy(calls, inputs[0])
-    actual = jax.jit(jax.value_and_grad(hoisted, argnums=(0, 1, 2, 3)))(*inputs)
+    ours, plain = _toy(calls)
+    actual = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2, 3)))(*inputs)
     expected = jax.jit(jax.value_and_grad(plain, argnums=(0, 1, 2, 3)))(*inputs)
     chex.assert_trees_all_close(actual, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_several_steps_a_turn_change_nothing(x64, monkeypatch):
     inputs = _toy_inputs(jnp.float64, 3)  # 5 steps
-    hoisted, _ = _toy(("a", "b"), inputs[0])
+    ours, _ = _toy(("a", "b"))
 
     def traced():
-        return jax.make_jaxpr(jax.grad(hoisted))(*inputs)
+        return jax.make_jaxpr(jax.grad(ours))(*inputs)
 
     def gradient():
-        return jax.grad(hoisted, argnums=(0, 1, 2, 3))(*inputs)
+        return jax.grad(ours, argnums=(0, 1, 2, 3))(*inputs)
 
     one_a_turn, expected = traced(), gradient()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -71,12 +71,12 @@ def test_several_steps_a_turn_change_nothing(x64, monkeypatch):
 
 
 def _one_step(ratio, weights, state, cotangents):
-    def body(linear, state, x):
-        del x
-        return state, linear("a", state)
-
     def total(weights, state):
-        _, ys = hoist.scan(body, weights, state, jnp.zeros((1, 1)), clip_ratio=ratio)
+        def body(state, x):
+            del x
+            return state, dense(state, *weights["a"])
+
+        _, ys = scan(body, state, jnp.zeros((1, 1)), clip_ratio=ratio)
         return jnp.sum(cotangents * ys[0])
 
     return jax.grad(total, argnums=(0, 1))(weights, state)
@@ -111,31 +111,115 @@ def test_weight_gradients_are_summed_in_float32():
     weights = {"a": (jnp.ones((1, 1)), jnp.zeros((1,)))}
 
     def total(weights):
-        body = lambda linear, state, x: (state, linear("a", x))  # noqa: E731
-        return jnp.sum(hoist.scan(body, weights, (), jnp.ones((steps, 1)), dtype=jnp.bfloat16)[1])
+        def body(state, x):
+            return state, dense(x, *weights["a"], dtype=jnp.bfloat16)
+
+        return jnp.sum(scan(body, (), jnp.ones((steps, 1)))[1])
 
     kernel, bias = jax.grad(total)(weights)["a"]
     assert kernel.dtype == bias.dtype == jnp.float32
     np.testing.assert_array_equal([kernel[0, 0], bias[0]], [steps, steps])
 
 
-def test_unknown_name_and_wrong_inputs():
-    weights, _, state, xs = _toy_inputs(jnp.float32, 3)
-    with pytest.raises(ValueError, match=r"no weights are called 'c', there are \['a', 'b'\]"):
-        hoist.scan(lambda linear, s, x: (linear("c", s), x), weights, state, xs)
-    with pytest.raises(ValueError, match=r"inputs of 'a' must have shape \[..., 4\], got \[3, 8\]"):
-        hoist.scan(
-            lambda linear, s, x: (linear("a", jnp.concatenate([s, s], -1)), x), weights, state, xs
-        )
+def test_wrong_inputs_are_named():
+    with pytest.raises(ValueError, match=r"do not go together, got \[3, 8\] and \[4, 4\]"):
+        dense(jnp.zeros((3, 8)), jnp.zeros((4, 4)), jnp.zeros(4))
 
 
-def test_kept_values_are_not_computed_again():
-    def body(linear, state, x):
-        return hoist.keep(jnp.sin(state)) + x, linear("a", state)
-
+def test_named_values_are_not_computed_again():
     def total(weights, state, xs):
-        return jnp.sum(hoist.scan(body, weights, state, xs)[1])
+        def body(state, x):
+            return checkpoint_name(jnp.sin(state), "mine") + x, dense(state, *weights["a"])
+
+        return jnp.sum(scan(body, state, xs)[1])
 
     weights, _, state, xs = _toy_inputs(jnp.float32, 3)
     jaxpr = str(jax.make_jaxpr(jax.grad(total))(weights, state, xs))
-    assert jaxpr.count("name=drawjax.hoist") >= 2  # the product, and what the body keeps
+    assert "name=product" in jaxpr and "name=mine" in jaxpr
+    assert jaxpr.count(" sin ") == 1
+
+
+# How a body may ask for a product, and whether it can be taken out of the loop.
+
+
+def _normalized(x, kernel, bias):
+    return dense(x, kernel / jnp.sqrt(jnp.sum(kernel**2, axis=0, keepdims=True)), bias)
+
+
+def _if_positive(x, kernel, bias):
+    return jax.lax.cond(x.sum() > 0, lambda x: dense(x, kernel, bias), lambda x: 0 * x, x)
+
+
+PRODUCTS = {
+    "as it is": (dense, True),
+    "inside jit": (jax.jit(dense), False),
+    "inside vmap": (lambda x, k, b: jax.vmap(lambda row: dense(row, k, b))(x), False),
+    "inside cond": (_if_positive, False),
+    "inside checkpoint": (lambda x, k, b: jax.checkpoint(dense)(x, k, b), False),
+    "weights made in the loop": (_normalized, False),
+    "by hand": (lambda x, k, b: x @ k + b, False),
+    "twice with one kernel": (lambda x, k, b: dense(dense(x, k, b), k, b), True),
+    "kernel used otherwise too": (lambda x, k, b: dense(x, k, b) + 0.1 * jnp.sum(k), True),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_gradients_are_right_however_a_product_is_asked_for(x64, name):
+    function, outside = PRODUCTS[name]
+    weights, _, state, xs = _toy_inputs(jnp.float64, 3)
+
+    def total(scan, weights, state, xs):
+        def body(state, x):
+            state = jnp.tanh(function(state, *weights["a"]) + x)
+            return state, state
+
+        state, ys = scan(body, state, xs)
+        return jnp.sum(state * ys)
+
+    gradient = jax.grad(total, argnums=(1, 2, 3))
+    for run in (gradient, jax.jit(gradient, static_argnums=0)):
+        chex.assert_trees_all_close(
+            run(scan, weights, state, xs), run(jax.lax.scan, weights, state, xs), rtol=1e-10
+        )
+    # Outside of the loop, the sum over steps is one product that contracts them.
+    jaxpr = str(jax.make_jaxpr(gradient, static_argnums=0)(scan, weights, state, xs))
+    assert ("dimension_numbers=(([0, 1], [0, 1])" in jaxpr) == outside
+
+
+def test_integers_in_the_state_a_single_step_and_no_product_at_all(x64):
+    weights, _, state, xs = _toy_inputs(jnp.float64, 3)
+
+    def total(scan, weights, state, xs):
+        def body(carry, x):
+            count, state = carry
+            state = jnp.tanh(dense(state, *weights["a"]) + x) / (1 + count)
+            return (count + 1, state), state
+
+        (_, state), ys = scan(body, (jnp.zeros((), jnp.int32), state), xs)
+        return jnp.sum(state) + jnp.sum(ys)
+
+    for steps in (5, 1):
+        args = (weights, state, xs[:steps])
+        chex.assert_trees_all_close(
+            jax.grad(total, argnums=(1, 2, 3))(scan, *args),
+            jax.grad(total, argnums=(1, 2, 3))(jax.lax.scan, *args),
+            rtol=1e-10,
+        )
+
+    def without(scan, state, xs):
+        return jnp.sum(scan(lambda s, x: (jnp.sin(s) + x, s), state, xs)[0])
+
+    chex.assert_trees_all_close(
+        jax.grad(without, argnums=(1, 2))(scan, state, xs),
+        jax.grad(without, argnums=(1, 2))(jax.lax.scan, state, xs),
+    )
+
+
+def test_there_is_no_forward_mode():
+    weights, _, state, xs = _toy_inputs(jnp.float32, 3)
+
+    def total(state):
+        return jnp.sum(scan(lambda s, x: (dense(s, *weights["a"]) + x, s), state, xs)[0])
+
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(total, (state,), (state,))

@@ -51,10 +51,11 @@ class Models:
         """Name, image shape, steps and data set of every model, without loading any.
 
         Raises:
-          ValueError, KeyError: if a model's description cannot be read.
+          ValueError, KeyError: if a model is damaged, or its description cannot be read.
         """
         rows = []
         for name in self.names:
+            self._asked(pretrained.check, name)
             known = self._asked(pretrained.describe, name)
             rows.append(
                 {

@@ -23,7 +23,7 @@ import numpy as np
 from drawjax import modules
 from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
 
-__all__ = ["available", "describe", "load", "load_pretrained", "save"]
+__all__ = ["available", "check", "describe", "load", "load_pretrained", "save"]
 
 _Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
@@ -92,6 +92,13 @@ def describe(name: str, folder: pathlib.Path = _HERE) -> Mapping[str, Any]:
     return json.loads((folder / f"{name}.json").read_text())
 
 
+def check(name: str, folder: pathlib.Path = _HERE) -> None:
+    """Raises ValueError unless a model's weights have the checksum that its description gives."""
+    description, weights = describe(name, folder), folder / f"{name}.npz"
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != description["sha256"]:
+        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {name}.json")
+
+
 def load(name: str, folder: pathlib.Path = _HERE, *, precision: _Precision = None) -> Draw | Ram:
     """As `load_pretrained`, from any folder.
 
@@ -104,10 +111,8 @@ def load(name: str, folder: pathlib.Path = _HERE, *, precision: _Precision = Non
       ValueError: if there is no such model, or its weights are not those that its description gives
         the checksum of.
     """
-    description = describe(name, folder)
-    weights = folder / f"{name}.npz"
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != description["sha256"]:
-        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {name}.json")
+    check(name, folder)
+    description, weights = describe(name, folder), folder / f"{name}.npz"
     model_class, config_class = _KINDS[description["kind"]]
     config = config_class(**description["config"])
     if precision is not None:

@@ -1,1 +1,1 @@
-"""What experiments share: a model, its data, its training and its figures, bound together."""
+"""What experiments share: a model on its data, from the config to the figures."""

@@ -60,7 +60,7 @@ class Classification(Recipe[ClassificationConfig]):
         values = over_images(
             lambda batch, keys: self._losses(params, batch, keys, pool),
             source,
-            self.keys.evaluation,
+            self.evaluation_key,
             batch_size=self.config.eval_batch_size,
         )
         count, error = len(values["wrong"]), float(values["wrong"].mean())
@@ -111,7 +111,7 @@ class Classification(Recipe[ClassificationConfig]):
     ) -> tuple[jax.Array, np.ndarray, ram.RamOutput]:
         """The first images of a source in their clutter, their labels, and what is seen of them."""
         batch, _ = next(data.eval_batches(source, batch_size=min(count, len(source))))
-        keys = data.image_keys(self.keys.evaluation, batch["index"])
+        keys = data.image_keys(self.evaluation_key, batch["index"])
         images, output = self._outputs(params, batch, keys, self.pool(source))
         return images, batch["label"], output
 

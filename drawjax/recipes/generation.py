@@ -80,7 +80,7 @@ class Generation(Recipe[GenerationConfig]):
         values = over_images(
             lambda batch, keys: self._losses(params, batch, keys, pool),
             source,
-            self.keys.evaluation,
+            self.evaluation_key,
             batch_size=self.config.eval_batch_size,
         )
         parts = {name: value.astype(float) for name, value in values.items()}
@@ -104,7 +104,7 @@ class Generation(Recipe[GenerationConfig]):
         ):
             results["test"] |= bounds.importance_weighted(
                 self.bound(params), functools.partial(self._inputs, pool=self.pool(source)), source,
-                self.keys.evaluation, num_samples=config.importance_samples,
+                self.evaluation_key, num_samples=config.importance_samples,
                 count=asked["importance_images"],
             )  # fmt: skip
         if config.data.binarization == "none":
@@ -135,7 +135,7 @@ class Generation(Recipe[GenerationConfig]):
         model, config = self.bound(params), self.config
         sizes = {"read_size": config.model.read_size, "write_size": config.model.write_size}
         shape = (model.num_glimpses, config.samples, model.latent_size)
-        prior = self._generate(params, jax.random.normal(self.keys.figures, shape))
+        prior = self._generate(params, jax.random.normal(self.figures_key, shape))
         split = "test" if final else "validation"
         source = self.images.test if final else self.images.validation
         images = self.first_images(source, _REDRAWN)
@@ -154,7 +154,7 @@ class Generation(Recipe[GenerationConfig]):
         count = min(count, len(source))
         batch, _ = next(data.eval_batches(source, batch_size=count))
         return self._see(
-            batch, data.image_keys(self.keys.evaluation, batch["index"]), self.pool(source)
+            batch, data.image_keys(self.evaluation_key, batch["index"]), self.pool(source)
         )
 
     def _inputs(
@@ -183,7 +183,7 @@ class Generation(Recipe[GenerationConfig]):
         size = min(1_000, len(source))
         batches = data.eval_batches(source, batch_size=size)
         for batch, weight in track(batches, "finding nearest images", len(source), each=size):
-            keys = data.image_keys(self.keys.evaluation, batch["index"])
+            keys = data.image_keys(self.evaluation_key, batch["index"])
             yield self._see(batch, keys, self.pool(source)), weight
 
     def _bits_per_dimension(self, params: Any) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Generation(Recipe[GenerationConfig]):
             return functools.partial(means, pool=self.pool(source))
 
         train, test = self.images.train, self.images.test
-        size, key = self.config.eval_batch_size, self.keys.evaluation
+        size, key = self.config.eval_batch_size, self.evaluation_key
         scales = bounds.best_scales(on(train), train, key, self.image_shape[2], batch_size=size)
         return bounds.bits_per_dimension(on(test), test, key, scales, batch_size=size)
 

@@ -65,6 +65,10 @@ class Recipe(abc.ABC, Generic[Config]):
         """The shapes of the model's parameters."""
         return self._abstract[1]
 
+    def check(self) -> None:
+        """Raises ValueError if there is no such model of such images."""
+        _ = self._abstract
+
     def init(self, key: jax.Array) -> Any:
         """Fresh parameters."""
         return modules.split(self.model(self.config.model, self.image_shape, key=key))[1]
@@ -92,9 +96,14 @@ class Recipe(abc.ABC, Generic[Config]):
         return functools.cache(functools.partial(data.pool, self.config.data))
 
     @property
-    def keys(self) -> Any:
-        """The run's streams of PRNG keys, by name."""
-        return streams(self.config.train.seed)
+    def evaluation_key(self) -> jax.Array:
+        """What evaluation draws by: the same for runs of any seed, so that they can be compared."""
+        return streams(0).evaluation
+
+    @property
+    def figures_key(self) -> jax.Array:
+        """What samples in figures are drawn by."""
+        return streams(self.config.train.seed).figures
 
     def task(self, *, init_params: Any, optimizer: Any) -> Task:
         """What `drawjax.training` needs to train the model."""

@@ -26,7 +26,7 @@ from drawjax.recipes.initialization import initial_params, with_model_of
 from drawjax.recipes.recipe import Recipe
 from drawjax.training import Diverged, Run, RunError, hosts, launch, mesh, train_points
 
-__all__ = ["load_run", "main", "train"]
+__all__ = ["load_run", "main", "train", "train_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def train(
       RunError: if the run cannot be started, continued or saved as asked.
       ValueError: if the images or the config cannot be used.
     """
-    (outcome,) = _run([config], model=model, dataset=dataset, optimizer=optimizer)
+    (outcome,) = train_all([config], model=model, dataset=dataset, optimizer=optimizer)
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
@@ -91,7 +91,7 @@ def main(
       description: what `--help` says first.
       argv: the arguments; None: the process's.
     """
-    run = functools.partial(_run, model=model, dataset=dataset, optimizer=optimizer)
+    run = functools.partial(train_all, model=model, dataset=dataset, optimizer=optimizer)
     launch.experiment(presets, run, argv, description=description)
 
 
@@ -125,12 +125,12 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
     return modules.merge(graph, params)
 
 
-def _run(
+def train_all(
     configs: Sequence[Any],
     *,
-    model: Callable[..., Any] | None,
-    dataset: Any,
-    optimizer: optax.GradientTransformation | None,
+    model: Callable[..., Any] | None = None,
+    dataset: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> list[dict[str, Any] | Diverged]:
     """As `train`, for points of a sweep that can be trained side by side (`training.sweeps`).
 
@@ -153,6 +153,7 @@ def _run(
     inits = []
     for recipe in recipes:
         data.check_batch_size(recipe.images.train, recipe.config.train.batch_size)
+        recipe.check()
         inits.append(_initial(recipe, training))
 
     with contextlib.ExitStack() as stack:

@@ -63,6 +63,10 @@ function curves(parent, id, run) {
   const one = name => [{label: "training", color: 1, points: points(run, "train", name)}];
   chart(box, `${id}-rate`, {title: "Learning rate", across: "step", whole: true, lines: one("learning_rate")});
   chart(box, `${id}-norm`, {title: "Gradient norm", unit: "before clipping", across: "step", lines: one("gradient_norm")});
+  const drawn = new Set(["step", "loss", "reconstruction", "latent", "error", "learning_rate", "gradient_norm"]);
+  const others = new Set(["train", "validation"].flatMap(split => Object.keys(run.metrics[split])));
+  for (const name of others) if (!drawn.has(name))  // whatever else a loss returns
+    chart(box, `${id}-${name}`, {title: name, across: "step", lines: both([name], [1])});
 }
 
 function status(parent, run) {

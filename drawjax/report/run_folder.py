@@ -37,7 +37,8 @@ _QUANTITIES = {  # of results and validation metrics: name, unit
     "bits_per_dimension": ("Discretized bound", "bits per dimension"),
     "images": ("Images", ""),
 }
-_PARTS = ("loss", "reconstruction", "latent", "error", "learning_rate", "gradient_norm")
+# Of the entries of metrics.jsonl, what is no curve.
+_NO_CURVE = {"step", "split", "images", "standard_error", "images_per_second", "skipped"}
 _MOST_POINTS = 1_000  # of a curve
 
 
@@ -123,7 +124,7 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
     if "seconds" in data:
         minutes, seconds = divmod(round(data["seconds"]), 60)
         hours, minutes = divmod(minutes, 60)
-        facts.append(("Time of the last command", f"{hours} h {minutes:02} min {seconds:02} s"))
+        facts.append(("Time of the run", f"{hours} h {minutes:02} min {seconds:02} s"))
     return facts
 
 
@@ -175,7 +176,8 @@ def _curves(metrics: Sequence[dict[str, Any]], split: str) -> dict[str, list[Any
     every = math.ceil(len(entries) / _MOST_POINTS) or 1
     entries = entries[::-1][::every][::-1]
     columns = {"step": [entry["step"] for entry in entries]}
-    for name in _PARTS:
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    for name in [name for name in names if name not in _NO_CURVE]:
         values = [entry.get(name) for entry in entries]
         if any(value is not None for value in values):
             columns[name] = [value and float(f"{value:.6g}") for value in values]

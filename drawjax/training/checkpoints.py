@@ -108,7 +108,13 @@ class Checkpoints:
           RunError: if it is torn, damaged, or of another structure. With several processes, on all
             of them if on one.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here
+            ),
+            like,
+        )
         wanted = {
             self._arrays: ocp.args.StandardRestore(abstract),
             self._values: ocp.args.JsonRestore(),

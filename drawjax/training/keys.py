@@ -12,7 +12,7 @@ class Streams(NamedTuple):
 
     params: jax.Array  #: initial parameters
     noise: jax.Array  #: training; folded with the step
-    evaluation: jax.Array  #: folded with the number of an image
+    evaluation: jax.Array  #: folded with the number of an image; the recipes take that of seed 0
     figures: jax.Array  #: samples that are shown
 
 

@@ -100,7 +100,8 @@ def experiment(
         hosts.connect(options.coordinator, options.processes, options.process)
         if not hosts.is_first():
             logging.getLogger().setLevel(logging.WARNING)
-        jax.config.update("jax_debug_nans", options.debug_nans)
+        if options.debug_nans:  # else as JAX_DEBUG_NANS says
+            jax.config.update("jax_debug_nans", True)
         if options.sweep:
             sweeps.run(config, options.sweep, groups, run)
             return

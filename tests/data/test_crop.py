@@ -1,10 +1,16 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from drawjax.data.crop import center_crop, random_crop
 
-_random = jax.jit(random_crop, static_argnames="size")
+
+@functools.partial(jax.jit, static_argnames="size")
+def _random(key, images, size):
+    keys = jax.random.split(key, len(images))
+    return jax.vmap(lambda key, image: random_crop(key, image, size=size))(keys, images)
 
 
 def _coordinates(count, height, width):
@@ -43,12 +49,3 @@ def test_center_crop_is_the_middle(height, width, size, corner):
 
 def test_center_crop_of_one_image():
     assert center_crop(_coordinates(1, 8, 8)[0], size=2).shape == (2, 2, 2)
-
-
-@pytest.mark.parametrize("size", [0, 9])
-def test_a_crop_that_does_not_fit_is_named(size):
-    images = _coordinates(2, 10, 8)
-    with pytest.raises(ValueError, match=rf"\[2, 10, 8, 2\] and a crop of {size}x{size}"):
-        random_crop(jax.random.key(0), images, size=size)
-    with pytest.raises(ValueError, match=rf"a crop of {size}x{size}"):
-        center_crop(images, size=size)

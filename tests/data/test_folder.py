@@ -26,7 +26,7 @@ def _prepare(tmp_path, folder, *flags):
 
 
 def _load(tmp_path, **config):
-    return load(DataConfig("mine", str(tmp_path / "sets"), "none", **config), "")
+    return load(None, DataConfig("mine", str(tmp_path / "sets"), **config))
 
 
 def _error(capsys):

@@ -139,10 +139,10 @@ def test_a_batch_may_be_all_of_the_data():
 
 def test_batches_from_disk_equal_those_from_memory(tmp_path, monkeypatch):
     write_tiny_set(tmp_path, "svhn_numbers", train=20, validation=3, test=3)
-    config = DataConfig(name="svhn_numbers", dir=str(tmp_path), binarization="none")
-    in_memory = load(config, "").train
+    config = DataConfig(name="svhn_numbers", dir=str(tmp_path))
+    in_memory = load(None, config).train
     monkeypatch.setattr(prepared, "_IN_MEMORY", 0)
-    on_disk = load(config, "").train
+    on_disk = load(None, config).train
     assert isinstance(in_memory, ArraySource)
     assert not isinstance(on_disk, ArraySource)
 

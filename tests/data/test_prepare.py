@@ -38,7 +38,7 @@ def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, n
     assert f"{name}: {target / 'svhn_numbers' / '1.0.0'}" in said.out
     assert "preparing svhn_numbers in " in said.err
     assert "\r" not in said.err  # no bar in a log
-    result = load(DataConfig("svhn_numbers", str(target), "none"), "")
+    result = load(None, DataConfig("svhn_numbers", str(target)))
     assert len(result.test) == 5
     assert "tensorflow" not in sys.modules or _HAS_TENSORFLOW
 

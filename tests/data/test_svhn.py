@@ -20,7 +20,7 @@ def _build(folder, manual_dir, url=None):
     builder.URL = url or "http://127.0.0.1:9/"  # nothing listens there
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     builder.download_and_prepare(download_config=config, file_format="array_record")
-    return load(DataConfig(name="svhn_numbers", dir=str(folder), binarization="none"), "")
+    return load(None, DataConfig(name="svhn_numbers", dir=str(folder)))
 
 
 def _archives(folder, train, test=None):

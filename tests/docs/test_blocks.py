@@ -39,7 +39,8 @@ from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
 
 TINY = (
-    "--model.num-glimpses", "2", "--model.hidden-size", "8", "--model.latent-size", "2", "--train.steps", "2",
+    "--model.num-glimpses", "2", "--model.hidden-size", "8", "--model.latent-size", "2",
+    "--train.steps", "2",
     "--train.batch-size", "8", "--train.log-every", "1", "--train.eval-every", "1",
     "--samples", "16",
 )  # fmt: skip

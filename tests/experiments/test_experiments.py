@@ -90,12 +90,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
         ("--model.raed-size", "2"): (2, "did you mean --model.read-size?"),
         ("--preset", "demmo"): (2, "did you mean demo?"),
         ("--data.name", "mnist"): (1, "python -m drawjax.data.prepare mnist"),
-        ("--preset", "demo", "--train.batch-size", "5000"): (1, "4000 training images, got 5000"),
+        ("--preset", "demo", "--train.batch-size", "5000"): (1, "4,000 training images, got 5000"),
         ("--preset", "demo", "--model.write-size", "29"): (
             1,
             "at most the image's longer side, 28",
         ),
-        ("--preset", "demo", "--train.model-parallel", "2"): (1, "number of devices, 1, got 2"),
+        ("--preset", "demo", "--data.pieces", "2"): (2, "unknown flag --data.pieces"),
+        ("--preset", "demo", "--data.crop", "29"): (1, "data.crop must be at most 28"),
         ("--mode", "evaluate"): (1, "holds no run"),
     }
     for flags, (code, message) in cases.items():

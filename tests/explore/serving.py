@@ -21,10 +21,10 @@ CONFIG = modules.DrawConfig(num_glimpses=4, hidden_size=8, latent_size=3, read_s
 
 def save_model(folder: pathlib.Path, name: str = "scribble", config=CONFIG, shape=SHAPE) -> None:
     """An untrained model with parameters large enough for its drawings to differ."""
-    _, params = modules.split(modules.Draw(config, shape, key=jax.random.key(0)))
+    graph, params = modules.abstract(modules.Draw, config, shape)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.5), params)
-    pretrained.save(name, config, shape, params, {"data": "nothing"}, folder)
+    pretrained.save(name, modules.merge(graph, params), {"data": "nothing"}, folder)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax import draw, modules, pretrained, sample
+from drawjax import draw, modules, pretrained
 from drawjax.explore.drawing import COUNT, Models
 from tests.explore.serving import CONFIG, SHAPE, save_model
 
@@ -13,8 +13,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder)
     looks = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
-    _, params = modules.split(modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)))
-    pretrained.save("looks", looks, (9, 9, 1), params, {}, folder)
+    pretrained.save("looks", modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)), {}, folder)
     return folder
 
 
@@ -39,11 +38,11 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
 
 def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     drawing = models.from_seed("scribble", 7)
-    trace = sample.sample(pretrained.load("scribble", folder), COUNT, jax.random.key(7))
-    expected = 255 / (1 + np.exp(-np.asarray(trace.canvases)))
+    output = pretrained.load("scribble", folder).generate(COUNT, key=jax.random.key(7))
+    expected = 255 / (1 + np.exp(-np.asarray(output.canvases)))
     assert drawing.frames.shape == (4, COUNT, *SHAPE)
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
-    window = trace.write_windows
+    window = output.write_windows
     np.testing.assert_allclose(drawing.write[..., 0], window.center_x, rtol=1e-4)
     np.testing.assert_allclose(drawing.write[..., 2], 2 * window.stride, rtol=1e-4)  # (5 - 1) / 2
     assert drawing.read is None
@@ -55,11 +54,10 @@ def test_completions_are_those_of_draw_complete(models, folder):
     drawing = models.complete("scribble", pixels, known, 7)
     image = jnp.broadcast_to(pixels / np.float32(255), (COUNT, *SHAPE))
     mask = jnp.broadcast_to(known[..., None], (COUNT, *SHAPE))
-    networks = pretrained.load("scribble", folder).networks()
-    trace = draw.complete(networks, image, mask, _noise(7))
-    expected = 255 / (1 + np.exp(-np.asarray(trace.canvases)))
+    output = draw.complete(pretrained.load("scribble", folder), image, mask, _noise(7))
+    expected = 255 / (1 + np.exp(-np.asarray(output.canvases)))
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
-    np.testing.assert_allclose(drawing.read[..., 2], trace.read_windows.stride / 2, rtol=1e-4)
+    np.testing.assert_allclose(drawing.read[..., 2], output.read_windows.stride / 2, rtol=1e-4)
     other = models.complete("scribble", pixels, np.ones_like(known), 7)
     assert (other.frames != drawing.frames).any()
 

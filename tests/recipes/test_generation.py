@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import jax
@@ -7,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax import data
+import drawjax
+from drawjax import data, draw, modules, objective
 from drawjax.modules import DrawConfig
-from drawjax.recipes import generation
-from drawjax.recipes.bounds import bits_per_dimension, importance_weighted
+from drawjax.recipes import bounds
 from drawjax.recipes.generation import Generation, GenerationConfig
 from drawjax.recipes.neighbors import nearest_images
 from drawjax.training import RunError, TrainConfig
 
 CONFIG = GenerationConfig(
-    data=data.DataConfig(binarization="dynamic", dir="nowhere"),
+    data=data.GenerationDataConfig(binarization="dynamic", dir="nowhere"),
     model=DrawConfig(num_glimpses=3, hidden_size=8, latent_size=4, read_size=2, write_size=3),
     train=TrainConfig(steps=4, batch_size=8, log_every=2, eval_every=2, checkpoint_every=2),
     samples=9,
@@ -27,7 +28,7 @@ CONFIG = GenerationConfig(
 def finished(tmp_path_factory):
     """A run of four steps on the bundled digits."""
     config = dataclasses.replace(CONFIG, workdir=str(tmp_path_factory.mktemp("run") / "run"))
-    return config, generation.run(config, "mnist")
+    return config, drawjax.train(config, dataset="mnist")
 
 
 def _folder(config):
@@ -73,19 +74,14 @@ def test_a_run_leaves_a_report_of_the_data_really_used(finished):
 def test_pictures_are_drawn_while_a_run_goes_on(tmp_path, read, write):
     model = dataclasses.replace(CONFIG.model, read_size=read, write_size=write)
     config = dataclasses.replace(CONFIG, model=model, samples=4)
-    images = data.load(config.data, "mnist")
-    work = Generation(config, images, generation.plain_view(config, images))
-    (tmp_path / "config.json").write_text("{}")
-    work.task().show(tmp_path, work.init(jax.random.key(0)))
+    images = data.load("mnist", config.data)
+    recipe = Generation(config, images, modules.Draw)
+    recipe.draw(recipe.init(jax.random.key(0)), tmp_path, final=False)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json", "samples.png", "prior.drawing.json", "validation.drawing.json",
-        "report.html",
+        "samples.png", "prior.drawing.json", "validation.drawing.json",
     }  # fmt: skip
     drawing = json.loads((tmp_path / "validation.drawing.json").read_text())
     assert (drawing["read"] is None, drawing["write"] is None) == (read is None, write is None)
-    before = (tmp_path / "samples.png").stat().st_mtime_ns
-    work.task().show(tmp_path, None)
-    assert (tmp_path / "samples.png").stat().st_mtime_ns == before
 
 
 def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
@@ -97,7 +93,7 @@ def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
         config, mode="evaluate", model=DrawConfig(), importance_samples=3,
         importance_images=30,
     )  # fmt: skip
-    again = generation.run(other, "mnist")
+    again = drawjax.train(other, dataset="mnist")
     assert again["test"]["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
     assert again["test"]["importance_samples"] == 3
     assert again["test"]["importance_images"] == 30
@@ -107,50 +103,99 @@ def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
 def test_evaluating_where_there_is_no_run_is_one_clear_error(tmp_path):
     config = dataclasses.replace(CONFIG, workdir=str(tmp_path / "none"), mode="evaluate")
     with pytest.raises(RunError, match="holds no run"):
-        generation.run(config, "mnist")
+        drawjax.train(config, dataset="mnist")
     assert not (tmp_path / "none").exists()
 
 
-def test_evaluation_does_not_depend_on_padding():
-    images = data.load(CONFIG.data, "mnist")
-    small = dataclasses.replace(
-        images, test=data.ArraySource(images.test.images[:10], images.test.labels[:10])
-    )
-    work = Generation(CONFIG, small, generation.plain_view(CONFIG, small))
-    params = work.init(jax.random.key(0))
-    values = [
-        Generation(dataclasses.replace(CONFIG, eval_batch_size=size), small, work.view).evaluate(
-            params, small.test
-        )
-        for size in (10, 4)
-    ]
-    assert [value["images"] for value in values] == [10, 10]
-    assert values[0]["loss"] == pytest.approx(values[1]["loss"], rel=0.05)
+def _few(images, count):
+    few = data.ArraySource(images.test.images[:count], images.test.labels[:count])
+    return dataclasses.replace(images, train=few, validation=few, test=few)
 
 
-def test_bits_per_dimension_are_those_of_the_emission():
-    config = dataclasses.replace(CONFIG, data=data.DataConfig(binarization="none", dir="nowhere"))
-    images = data.load(config.data, "mnist")
-    few = data.ArraySource(images.test.images[:20], images.test.labels[:20])
-    small = dataclasses.replace(images, train=few, test=few)
-    work = Generation(config, small, generation.plain_view(config, small))
-    result = bits_per_dimension(work, work.init(jax.random.key(0)))
-    # Gray means under black digits: worse than knowing nothing is not possible by much.
-    assert 1 < result["bits_per_dimension"] < 9
-    assert len(result["scales"]) == 1
+def _recipe(config, images):
+    recipe = Generation(config, images, modules.Draw)
+    return recipe, recipe.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("changes", [{}, {"pair_size": 40}], ids=["dynamic", "pairs"])
+def test_evaluation_does_not_depend_on_the_batch_size(changes):
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **changes))
+    small = _few(data.load("mnist", config.data), 11)
+    found = []
+    for size in (11, 4, 1):
+        recipe, params = _recipe(dataclasses.replace(config, eval_batch_size=size), small)
+        found.append(recipe.evaluate(params, small.test))
+    assert [value["images"] for value in found] == [11] * 3
+    for other in found[1:]:
+        assert other["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
+    # Images differ from each other, and the first is the same in a smaller set.
+    recipe, params = _recipe(config, small)
+    seen = np.asarray(recipe.first_images(small.test, 11))
+    assert len({image.tobytes() for image in seen}) == 11
+    if not changes:
+        np.testing.assert_array_equal(recipe.first_images(_few(small, 3).test, 3), seen[:3])
+
+
+def test_both_bounds_are_of_the_same_images_and_noise():
+    images = data.load("mnist", CONFIG.data)
+    recipe, params = _recipe(dataclasses.replace(CONFIG, importance_samples=1), _few(images, 30))
+    test = recipe.test(params, {})["test"]
+    assert test["importance_images"] == 30
+    # With one sample the bound is log p(x, z) - log q(z | x) of the noise that the loss is of.
+    graph, _ = modules.split(recipe.bound(params))
+    batch, _ = next(data.eval_batches(recipe.images.test, batch_size=30))
+    keys = data.image_keys(recipe.evaluation_key, batch["index"])
+    seen, noise_keys = recipe._inputs(batch, keys, recipe.pool(recipe.images.test))
+    model = modules.merge(graph, params)
+    output = draw.infer(model, seen, bounds.noise(model, noise_keys))
+    loss = objective.reconstruction_loss(output.canvases[-1], seen)
+    assert test["loss"] == pytest.approx(float(jnp.mean(loss + output.kl.sum(0))), rel=1e-5)
+    single = loss - output.log_ratio.sum(0)
+    assert test["importance_weighted"] == pytest.approx(float(jnp.mean(single)), rel=1e-5)
 
 
 def test_the_importance_weighted_bound_is_that_of_the_first_images():
-    images = data.load(CONFIG.data, "mnist")
-    work = Generation(CONFIG, images, generation.plain_view(CONFIG, images))
-    params = work.init(jax.random.key(0))
-    many = importance_weighted(work, params, images.test, num_samples=20, count=50)
+    images = data.load("mnist", CONFIG.data)
+    recipe, params = _recipe(CONFIG, images)
+    model = recipe.bound(params)
+
+    def bound(source, num_samples, count):
+        return bounds.importance_weighted(
+            model, functools.partial(recipe._inputs, pool=recipe.pool(source)), source,
+            recipe.evaluation_key, num_samples=num_samples, count=count,
+        )  # fmt: skip
+
+    many = bound(images.test, 20, 50)
     first = data.ArraySource(images.test.images[:50], images.test.labels[:50])
-    assert many == importance_weighted(work, params, first, num_samples=20)
-    one = importance_weighted(work, params, images.test, num_samples=1, count=50)
+    assert many == bound(first, 20, 50)
+    one = bound(images.test, 1, 50)
     assert many["importance_gain"] > 9 * many["importance_gain_standard_error"]
     assert one["importance_gain"] == pytest.approx(0, abs=1e-3)
     assert many["importance_images"] == 50
+
+
+def test_bits_per_dimension_are_those_of_the_emission():
+    gray = data.GenerationDataConfig(binarization="none", dir="nowhere")
+    config = dataclasses.replace(CONFIG, data=gray)
+    small = _few(data.load("mnist", gray), 20)
+    recipe, params = _recipe(config, small)
+    result = recipe.test(params, {})["discretized"]
+    # By hand: the best scale of the grid on these images, and the loss in bits.
+    batch, _ = next(data.eval_batches(small.test, batch_size=20))
+    keys = data.image_keys(recipe.evaluation_key, batch["index"])
+    seen, noise_keys = recipe._inputs(batch, keys, recipe.pool(small.test))
+    model = recipe.bound(params)
+    output = draw.infer(model, seen, bounds.noise(model, noise_keys))
+    losses = [
+        float(
+            jnp.mean(objective.discretized_logistic_loss(output.images, seen, jnp.array([scale])))
+        )
+        for scale in np.linspace(-6.0, -0.5, 56)
+    ]
+    best = int(np.argmin(losses))
+    assert result["scales"] == pytest.approx([np.exp(np.linspace(-6.0, -0.5, 56)[best])], rel=1e-5)
+    expected = (losses[best] + float(jnp.mean(output.kl.sum(0)))) / (784 * np.log(2))
+    assert result["bits_per_dimension"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_nearest_images_are_the_nearest():

@@ -4,7 +4,8 @@ A person runs it for as long as they like, on the toy or on any experiment:
 
     python -m tests.training.kill_test --kills 100
     python -m tests.training.kill_test --kills 20 --steps 3000 --every 10 --command \\
-        experiments.mnist_generation --preset demo --model.num-glimpses 4 --model.hidden-size 16 --samples 4
+        experiments.mnist_generation --preset demo --model.num-glimpses 4 --model.hidden-size 16 \\
+        --samples 4
 
 Each kill is SIGKILL or SIGTERM, in the middle of writing a checkpoint, at a random time after one,
 or at a random time of the start; after it the same command starts again. The last state
@@ -104,7 +105,7 @@ class Killed:
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """What differs between two finished runs; empty if nothing."""
     differ = []
-    for kind, name in (("checkpoints", "state"), ("best", "average")):
+    for kind, name in (("checkpoints", "state"), ("best", "ema_params")):
         a, b = (
             {f"step {max(_steps(run, kind))}": _arrays(run, kind, name)} for run in (one, other)
         )

@@ -57,7 +57,7 @@ def test_the_cheapest_is_kept(tmp_path):
     checkpoints.close()
 
 
-def test_one_whose_cost_is_torn_is_set_aside(tmp_path, caplog):
+def test_one_whose_cost_is_torn_is_quarantine(tmp_path, caplog):
     def opened():
         return _open(tmp_path, keep=2, cost=lambda values: values["loss"])
 
@@ -69,7 +69,7 @@ def test_one_whose_cost_is_torn_is_set_aside(tmp_path, caplog):
     checkpoints = opened()
     assert checkpoints.best() == 1
     assert (tmp_path / "2.broken").is_dir()
-    assert "set aside as 2.broken" in caplog.text
+    assert "quarantined as 2.broken" in caplog.text
     checkpoints.close()
 
 
@@ -127,7 +127,7 @@ def test_damage_is_found(tmp_path, damage):
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(RunError, match=rf"checkpoint {tmp_path}/7 cannot be read: "):
         checkpoints.restore(7, _tree(0))
-    aside = checkpoints.set_aside(7)
+    aside = checkpoints.quarantine(7)
     assert aside.is_dir()
     assert checkpoints.steps() == []
     checkpoints.close()

@@ -14,7 +14,7 @@ from drawjax.training import TrainConfig
     [
         ("steps", 0), ("batch_size", -1), ("log_every", 0), ("eval_every", 0),
         ("checkpoint_every", 0), ("keep_checkpoints", 0), ("max_skipped", 0),
-        ("model_parallel", 0), ("learning_rate", 0.0), ("learning_rate", float("nan")),
+        ("learning_rate", 0.0), ("learning_rate", float("inf")), ("learning_rate", float("nan")),
         ("clip_norm", -1.0), ("warmup_steps", -1), ("weight_decay", -0.1), ("seed", -1),
         ("seed", 2**31), ("decay_fraction", 1.5), ("ema_decay", -0.5),
     ],

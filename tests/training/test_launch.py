@@ -45,7 +45,7 @@ def test_flags_replace_a_preset():
     (["--sweep", "train.sed=1"], "error: --sweep over an unknown field, 'train.sed'"),
     (["--sweep", "train.seed=1,2", "--sweep-index", "2"], "error: --sweep-index must lie in 0..1"),
     (["--sweep-index", "2"], "error: --sweep-index picks a point of a --sweep, and there is none"),
-    (["--sweep", "train.seed=1,2", "--sweep-together", "0"], "error: --sweep-together must be at"),
+    (["--sweep", "train.seed=1,2", "--sweep-parallel", "0"], "error: --sweep-parallel must be at"),
 ])  # fmt: skip
 def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
     def never(configs):
@@ -113,7 +113,7 @@ def test_a_result_that_diverged_is_exit_code_3(capsys):
     assert stop.value.code == 3
 
 
-def test_a_sweep_hands_over_what_can_train_together(tmp_path):
+def test_a_sweep_hands_over_what_can_train_points(tmp_path):
     seen = []
 
     def run(configs):
@@ -121,7 +121,7 @@ def test_a_sweep_hands_over_what_can_train_together(tmp_path):
         return [{}] * len(configs)
 
     sweep = ["--sweep", "width=4,5", "--sweep", "train.seed=0,1", "--workdir", str(tmp_path)]
-    for more in ([], ["--sweep-index", "2"], ["--sweep-together", "1"]):
+    for more in ([], ["--sweep-index", "2"], ["--sweep-parallel", "1"]):
         with pytest.raises(SystemExit) as stop:
             launch.experiment(PRESETS, run, [*sweep, *more])
         assert stop.value.code == 0

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.training import Diverged, Interrupted, Run, RunError, train, train_together
+from drawjax.training import Diverged, Interrupted, Run, RunError, train, train_points
 from drawjax.training.metrics import read_metrics
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -77,7 +77,7 @@ def test_it_trains_evaluates_and_saves(tmp_path, caplog):
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
     with Run(tmp_path, _config()) as run:
         assert run.steps() == [30, 25]
-        average, metrics = run.restore_best(state.average)
+        average, metrics = run.restore_best(state.ema_params)
         best = min(_validation(tmp_path).items(), key=lambda item: item[1])
         assert metrics["loss"] == best[1]
         assert toy.task().evaluate(average)["loss"] == pytest.approx(best[1])
@@ -114,7 +114,7 @@ def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
     assert found.pop() == (__name__, "Stop")
     state = _train(tmp_path)
     with Run(tmp_path, config) as run:
-        run.restore_best(state.average)
+        run.restore_best(state.ema_params)
     watching = False
     assert not found
 
@@ -160,7 +160,7 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
     _train(tmp_path)
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
     with Run(tmp_path, _config()) as run:
-        chex.assert_trees_all_equal(run.restore_best(state.average)[0], state.average)
+        chex.assert_trees_all_equal(run.restore_best(state.ema_params)[0], state.ema_params)
 
 
 def test_the_task_shows_parameters_after_an_evaluation_and_metrics_in_between(
@@ -264,9 +264,9 @@ def test_a_run_that_diverges_says_where(tmp_path):
 
 
 def toy_state(config):
-    from drawjax.training.step import Numbers, initial_state
+    from drawjax.training.step import Hyperparams, initial_state
 
-    return jax.eval_shape(lambda: initial_state(toy.task(), Numbers.of(config.train)))
+    return jax.eval_shape(lambda: initial_state(toy.task(), Hyperparams.of(config.train)))
 
 
 def test_skipped_steps_are_counted_and_left_out_of_the_means(tmp_path, caplog):
@@ -297,7 +297,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
         for rate, seed, clip in ((0.05, 0, 5.0), (0.01, 0, 5.0), (0.05, 3, 0.5))
     ]
     runs = [Run(tmp_path / f"together{i}", c, keep=2) for i, c in enumerate(configs)]
-    together = train_together(toy.task(), [config.train for config in configs], runs)
+    together = train_points(toy.task(), [config.train for config in configs], runs)
     for number, (config, run, state) in enumerate(zip(configs, runs, together, strict=True)):
         run.close()
         alone = _train(tmp_path / f"alone{number}", config)
@@ -307,7 +307,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-4)
         with Run(tmp_path / f"together{number}", config) as run:
             assert run.steps() == [30, 25]
-            _, metrics = run.restore_best(state.average)
+            _, metrics = run.restore_best(state.ema_params)
             assert metrics["loss"] == min(other.values())
 
 
@@ -317,7 +317,7 @@ def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
     def go(folder, **parts):
         runs = [Run(tmp_path / folder / str(i), c, keep=2) for i, c in enumerate(configs)]
         try:
-            return train_together(toy.task(**parts), [c.train for c in configs], runs)
+            return train_points(toy.task(**parts), [c.train for c in configs], runs)
         finally:
             for run in runs:
                 run.close()
@@ -353,7 +353,7 @@ def test_one_point_that_diverges_does_not_stop_the_others(tmp_path, caplog):
     def go():
         runs = [Run(tmp_path / str(i), c, keep=2) for i, c in enumerate(configs)]
         task = toy.task(loss=loss, batches=batches)
-        outcomes = train_together(task, [c.train for c in configs], runs)
+        outcomes = train_points(task, [c.train for c in configs], runs)
         for run in runs:
             run.close()
         return outcomes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drawjax.training import Run, RunError
-from drawjax.training.step import Numbers, initial_state
+from drawjax.training.step import Hyperparams, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
@@ -20,7 +20,7 @@ CONFIG = ToyConfig()
 
 def _state(step=0, seed=0):
     config = dataclasses.replace(CONFIG.train, seed=seed)
-    state = initial_state(toy.task(), Numbers.of(config))
+    state = initial_state(toy.task(), Hyperparams.of(config))
     return dataclasses.replace(state, step=jnp.asarray(step, jnp.int32))
 
 
@@ -79,7 +79,7 @@ def test_a_run_of_another_config_is_refused_by_name(tmp_path):
 
 def test_what_changes_no_parameter_may_differ(tmp_path):
     Run(tmp_path, CONFIG).close()
-    Run(tmp_path, _with(CONFIG, log_every=7, checkpoint_every=9, model_parallel=2)).close()
+    Run(tmp_path, _with(CONFIG, log_every=7, checkpoint_every=9)).close()
 
 
 def test_a_field_newer_than_the_run_has_its_default(tmp_path):
@@ -169,7 +169,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
         run.save(_state(10), {})
         run.save(_state(15), {})
     assert f"{tmp_path}/checkpoints/15 cannot be read" in caplog.text
-    assert "set aside as 15.broken" in caplog.text
+    assert "quarantined as 15.broken" in caplog.text
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"5", "10", "15", "10.broken", "15.broken"}
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from drawjax.training.config import TrainConfig
-from drawjax.training.step import Numbers, initial_state, learning_rate, train_step
+from drawjax.training.keys import streams
+from drawjax.training.step import Hyperparams, initial_state, learning_rate, train_step
 from tests.training import toy
 
 CONFIG = toy.CONFIG
@@ -17,52 +18,54 @@ CONFIG = toy.CONFIG
 
 def _steps(config, count, task=None):
     task = task or toy.task()
-    numbers = Numbers.of(config)
-    state = initial_state(task, numbers)
+    hyperparams = Hyperparams.of(config)
+    state = initial_state(task, hyperparams)
     step = jax.jit(functools.partial(train_step, task))
     batches = toy.batches(config.seed)
     states, metrics = [state], []
     for _ in range(count):
-        state, values = step(state, next(batches), numbers, task.constants)
+        state, values = step(state, next(batches), hyperparams, task.constants)
         states.append(state)
         metrics.append(values)
     return states, metrics
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero():
-    numbers = Numbers.of(
+    hyperparams = Hyperparams.of(
         TrainConfig(steps=100, learning_rate=2.0, warmup_steps=10, decay_fraction=0.2)
     )
-    rates = np.asarray([learning_rate(numbers, jnp.asarray(step)) for step in range(100)])
+    rates = np.asarray([learning_rate(hyperparams, jnp.asarray(step)) for step in range(100)])
     np.testing.assert_allclose(rates[:10], 0.2 * np.arange(1, 11), rtol=1e-6)
     np.testing.assert_array_equal(rates[10:81], 2.0)
     np.testing.assert_allclose(rates[80:], 0.1 * np.arange(20, 0, -1), rtol=1e-6)
 
 
 def test_neither_warm_up_nor_decay_is_needed():
-    numbers = Numbers.of(
+    hyperparams = Hyperparams.of(
         TrainConfig(steps=5, learning_rate=2.0, warmup_steps=0, decay_fraction=0.0)
     )
-    np.testing.assert_array_equal([learning_rate(numbers, jnp.asarray(s)) for s in range(5)], 2.0)
+    np.testing.assert_array_equal(
+        [learning_rate(hyperparams, jnp.asarray(s)) for s in range(5)], 2.0
+    )
 
 
 def test_steps_are_those_of_adamw_after_clipping():
     config = dataclasses.replace(CONFIG, clip_norm=0.5, weight_decay=0.1)
     task = toy.task()
     states, _ = _steps(config, 8)
-    numbers = Numbers.of(config)
+    hyperparams = Hyperparams.of(config)
     optimizer = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0, weight_decay=0.1)
     params = states[0].params
     held = optimizer.init(params)
     batches = toy.batches(config.seed)
     for step in range(8):
-        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        key = jax.random.fold_in(streams(config.seed).noise, step)
         gradient = jax.grad(lambda *arguments: task.loss(*arguments)[0])
         values = gradient(params, next(batches), key, np.ones(2))
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(values)))
         assert norm > config.clip_norm  # else this tests no clipping
         values = jax.tree.map(lambda leaf: leaf * config.clip_norm / norm, values)  # noqa: B023
-        held.hyperparams["learning_rate"] = learning_rate(numbers, jnp.asarray(step))
+        held.hyperparams["learning_rate"] = learning_rate(hyperparams, jnp.asarray(step))
         updates, held = optimizer.update(values, held, params)
         params = optax.apply_updates(params, updates)
     chex.assert_trees_all_close(states[-1].params, params, rtol=1e-4, atol=1e-6)
@@ -75,7 +78,7 @@ def test_the_average_follows_fast_then_slowly():
     for step, state in enumerate(states[1:]):
         decay = min(0.3, (1 + step) / (10 + step))
         average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, state.params)
-        chex.assert_trees_all_close(state.average, average, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(state.ema_params, average, rtol=1e-5, atol=1e-6)
     assert min(0.3, 6 / 15) == 0.3  # both regimes were seen
 
 
@@ -105,10 +108,10 @@ def test_a_step_that_is_not_finite_changes_no_parameter_and_is_counted(bad):
             )
         )
         assert same == broken
-        chex.assert_tree_all_finite((after.params, after.average, after.optimizer))
+        chex.assert_tree_all_finite((after.params, after.ema_params, after.opt_state))
         if broken:
-            chex.assert_trees_all_equal(before.optimizer, after.optimizer)
-            chex.assert_trees_all_equal(before.average, after.average)
+            chex.assert_trees_all_equal(before.opt_state, after.opt_state)
+            chex.assert_trees_all_equal(before.ema_params, after.ema_params)
     assert 0 < count < 12
 
 
@@ -117,3 +120,49 @@ def test_runs_of_one_seed_are_equal_and_of_two_are_not():
     chex.assert_trees_all_equal(one, again)
     other = _steps(dataclasses.replace(CONFIG, seed=1), 3)[0][-1]
     assert not np.allclose(one.params["in"], other.params["in"])
+
+
+def test_the_rate_goes_by_one_counter_and_is_logged_as_applied():
+    # Three of ten steps are skipped; each other moves the parameter by exactly the logged rate.
+    config = TrainConfig(
+        steps=10, learning_rate=0.4, warmup_steps=2, decay_fraction=0.5, clip_norm=1e9, seed=0
+    )
+
+    def loss(params, batch, key, constants):
+        bad = (batch["number"][0] % 10 == 2) | (batch["number"][0] % 10 == 7)
+        return jnp.where(bad, jnp.nan, 1.0) * jnp.sum(params["w"]), {}
+
+    task = toy.task(init=lambda key: {"w": jnp.zeros(())}, loss=loss)
+    # Adam's update of a constant gradient is the rate itself.
+    states, metrics = _steps(config, 10, task)
+    skipped = 0
+    for step, (before, after, values) in enumerate(zip(states, states[1:], metrics, strict=False)):
+        rate = float(learning_rate(Hyperparams.of(config), jnp.asarray(step)))
+        assert values["learning_rate"] == pytest.approx(rate)
+        moved = float(before.params["w"] - after.params["w"])
+        if values["skipped_in_row"]:
+            skipped += 1
+            assert moved == 0
+        else:
+            assert moved == pytest.approx(rate, rel=1e-3)
+    assert skipped > 0
+
+
+def test_no_two_keys_of_a_run_are_equal():
+    keys = []
+    for seed in (0, 1):
+        run = streams(seed)
+        keys += [*run, *(jax.random.fold_in(run.noise, step) for step in range(20))]
+        keys += [jax.random.fold_in(run.evaluation, image) for image in range(20)]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == len(keys)
+
+
+def test_an_optimizer_of_ones_own_is_used_whole():
+    task = toy.task(optimizer=optax.sgd(0.1))
+    states, metrics = _steps(CONFIG, 2, task)
+    assert "learning_rate" not in metrics[0]
+    key = jax.random.fold_in(streams(CONFIG.seed).noise, 0)
+    batch = next(toy.batches(CONFIG.seed))
+    gradient = jax.grad(lambda *args: task.loss(*args)[0])(states[0].params, batch, key, np.ones(2))
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, states[0].params, gradient)
+    chex.assert_trees_all_close(states[1].params, expected, rtol=1e-5)

@@ -91,9 +91,9 @@ def test_points_that_differ_in_traced_numbers_are_grouped():
 
 
 def test_every_traced_number_may_differ_in_a_group():
-    from drawjax.training.step import Numbers
+    from drawjax.training.step import Hyperparams
 
-    traced = {field.name for field in dataclasses.fields(Numbers)} - {"steps", "decay_steps"}
+    traced = {field.name for field in dataclasses.fields(Hyperparams)} - {"steps", "decay_steps"}
     assert traced | {"decay_fraction"} == set(sweeps._TRACED)
 
 
@@ -143,11 +143,17 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
     assert (tmp_path / "sweep" / "sweep.png").stat().st_size > 1000
 
 
-def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_path):
+def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_path, monkeypatch):
     config = ToyConfig(workdir=str(tmp_path / "sweep"))
-    items = ["train.model_parallel=1,2"]
+    items = ["train.batch_size=8,7"]
     groups = sweeps.grouped(sweeps.expand(config, items))
-    with pytest.raises(ValueError, match="at most the number of devices, 1, got 2"):
+
+    def check(trains):
+        if trains[0].batch_size == 7:
+            raise ValueError("must divide over 2 devices, got 7")
+
+    monkeypatch.setattr(sweeps.mesh, "check", check)
+    with pytest.raises(ValueError, match="must divide over 2 devices, got 7"):
         sweeps.run(config, items, groups, lambda configs: pytest.fail("ran"))
     assert not (tmp_path / "sweep").exists()
 

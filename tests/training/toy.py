@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from drawjax.training import Diverged, Run, Task, TrainConfig, launch, train_together
+from drawjax.training import Diverged, Run, Task, TrainConfig, launch, train_points
+from drawjax.training.config import harmless
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 _INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
@@ -31,12 +32,12 @@ CONFIG = TrainConfig(
 class ToyConfig:
     """A run of the toy."""
 
-    workdir: str = "toy"
+    workdir: str = harmless("toy")
     """The run's folder."""
     train: TrainConfig = CONFIG
     width: int = 4
     """Hidden units."""
-    pause: float = 0.0
+    pause: float = harmless(0.0)
     """Seconds to wait before each batch."""
 
 
@@ -118,12 +119,12 @@ def run(configs):
             stack.enter_context(Run(config.workdir, config, keep=config.train.keep_checkpoints))
             for config in configs
         ]
-        outcomes = train_together(task(configs[0]), [config.train for config in configs], runs)
+        outcomes = train_points(task(configs[0]), [config.train for config in configs], runs)
         for folder, state in zip(runs, outcomes, strict=True):
             if isinstance(state, Diverged):
                 continue
-            best, validation = folder.restore_best(state.average)
-            assert jax.tree.structure(best) == jax.tree.structure(state.average)
+            best, validation = folder.restore_best(state.ema_params)
+            assert jax.tree.structure(best) == jax.tree.structure(state.ema_params)
             # One copy of what lies on several devices, or on several hosts.
             whole = multihost_utils.process_allgather(state, tiled=True)
             if jax.process_index() == 0:

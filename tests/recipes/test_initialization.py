@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import drawjax
 from drawjax import data, modules, pretrained
 from drawjax.modules import DrawConfig, RamConfig
-from drawjax.recipes import classification, generation
 from drawjax.recipes.classification import ClassificationConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.recipes.starting import starting_params
+from drawjax.recipes.generation import Generation, GenerationConfig
+from drawjax.recipes.initialization import initial_params
+from drawjax.recipes.runner import train_all
 from drawjax.training import Run, RunError, TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = GenerationConfig(
-    data=data.DataConfig(binarization="dynamic", dir="nowhere"),
+    data=data.GenerationDataConfig(binarization="dynamic", dir="nowhere"),
     model=DrawConfig(num_glimpses=2, hidden_size=8, latent_size=4, read_size=2, write_size=3),
     train=TrainConfig(steps=3, batch_size=8, log_every=1, eval_every=3, checkpoint_every=3),
     samples=4,
@@ -29,26 +30,30 @@ CONFIG = GenerationConfig(
 STILL = dataclasses.replace(CONFIG.train, steps=1, learning_rate=1e-9, eval_every=1)
 
 
-def _fresh(model, seed=0):
-    return modules.split(modules.Draw(model, (28, 28, 1), key=jax.random.key(seed)))[1]
+def _model(config, seed=0):
+    return modules.Draw(config, (28, 28, 1), key=jax.random.key(seed))
+
+
+def _fresh(config, seed=0):
+    return modules.split(_model(config, seed))[1]
 
 
 def test_a_run_starts_where_another_ended(tmp_path):
     first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
-    generation.run(first, "mnist")
-    with Run(first.workdir, first) as run:
+    drawjax.train(first, dataset="mnist")
+    with Run(first.workdir, dataclasses.replace(first, model_class="Draw")) as run:
         ended, _ = run.restore_best(_fresh(CONFIG.model))
     second = dataclasses.replace(
         CONFIG, workdir=str(tmp_path / "second"), init_from=first.workdir, train=STILL
     )
-    results = generation.run(second, "mnist")
-    with Run(second.workdir, second) as run:
+    results = drawjax.train(second, dataset="mnist")
+    with Run(second.workdir, dataclasses.replace(second, model_class="Draw")) as run:
         started, _ = run.restore_best(ended)
     for new, old in zip(jax.tree.leaves(started), jax.tree.leaves(ended), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-6)
     # It is evaluated by its own folder alone.
     again = dataclasses.replace(CONFIG, workdir=second.workdir, mode="evaluate")
-    assert generation.run(again, "mnist")["test"]["loss"] == pytest.approx(
+    assert drawjax.train(again, dataset="mnist")["test"]["loss"] == pytest.approx(
         results["test"]["loss"], rel=1e-6
     )
 
@@ -58,10 +63,10 @@ def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     code = (
         "import sys; from dataclasses import replace; "
-        "from tests.recipes.test_starting import CONFIG, STILL, generation; "
+        "import drawjax; from tests.recipes.test_initialization import CONFIG, STILL; "
         "first = replace(CONFIG, workdir=sys.argv[1]); "
         "second = replace(first, workdir=sys.argv[2], init_from=sys.argv[1], train=STILL); "
-        "[generation.run(config, 'mnist') for config in (first, second)]"
+        "[drawjax.train(config, dataset='mnist') for config in (first, second)]"
     )
     subprocess.run(
         [sys.executable, "-c", code, first, second], cwd=ROOT, check=True, timeout=300,
@@ -75,13 +80,13 @@ def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
     )
     ended = json.loads((first / "results.json").read_text())["test"]["loss"]
     on_two = json.loads((second / "results.json").read_text())["test"]["loss"]
-    on_one = generation.run(third, "mnist")["test"]["loss"]
+    on_one = drawjax.train(third, dataset="mnist")["test"]["loss"]
     assert [on_two, on_one] == pytest.approx([ended, ended], rel=1e-4)
 
 
 def test_a_run_goes_on_without_what_it_started_from(tmp_path):
     first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
-    generation.run(first, "mnist")
+    drawjax.train(first, dataset="mnist")
     points = [
         dataclasses.replace(
             CONFIG, workdir=str(tmp_path / f"seed={seed}"), init_from=first.workdir,
@@ -89,28 +94,28 @@ def test_a_run_goes_on_without_what_it_started_from(tmp_path):
         )
         for seed in (1, 2)
     ]  # fmt: skip
-    once = generation.run_points(points, "mnist")
+    once = train_all(points, dataset="mnist")
     (tmp_path / "first").rename(tmp_path / "moved")
-    again = generation.run_points(points, "mnist")
+    again = train_all(points, dataset="mnist")
     assert [result["test"] for result in again] == [result["test"] for result in once]
     for checkpoint in (tmp_path / "seed=2" / "checkpoints").iterdir():
         checkpoint.rename(tmp_path / checkpoint.name)
     with pytest.raises(ValueError, match="no pretrained model"):
-        generation.run_points(points, "mnist")
+        train_all(points, dataset="mnist")
 
 
 def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
     params = _fresh(CONFIG.model, seed=7)
-    pretrained.save("small", CONFIG.model, (28, 28, 1), params, {}, tmp_path)
+    pretrained.save("small", _model(CONFIG.model, seed=7), {}, tmp_path)
     model = pretrained.load("small", tmp_path)
     monkeypatch.setattr(pretrained, "available", lambda: ["small"])
     monkeypatch.setattr(pretrained, "load", lambda name: model)
-    found = starting_params("small", CONFIG, _fresh(CONFIG.model))
+    found = initial_params("small", CONFIG, _fresh(CONFIG.model))
     for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
         assert new.dtype == jnp.float32
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-6)
-    with pytest.raises(ValueError, match=r"decoder\.kernel is \[12, 32\] there, \[14, 32\] here"):
-        starting_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
+    with pytest.raises(ValueError, match=r"gates\.kernel is \[12, 32\] there, \[14, 32\] here"):
+        initial_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
 
 
 @pytest.mark.parametrize(
@@ -122,43 +127,44 @@ def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
         CONFIG, workdir=str(tmp_path / "run"), init_from=source or str(tmp_path / "empty")
     )
     with pytest.raises((ValueError, RunError), match=message):
-        generation.run(config, "mnist")
+        drawjax.train(config, dataset="mnist")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
     params = _fresh(CONFIG.model)
-    pretrained.save("small", CONFIG.model, (28, 28, 1), params, {}, tmp_path)
+    pretrained.save("small", _model(CONFIG.model), {}, tmp_path)
     model = pretrained.load("small", tmp_path)
     monkeypatch.setattr(pretrained, "load", lambda name: model)
     config = GenerationConfig(
         workdir=str(tmp_path / "run"), mode="evaluate", init_from="small", samples=4,
         data=CONFIG.data,
     )  # fmt: skip
-    results = generation.run(config, "mnist")
+    results = drawjax.train(config, dataset="mnist")
     assert results["parameters"] == modules.parameter_count(params)
-    assert generation.run(config, "mnist")["test"] == results["test"]
-    images = data.load(CONFIG.data, "mnist")
-    work = generation.Generation(CONFIG, images, generation.plain_view(CONFIG, images))
+    assert drawjax.train(config, dataset="mnist")["test"] == results["test"]
+    images = data.load("mnist", CONFIG.data)
+    recipe = Generation(CONFIG, images, modules.Draw)
     assert results["test"]["loss"] == pytest.approx(
-        work.evaluate(model.params, images.test)["loss"], rel=1e-5
+        recipe.evaluate(modules.split(model)[1], images.test)["loss"], rel=1e-5
     )
     looking = ClassificationConfig(
-        workdir=str(tmp_path / "other"), mode="draw", init_from="small", data=CONFIG.data
-    )
+        workdir=str(tmp_path / "other"), mode="draw", init_from="small",
+        data=data.ClutterDataConfig(dir="nowhere"),
+    )  # fmt: skip
     with pytest.raises(ValueError, match="another kind of experiment"):
-        classification.run(looking, "mnist")
+        drawjax.train(looking, dataset="mnist")
 
 
 def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
     config = ClassificationConfig(
-        workdir=str(tmp_path / "run"), size=40, pieces=1,
-        data=data.DataConfig(binarization="none", dir="nowhere"),
+        workdir=str(tmp_path / "run"),
+        data=data.ClutterDataConfig(dir="nowhere", clutter_size=40, pieces=1),
         model=RamConfig(num_glimpses=1, hidden_size=4, read_size=3),
         train=TrainConfig(steps=1, batch_size=8, eval_every=1),
     )  # fmt: skip
-    results = classification.run(config, "mnist")
+    results = drawjax.train(config, dataset="mnist")
     again = ClassificationConfig(workdir=config.workdir, mode="evaluate")
-    assert classification.run(again, "mnist")["test"]["loss"] == pytest.approx(
+    assert drawjax.train(again, dataset="mnist")["test"]["loss"] == pytest.approx(
         results["test"]["loss"], rel=1e-6
     )

@@ -1,0 +1,216 @@
+"""The guide's models of one's own: what they change is called, trained, and kept."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import drawjax
+from drawjax import Draw, DrawConfig, draw, modules, scan
+from drawjax.recipes.generation import GenerationConfig
+from drawjax.training import RunError, TrainConfig
+from tests.docs import pages
+
+PAGE = pages.ROOT / "docs" / "guides" / "own_model.md"
+SHAPE = (8, 8, 1)
+CONFIG = DrawConfig(num_glimpses=3, hidden_size=8, latent_size=4, read_size=3, write_size=3)
+# Title of the example, its model, the part that it changes.
+EXAMPLES = {
+    "GRU": ("GruDraw", "decoder"),
+    "stacked": ("DeepDraw", "decoder"),
+    "convolutional": ("ConvDraw", "conv"),
+    "posterior": ("LaplaceDraw", "posterior"),
+    "nothing of ours": ("tiny_draw", "weights"),
+}
+
+
+def _blocks():
+    return [block for block in pages.blocks(PAGE) if block.language == "python"]
+
+
+def _example(title):
+    """The example's code and model, and a namespace with both."""
+    name, _ = EXAMPLES[title]
+    (block,) = [b for b in _blocks() if re.search(rf"(class|def) {name}\b", b.code)]
+    namespace = {}
+    exec(block.code, namespace)
+    return block.code, namespace[name]
+
+
+def _inputs(dtype=jnp.float32):
+    images = (jax.random.uniform(jax.random.key(0), (4, *SHAPE)) > 0.5).astype(dtype)
+    return images, jax.random.normal(jax.random.key(1), (3, 4, 4), dtype)
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_examples_are_short(title):
+    code, _ = _example(title)
+    lines = [line for line in code.splitlines() if line and not re.match(r"from |import ", line)]
+    assert len(lines) <= 27
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_the_changed_part_is_called_and_gets_a_gradient(title):
+    _, model = _example(title)
+    graph, params = modules.split(model(CONFIG, SHAPE, key=jax.random.key(0)))
+    images, noise = _inputs()
+
+    def loss(params):
+        parts = draw.loss(modules.merge(graph, params), images, noise)
+        return sum(map(jnp.sum, parts))
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    part = EXAMPLES[title][1]
+    changed = {
+        jax.tree_util.keystr(path): np.abs(leaf).max()
+        for path, leaf in jax.tree.leaves_with_path(gradient)
+        if part in jax.tree_util.keystr(path) or part == "posterior"
+    }
+    assert changed
+    # Values that another is added to at once (the first hidden vector's weights) may have none.
+    zero = [name for name, size in changed.items() if not size > 0]
+    assert not zero, zero
+
+
+def test_the_posterior_is_the_overriding_one():
+    _, model = _example("posterior")
+    output = model(CONFIG, SHAPE, key=jax.random.key(0)).infer(_inputs()[0], key=jax.random.key(2))
+    assert type(output.posterior).__name__ == "Laplace"
+    # Its KL is exact: the mean of log q - log p over many draws of z.
+    posterior = jax.tree.map(lambda leaf: leaf[-1], output.posterior)
+    noise = jax.random.normal(jax.random.key(3), (200_000, *posterior.mean.shape))
+    latent = jax.vmap(posterior.sample)(noise)
+    log_prior = -0.5 * jnp.sum(latent**2 + jnp.log(2 * jnp.pi), axis=-1)
+    ratios = jax.vmap(posterior.log_prob)(latent) - log_prior
+    error = np.abs(posterior.kl() - np.mean(ratios, axis=0)) / (np.std(ratios, axis=0) / 447)
+    assert (error < 5).all()
+
+
+@pytest.mark.parametrize("title", ["GRU", "stacked", "convolutional", "posterior"])
+def test_products_of_our_layers_leave_the_loop(title, monkeypatch):
+    _, model = _example(title)
+    deferred = []
+    found = scan._deferred
+
+    def spy(*args):
+        deferred.extend(found(*args))
+        return found(*args)
+
+    monkeypatch.setattr(scan, "_deferred", spy)
+    graph, params = modules.split(model(CONFIG, SHAPE, key=jax.random.key(0)))
+    draw.loss(modules.merge(graph, params), *_inputs())
+    products = {"GRU": 8, "stacked": 8, "convolutional": 7, "posterior": 7}
+    assert len(deferred) == products[title]
+    assert all(call is not None for call in deferred)
+
+
+METHODS = ("initial_state", "read", "encode", "posterior", "decode", "write")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_override_is_ignored(method):
+    def refuse(self, *args):
+        raise NotImplementedError(method)
+
+    model = type("Other", (Draw,), {method: refuse})(CONFIG, SHAPE, key=jax.random.key(0))
+    images, noise = _inputs()
+    graph, params = modules.split(model)
+
+    def loss(params):
+        return jnp.sum(draw.loss(modules.merge(graph, params), images, noise)[0])
+
+    def raises(function, *args, **kwargs):
+        with pytest.raises(NotImplementedError, match=method):
+            function(*args, **kwargs)
+
+    raises(jax.grad(loss), params)
+    raises(model.infer, images, key=jax.random.key(0))
+    raises(model.losses, images, key=jax.random.key(0))
+    raises(model.reconstruct, images)
+    raises(model.complete, images, jnp.ones((4, 8, 8, 1), bool), key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 4)
+    raises(draw.importance_weighted_bound, model, images, keys, num_samples=2)
+    if method in ("initial_state", "decode", "write"):
+        raises(model.generate, 2, key=jax.random.key(0))
+        raises(draw.sample, model, noise)
+
+
+def _config(folder, **changes):
+    config = GenerationConfig(
+        workdir=str(folder),
+        model=CONFIG,
+        train=TrainConfig(steps=3, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2),
+        samples=4,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+IMAGES = (np.random.RandomState(0).uniform(size=(60, 8, 8)) > 0.7).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_examples_go_through_a_whole_run(title, tmp_path):
+    _, model = _example(title)
+    results = drawjax.train(_config(tmp_path / "run"), model=model, dataset=IMAGES)
+    assert np.isfinite(results["test"]["loss"])
+    trained = drawjax.load_run(tmp_path / "run", model=model)
+    graph, params = modules.split(trained)
+    output = (
+        canvases(modules.merge(graph, params), _inputs()[1])
+        if False
+        else draw.generate(modules.merge(graph, params), _inputs()[1])
+    )
+    assert output.images.shape == (4, 8, 8, 1)
+    # It goes on, and only as the same model.
+    more = _config(tmp_path / "run", train=dataclasses.replace(_config("").train, eval_every=3))
+    assert drawjax.train(more, model=model, dataset=IMAGES) == results
+    with pytest.raises(RunError, match="model_class: "):
+        drawjax.train(more, dataset=IMAGES)
+    with pytest.raises(RunError, match="trained a "):
+        drawjax.load_run(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_training_evaluation_and_sampling_run_the_overriding_method(method, tmp_path):
+    config = _config(tmp_path / "run")
+    drawjax.train(config, dataset=IMAGES)
+
+    def refuse(self, *args):
+        raise NotImplementedError(method)
+
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(Draw, method, refuse)
+        for mode in ("train", "evaluate", "draw"):
+            folder = tmp_path / ("new" if mode == "train" else "run")
+            with pytest.raises(NotImplementedError, match=method):
+                drawjax.train(
+                    dataclasses.replace(config, mode=mode, workdir=str(folder)), dataset=IMAGES
+                )
+
+
+@pytest.mark.slow
+def test_the_guides_command_line_trains_and_resumes(tmp_path):
+    (command,) = [block for block in _blocks() if "drawjax.main(" in block.code]
+    (tmp_path / "gru.py").write_text('"""A GRU."""\n\n' + _example("GRU")[0] + command.code)
+    flags = (
+        "--preset", "demo", "--workdir", "runs/gru", "--model.num-glimpses", "2",
+        "--model.hidden-size", "8", "--model.latent-size", "2", "--train.steps", "2",
+        "--train.batch-size", "8", "--samples", "4", "--data.dir", "nowhere",
+    )  # fmt: skip
+    for message in ("test: ", "this run is finished"):
+        done = subprocess.run(
+            [sys.executable, "gru.py", *flags], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(pages.ROOT)}, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert message in done.stderr
+    assert (tmp_path / "runs" / "gru" / "report.html").exists()

@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from drawjax import modules, ram
+from tests import oracle
+
+SHAPE = (7, 9, 2)
+CONFIG = modules.RamConfig(num_glimpses=3, hidden_size=5, read_size=3, num_classes=4)
+
+
+def _model(seed=0):
+    """A model whose every parameter is random and not small."""
+    graph, params = modules.abstract(modules.Ram, CONFIG, SHAPE)
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.4), params)
+    images = jnp.asarray(rng.uniform(size=(4, *SHAPE)))
+    return graph, params, images, jnp.array([0, 1, 3, 3])
+
+
+def test_classification_matches_the_paper_in_float64(x64):
+    graph, params, images, labels = _model()
+    output = jax.jit(lambda x: ram.classify(modules.merge(graph, params), x))(images)
+    loss, wrong = ram.loss(output.logits, labels)
+    windows = output.windows
+    for k in range(4):
+        expected, logits, nats = oracle.classify(
+            jax.tree.map(np.asarray, params), np.asarray(images[k]), int(labels[k]), 3, 3
+        )
+        np.testing.assert_allclose(output.logits[k], logits, atol=1e-11)
+        np.testing.assert_allclose(loss[k], nats, atol=1e-11)
+        assert wrong[k] == (np.argmax(logits) != labels[k])
+        for row, t in zip(expected, range(3), strict=True):
+            # In the oracle's order: center x, center y, stride, variance, intensity.
+            field = (windows.center_x, windows.center_y, windows.stride, windows.variance,
+                     windows.intensity)  # fmt: skip
+            np.testing.assert_allclose([f[t, k] for f in field], row, atol=1e-11)
+
+
+def test_gradients_match_finite_differences(x64):
+    graph, params, images, labels = _model()
+
+    def total(params):
+        output = ram.classify(modules.merge(graph, params), images)
+        return jnp.mean(ram.loss(output.logits, labels)[0])
+
+    check_grads(jax.jit(total), (params,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["initial_state", "read", "recur", "logits"])
+def test_no_override_is_ignored(method):
+    def refuse(self, *args):
+        raise NotImplementedError(method)
+
+    model = type("Other", (modules.Ram,), {method: refuse})(CONFIG, SHAPE, key=jax.random.key(0))
+    with pytest.raises(NotImplementedError, match=method):
+        model.classify(np.zeros((2, *SHAPE), np.float32))
+
+
+def test_inputs_are_checked_by_name():
+    model = modules.Ram(CONFIG, SHAPE, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got values from 0 to 7"):
+        model.classify(np.full((2, *SHAPE), 7.0) * np.eye(9)[:7, :, None])
+    with pytest.raises(ValueError, match="num_glimpses must be at least 1, got 0"):
+        ram.classify(model, np.zeros((2, *SHAPE), np.float32), 0)
+    with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):
+        model.classify(np.zeros((2, 7, 8, 2), np.float32))
