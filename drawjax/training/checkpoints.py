@@ -1,10 +1,7 @@
-"""Checkpoints of one kind in one folder: written in the background, checked when read."""
+"""Checkpoints of one kind in one folder, checked when they are read."""
 
-import json
-import logging
 import pathlib
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,89 +14,64 @@ __all__ = ["Checkpoints", "fingerprint"]
 
 PyTree = Any
 
-_log = logging.getLogger(__name__)
-
 
 class Checkpoints:
     """The checkpoints `FOLDER/STEP`, each an array tree and a JSON tree.
 
     Args:
-      folder: where they lie; made if need be. What an interrupted save left there is removed.
-        With a cost, one whose values are torn is renamed to `STEP.broken`, and a warning names it.
-      keep: how many are kept.
-      arrays: what the array tree is called.
-      values: what the JSON tree is called.
-      cost: what orders them by the JSON tree, the lowest being kept; None keeps the newest.
+      folder: where they are; made if need be. What an interrupted save left there is removed.
+      keep: how many of the newest are kept.
     """
 
-    _saving: ClassVar["Checkpoints | None"] = None  # the last to save, of all in this process
-
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        *,
-        keep: int,
-        arrays: str,
-        values: str,
-        cost: Callable[[dict[str, Any]], float] | None = None,
-    ):
+    def __init__(self, folder: pathlib.Path, *, keep: int):
         self.folder = folder
-        self._arrays, self._values, self._cost = arrays, values, cost
-        if cost is not None:
-            hosts.on_first(self._quarantine_torn)
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
-                best_fn=cost,
-                best_mode="min",
-                # What a kill in the middle of a deletion leaves has none, and is to go.
-                keep_checkpoints_without_metrics=cost is None,
                 create=True,
                 cleanup_tmp_directories=True,
+                enable_async_checkpointing=False,
             ),
         )
 
     def steps(self) -> list[int]:
-        """The steps there are, the newest first; those being written among them."""
+        """The steps there are, the newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
-
-    def best(self) -> int | None:
-        """The step of the lowest cost."""
-        return self._manager.best_step()
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of one."""
         return self.folder / str(step)
 
     def save(self, step: int, arrays: PyTree, values: dict[str, Any]) -> None:
-        """Saves in the background; the arrays may be given away as soon as this returns.
+        """Saves one, unless there is one of this step.
 
         Raises:
-          RunError: if this or the save before it failed; older checkpoints stay.
+          RunError: if it cannot be written; older checkpoints stay.
         """
         if step in self._manager.all_steps():
             return
-        self._take_turns()
-        items = {
-            self._arrays: ocp.args.StandardSave(arrays),
-            self._values: ocp.args.JsonSave(values),
-            "fingerprint": ocp.args.JsonSave({self._arrays: int(_jitted_fingerprint(arrays))}),
-        }
-        self._guard(
-            lambda: self._manager.save(
+        described = {"fingerprint": int(_jitted_fingerprint(arrays)), "values": values}
+        try:
+            self._manager.save(
                 step,
-                args=ocp.args.Composite(**items),
-                metrics=values if self._cost is not None else None,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), described=ocp.args.JsonSave(described)
+                ),
             )
-        )
+        except Exception as error:  # OSError, ValueError or others, as TensorStore has it
+            raise RunError(
+                f"cannot save a checkpoint in {self.folder}; older ones are intact: "
+                f"{_reason(error)}"
+            ) from error
 
     def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Reads one.
 
         Args:
           step: which.
-          like: arrays, or shapes with shardings, of the same structure.
+          like: arrays, or their shapes, of the same structure; a leaf without a sharding is read
+            onto the first device.
 
         Returns:
           The array tree and the JSON tree.
@@ -115,92 +87,60 @@ class Checkpoints:
             ),
             like,
         )
-        wanted = {
-            self._arrays: ocp.args.StandardRestore(abstract),
-            self._values: ocp.args.JsonRestore(),
-        }
-        # Those of drawjax 0.1's first days have none.
-        checked = (self.path(step) / "fingerprint").exists()
-        if checked:
-            wanted["fingerprint"] = ocp.args.JsonRestore()
         arrays: PyTree = None
-        values: dict[str, Any] = {}
+        described: dict[str, Any] = {"values": {}}
         failure: Exception | None = None
         try:
-            found = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-            arrays, values = found[self._arrays], found[self._values]
-            if checked and int(_jitted_fingerprint(arrays)) != found["fingerprint"][self._arrays]:
+            described = self._described(step)
+            found = self._manager.restore(
+                step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
+            )
+            arrays = found["arrays"]
+            if int(_jitted_fingerprint(arrays)) != described["fingerprint"]:
                 raise ValueError("checksum mismatch: the checkpoint is corrupt")
         except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
             failure = error
-        if not hosts.all_agree(failure is None):
-            reason = _reason(failure) if failure is not None else "another process cannot read it"
-            raise RunError(f"checkpoint {self.path(step)} cannot be read: {reason}") from failure
-        return arrays, values
+        self._agree(step, failure)
+        return arrays, described["values"]
+
+    def values(self, step: int) -> dict[str, Any]:
+        """Reads the JSON tree of one alone.
+
+        Raises:
+          RunError: as `restore`.
+        """
+        described: dict[str, Any] = {"values": {}}
+        failure: Exception | None = None
+        try:
+            described = self._described(step)
+        except Exception as error:
+            failure = error
+        self._agree(step, failure)
+        return described["values"]
 
     def quarantine(self, step: int) -> pathlib.Path:
         """Renames one, so that it is no checkpoint any more; returns its new path."""
-        aside = self._aside(step)
-        hosts.on_first(lambda: self.path(step).rename(aside))
-        self._manager.reload()
-        return aside
-
-    def check(self) -> None:
-        """Raises RunError if a save in the background has failed."""
-        self._guard(self._manager.check_for_errors)
-
-    def wait(self) -> None:
-        """Waits until everything is on the disk.
-
-        Raises:
-          RunError: if a save failed.
-        """
-        self._guard(self._manager.wait_until_finished)
-
-    def close(self) -> None:
-        """Waits, and ends the threads behind it."""
-        if Checkpoints._saving is self:
-            Checkpoints._saving = None
-        self._guard(self._manager.close)
-
-    def _aside(self, step: int) -> pathlib.Path:
-        """A free name for one that is broken."""
         aside = self.folder / f"{step}.broken"
         number = 1
         while aside.exists():
             number += 1
             aside = self.folder / f"{step}.broken{number}"
+        hosts.on_first(lambda: self.path(step).rename(aside))
+        self._manager.reload()
         return aside
 
-    def _quarantine_torn(self) -> None:
-        # Orbax reads the costs of all before it opens any, and gives up at the first torn one.
-        for path in self.folder.glob("*/metrics/metrics"):
-            name = path.parent.parent.name
-            if not name.isdigit():
-                continue
-            try:
-                json.loads(path.read_text())
-            except ValueError as error:
-                aside = self._aside(int(name))
-                self.path(int(name)).rename(aside)
-                _log.warning("checkpoint %s cannot be read: %s; quarantined as %s",
-                             self.path(int(name)), error, aside.name)  # fmt: skip
+    def close(self) -> None:
+        """Ends the threads behind it."""
+        self._manager.close()
 
-    def _take_turns(self) -> None:
-        # Processes meet in barriers of Orbax, which have the same names for every manager: two
-        # that save at once would wait for each other for ever.
-        before, Checkpoints._saving = Checkpoints._saving, self
-        if jax.process_count() > 1 and before is not None and before is not self:
-            before.wait()
+    def _described(self, step: int) -> dict[str, Any]:
+        wanted = ocp.args.Composite(described=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=wanted)["described"]
 
-    def _guard(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:  # OSError, ValueError or others, as TensorStore has it
-            raise RunError(
-                f"a checkpoint could not be saved in {self.folder}, those before it are whole: "
-                f"{_reason(error)}"
-            ) from error
+    def _agree(self, step: int, failure: Exception | None) -> None:
+        if not hosts.all_agree(failure is None):
+            reason = _reason(failure) if failure is not None else "another process cannot read it"
+            raise RunError(f"checkpoint {self.path(step)} cannot be read: {reason}") from failure
 
 
 def fingerprint(tree: PyTree) -> jax.Array:

@@ -4,8 +4,6 @@ One process a host is usual, each with its own devices. All run the same program
 process 0 alone writes what is not sharded.
 """
 
-import atexit
-import contextlib
 import glob
 import importlib.util
 import itertools
@@ -13,15 +11,11 @@ import json
 import logging
 import os
 import re
-import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from drawjax.training.errors import RunError
@@ -31,7 +25,6 @@ __all__ = [
     "barrier",
     "check_same",
     "connect",
-    "end_together",
     "is_first",
     "on_first",
     "wait_for_first",
@@ -43,8 +36,7 @@ _waits = itertools.count()
 
 _TEXT_BYTES = 1 << 16
 
-_ENDED = "drawjax/ended"  # the key under which a process that fails alone says why
-_PATIENCE = 10  # seconds in which processes that fail together arrive
+_PATIENCE = 10  # seconds that a process which fails alone waits for the others, which JAX then ends
 
 # Fields that may differ: each host may have its data on a disk of its own.
 _OWN = {"data.dir"}
@@ -87,68 +79,11 @@ def connect(
     if coordinator is not None:  # what a scheduler says is not to be mixed with it
         how = {"cluster_detection_method": "deactivate"}
     try:
-        jax.distributed.initialize(coordinator, processes, process, **how)
+        jax.distributed.initialize(
+            coordinator, processes, process, shutdown_timeout_seconds=_PATIENCE, **how
+        )
     except (RuntimeError, ValueError) as error:
         raise RunError(f"cannot join the other processes of the run: {error}") from error
-    _listen()
-
-
-def end_together(message: str, code: int) -> None:
-    """Lets a process that has to end early do so: returns if all have to.
-
-    If it is alone, the others, who wait for it, are told why and end with exit code 1, and this one
-    ends here. JAX would have all of them wait for minutes.
-
-    Args:
-      message: why.
-      code: exit code of this process.
-    """
-    client: Any = distributed.global_state.client  # JAX has no public way to it
-    if client is None:
-        return
-    try:
-        client.wait_at_barrier("drawjax/end", _PATIENCE * 1_000)
-        return
-    except jax.errors.JaxRuntimeError:
-        pass
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was quicker
-        client.key_value_set(_ENDED, f"process {distributed.global_state.process_id}: {message}")
-    _leave(code)
-
-
-def _listen() -> None:
-    """Starts to listen for others that fail alone, until this process ends."""
-    over = threading.Event()
-    thread = threading.Thread(target=_end_with_another, args=(over,), daemon=True)
-    thread.start()
-    # Before JAX takes down what the thread asks: left alone, it would crash in its call.
-    atexit.register(lambda: (over.set(), thread.join()))
-
-
-def _end_with_another(over: threading.Event) -> None:
-    """Ends this process when another one fails alone; in a thread of its own."""
-    client: Any = distributed.global_state.client
-    while not over.wait(0.5):
-        try:
-            said = client.key_value_try_get(_ENDED)
-        except jax.errors.JaxRuntimeError:  # there is no such key
-            continue
-        if said.startswith(f"process {distributed.global_state.process_id}: "):
-            return
-        print(
-            f"error: another process failed ({said}); started again, all go on from the last "
-            "checkpoint",
-            file=sys.stderr,
-        )
-        _leave(1)
-
-
-def _leave(code: int) -> None:
-    """Ends the process without waiting for the others, as JAX would."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(2)  # until all have heard: who is missed first, and what through, is chance
-    os._exit(code)
 
 
 def is_first() -> bool:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import logging
 import os
 import pathlib
@@ -150,7 +149,6 @@ def main(command: Callable[[], Any]) -> NoReturn:
         message, code = repr(error), _FAILED
     message = " ".join(message.split())
     print(f"error: {message}", file=sys.stderr)
-    hosts.end_together(message, code)
     sys.exit(code)
 
 
@@ -232,23 +230,6 @@ def _quiet() -> None:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     # Orbax logs, with tracebacks, what it raises as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    _mute_orphans()
-
-
-@functools.cache
-def _mute_orphans() -> None:
-    """Keeps the line that says why a save failed from drowning in tracebacks.
-
-    What a failed save leaves behind in Orbax and TensorStore goes on to report to an event loop
-    that is closed, and in the end is torn down with the interpreter.
-    """
-    before = sys.unraisablehook
-
-    def hook(left: Any) -> None:
-        if "loop is closed" not in str(left.exc_value) and not sys.is_finalizing():
-            before(left)
-
-    sys.unraisablehook = hook
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -151,8 +151,6 @@ class _Loop:
                         break
                     if all(point.diverged for point in self._points):
                         break
-                for point in self._points:
-                    point.run.wait()
                 if self._interrupts.stopping:
                     raise Interrupted(self._interrupts.signum)
         finally:
@@ -203,14 +201,14 @@ class _Loop:
             if skipped := means[-1][1].get("skipped"):
                 _log.warning("%d of the steps up to %d were skipped", skipped, step)
         if means:
-            loss = float(np.mean([values["loss"] for _, values in means]))
-            rate = self._progress.show(step, loss)
+            rows = [values for _, values in means]
+            rate = self._progress.show(
+                step, {name: float(np.mean([row.get(name, 0) for row in rows])) for name in rows[0]}
+            )
             for point, values in means:
                 point.writer.write(step, "train", {**values, "images_per_second": rate})
                 if time.monotonic() - point.shown >= _SHOW_EVERY:
                     self._show(point)
-        for point in self._points:
-            point.run.check()
 
     def _evaluate(self, step: int, *, missing: bool = False) -> None:
         """Evaluates the averaged parameters if it is time to; with `missing`, if not yet done."""

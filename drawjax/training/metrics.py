@@ -131,19 +131,21 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def show(self, step: int, loss: float) -> float:
-        """Shows the mean loss since the last call; returns images per second."""
+    def show(self, step: int, values: Mapping[str, float]) -> float:
+        """Shows means since the last call, all of them; returns images per second."""
         now = time.monotonic()
         seconds = max(now - self._time - self._rested, 1e-9)
         rate = (step - self._last) * self._batch_size / seconds
         self._last, self._time, self._rested = step, now, 0.0
+        values = {"loss": values["loss"], **values}
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{loss:.2f} nats, {rate:,.0f} images/s")
+            self._bar.set_postfix_str(f"{listed}, {rate:,.0f} images/s")
         else:
             left = (self._total - step) * self._batch_size / max(rate, 1e-9)
             _log.info(
-                "step %d of %d: %.2f nats, %.0f images/s, %s left",
-                step, self._total, loss, rate, tqdm.tqdm.format_interval(left),
+                "step %d of %d: %s, %.0f images/s, %s left",
+                step, self._total, listed, rate, tqdm.tqdm.format_interval(left),
             )  # fmt: skip
         return rate
 

@@ -9,7 +9,6 @@ WORKDIR/best/N/          averaged parameters with the lowest validation loss
 ```
 """
 
-import contextlib
 import dataclasses
 import fcntl
 import json
@@ -17,6 +16,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -58,17 +58,14 @@ class Run:
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
         hosts.check_same(fields)
+        _check_path(self.workdir)
         try:
             hosts.on_first(lambda: self._take(fields, config))
-            self._states = Checkpoints(
-                self.workdir / "checkpoints", keep=keep, arrays="state", values="progress"
-            )
+            self._states = Checkpoints(self.workdir / "checkpoints", keep=keep)
             self._opened.append(self._states)
-            self._best = Checkpoints(
-                self.workdir / "best", keep=1, arrays="ema_params", values="metrics",
-                cost=lambda metrics: metrics["loss"],
-            )  # fmt: skip
+            self._best = Checkpoints(self.workdir / "best", keep=1)
             self._opened.append(self._best)
+            self._lowest = self._lowest_loss()
         except OSError as error:
             self._release()
             raise RunError(f"{self.workdir} cannot be written: {error.strerror}") from error
@@ -79,17 +76,11 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # An error on its way out matters more than one in closing.
-        with contextlib.suppress(*(() if kind is None else (RunError,))):
-            self.close()
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Waits for saves under way and gives the folder free.
-
-        Raises:
-          RunError: if a save failed.
-        """
+        """Gives the folder free."""
         try:
             for checkpoints in self._opened:
                 checkpoints.close()
@@ -98,15 +89,11 @@ class Run:
             self._release()
 
     def save(self, state: TrainState, iterator_state: dict[str, Any]) -> None:
-        """Saves a state, the data's iterator state and the seconds so far, in the background.
-
-        The state's buffers may be donated as soon as this returns.
+        """Saves a state, the data's iterator state and the seconds so far.
 
         Raises:
           RunError: if the disk is full or the folder cannot be written; older checkpoints stay.
         """
-        # A checkpoint says that all until its step is done, the best parameters being kept too.
-        self._best.wait()
         progress = {"iterator_state": iterator_state, "seconds": self.seconds}
         self._states.save(int(state.step), state, progress)
 
@@ -119,30 +106,17 @@ class Run:
         if not math.isfinite(metrics["loss"]):
             _log.warning("step %d: the validation loss is %s", step, metrics["loss"])
             return
-        self._best.save(step, ema_params, metrics)
+        if metrics["loss"] < self._lowest:
+            self._best.save(step, ema_params, metrics)
+            self._lowest = metrics["loss"]
 
     @property
     def seconds(self) -> float:
         """How long the run has taken, over all sittings."""
         return self._seconds + time.monotonic() - self._opened_at
 
-    def check(self) -> None:
-        """Raises RunError if a save in the background has failed."""
-        self._states.check()
-        self._best.check()
-
-    def wait(self) -> None:
-        """Waits until everything is on the disk.
-
-        Raises:
-          RunError: if a save failed.
-        """
-        self._states.wait()
-        self._best.wait()
-
     def newest(self) -> pathlib.Path | None:
         """The folder of the newest checkpoint, or None."""
-        self._states.wait()
         steps = self._states.steps()
         return self._states.path(steps[0]) if steps else None
 
@@ -190,11 +164,19 @@ class Run:
         Raises:
           RunError: if there is no such checkpoint, or it cannot be read.
         """
-        self._best.wait()
-        step = self._best.best()
-        if step is None:
+        if not self._best.steps():
             raise RunError(f"{self.workdir} holds no evaluated checkpoint yet")
-        return self._best.restore(step, like)
+        return self._best.restore(self._best.steps()[0], like)
+
+    def _lowest_loss(self) -> float:
+        """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
+        for step in self._best.steps():
+            try:
+                return self._best.values(step)["loss"]
+            except RunError as error:
+                aside = self._best.quarantine(step)
+                _log.warning("%s; quarantined as %s", error, aside.name)
+        return math.inf
 
     def _take(self, fields: dict[str, Any], config: Any) -> None:
         """Locks the folder and writes the config, if it is free and of the same run."""
@@ -220,6 +202,18 @@ class Run:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _check_path(workdir: pathlib.Path) -> None:
+    """Refuses paths that Orbax would save to, and could not read from again."""
+    text = str(workdir)
+    if any(part.endswith(":") for part in workdir.parts):
+        raise RunError(f"{workdir} looks like a URL; name a local (or mounted) folder")
+    if re.search(r"\[.*\]|\\", text) or not text.isprintable():
+        raise RunError(
+            f"{text!r}: checkpoints cannot be read from a path with [], a backslash or characters "
+            "that are not printable; name another folder"
+        )
 
 
 def flatten(config: Any) -> dict[str, Any]:

@@ -105,16 +105,14 @@ class Killed:
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """What differs between two finished runs; empty if nothing."""
     differ = []
-    for kind, name in (("checkpoints", "state"), ("best", "ema_params")):
-        a, b = (
-            {f"step {max(_steps(run, kind))}": _arrays(run, kind, name)} for run in (one, other)
-        )
+    for kind in ("checkpoints", "best"):
+        a, b = ({f"step {max(_steps(run, kind))}": _arrays(run, kind)} for run in (one, other))
         if jax.tree.structure(a) != jax.tree.structure(b):
             differ.append(f"structure or step of {kind}: {[*a]} and {[*b]}")
             continue
         leaves = zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True)
         differ += [
-            f"{name}{jax.tree_util.keystr(path)}"
+            f"{kind}{jax.tree_util.keystr(path)}"
             for (path, x), y in leaves
             if np.asarray(x).tobytes() != np.asarray(y).tobytes()
         ]
@@ -161,11 +159,11 @@ def _saving(workdir: pathlib.Path) -> bool:
     return any((workdir / "checkpoints").glob("*tmp*"))
 
 
-def _arrays(workdir: pathlib.Path, kind: str, name: str):
+def _arrays(workdir: pathlib.Path, kind: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the devices it was saved on
         return ocp.PyTreeCheckpointer().restore(
-            workdir / kind / str(max(_steps(workdir, kind))) / name
+            workdir / kind / str(max(_steps(workdir, kind))) / "arrays"
         )
 
 

@@ -39,10 +39,11 @@ def test_a_scheduler_is_noticed(monkeypatch, name, value):
     monkeypatch.setattr(
         hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
     )
-    monkeypatch.setattr(hosts, "_listen", lambda: None)
     monkeypatch.setenv(name, value)
     hosts.connect()
-    assert joined == [((None, None, None), {"local_device_ids": None})]
+    assert joined == [
+        ((None, None, None), {"local_device_ids": None, "shutdown_timeout_seconds": 10})
+    ]
 
 
 @pytest.mark.parametrize(("environment", "gpus"), [
@@ -85,10 +86,10 @@ def test_addresses_by_flag(monkeypatch):
     monkeypatch.setattr(
         hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
     )
-    monkeypatch.setattr(hosts, "_listen", lambda: None)
     hosts.connect("10.0.0.1:1234", 4, 2)
     # A scheduler's word on the number of processes or devices would contradict.
-    assert joined == [(("10.0.0.1:1234", 4, 2), {"cluster_detection_method": "deactivate"})]
+    how = {"cluster_detection_method": "deactivate", "shutdown_timeout_seconds": 10}
+    assert joined == [(("10.0.0.1:1234", 4, 2), how)]
     with pytest.raises(ValueError, match="--coordinator, --processes and --process go together"):
         hosts.connect("10.0.0.1:1234", 4)
     with pytest.raises(ValueError, match=r"--process must lie in 0\.\.3, got 4"):
@@ -111,7 +112,6 @@ def test_alone_there_is_nothing_to_agree_on():
     assert hosts.is_first()
     assert hosts.all_agree(True)
     assert not hosts.all_agree(False)
-    hosts.end_together("no reason", 1)
     with pytest.raises(ZeroDivisionError):
         hosts.on_first(lambda: 1 / 0)
 
@@ -186,12 +186,10 @@ def test_two_processes_are_one_run_whatever_happens_to_one(tmp_path):
     assert max(_checkpoints(cut)) > before
     assert "stopped by SIGTERM; the run is saved" in run.said()[0]
 
-    # One of them fails: the other hears why, and does not wait for it.
+    # One of them fails: it says why, and the other does not wait for it.
     run = _Two(cut, "--pause", "0.05", fault=1)
-    assert run.codes() == [1, 1], run.said()
-    first, second = run.said()
-    assert "error: another process failed (process 1: no such batch); started again" in first
-    assert second.splitlines()[-1] == "error: no such batch"
+    assert 0 not in run.codes(), run.said()
+    assert "error: no such batch" in run.said()[1].splitlines()
     assert not (cut / "final.npz").exists()
 
     run = _Two(cut, "--pause", "0.05")

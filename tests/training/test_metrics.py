@@ -84,13 +84,13 @@ def test_progress_counts_images_a_second_and_the_time_left(monkeypatch, caplog):
     progress = Progress(total=1000, done=100, batch_size=10)
     clock[0] = 102.0
     with caplog.at_level(logging.INFO):
-        assert progress.show(120, 95.25) == pytest.approx(100.0)
-    assert caplog.messages == ["step 120 of 1000: 95.25 nats, 100 images/s, 01:28 left"]
+        assert progress.show(120, {"kl": 20.0, "loss": 95.25}) == pytest.approx(100.0)
+    assert caplog.messages == ["step 120 of 1000: loss 95.25, kl 20, 100 images/s, 01:28 left"]
     clock[0] = 103.0
     with progress.resting():
         clock[0] = 110.0
     clock[0] = 111.0
-    assert progress.show(140, 95.0) == pytest.approx(100.0)
+    assert progress.show(140, {"loss": 95.0}) == pytest.approx(100.0)
     progress.close()
 
 
@@ -98,6 +98,6 @@ def test_a_terminal_gets_a_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     progress = Progress(total=10, done=0, batch_size=4)
     progress.advance()
-    progress.show(1, 95.25)
+    progress.show(1, {"loss": 95.25})
     progress.close()
-    assert "95.25 nats" in capsys.readouterr().err
+    assert "loss 95.25" in capsys.readouterr().err

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -32,7 +33,6 @@ def test_a_folder_holds_the_config_and_the_state(tmp_path):
     with Run(tmp_path / "a" / "run", CONFIG, keep=2) as run:
         assert run.restore(_state()) is None
         run.save(_state(3, seed=5), {"place": 3})
-        run.wait()
         state, position = run.restore(_state())
         assert (state.step, position) == (3, {"place": 3})
         np.testing.assert_array_equal(state.params["in"], _state(seed=5).params["in"])
@@ -159,7 +159,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
         for step in (5, 10, 15):
             run.save(_state(step), {"place": step})
     for step in (10, 15):
-        for path in (tmp_path / "checkpoints" / str(step) / "state").rglob("*"):
+        for path in (tmp_path / "checkpoints" / str(step) / "arrays").rglob("*"):
             if path.is_file():
                 path.write_bytes(b"")
     with Run(tmp_path, CONFIG) as run, caplog.at_level(logging.WARNING):
@@ -205,22 +205,43 @@ def test_the_best_parameters_are_kept(tmp_path, caplog):
     jax.tree.map(np.testing.assert_array_equal, best, _state(seed=20).params)
 
 
-def test_a_checkpoint_comes_after_the_best_of_before(tmp_path, monkeypatch):
-    order = []
+def test_a_best_checkpoint_that_is_torn_is_quarantined(tmp_path, caplog):
     with Run(tmp_path, CONFIG) as run:
-        monkeypatch.setattr(run._best, "wait", lambda: order.append("best written"))
-        monkeypatch.setattr(run._states, "save", lambda *args: order.append("checkpoint"))
-        run.save(_state(1), {})
-    assert order == ["best written", "checkpoint"]
+        run.save_best(10, _state(seed=10).params, {"loss": 1.0})
+    for path in (tmp_path / "best" / "10" / "described").iterdir():
+        path.write_text("")  # as by a power cut
+    with Run(tmp_path, CONFIG) as run:
+        assert "quarantined as 10.broken" in caplog.text
+        run.save_best(20, _state(seed=20).params, {"loss": 2.0})
+    with Run(tmp_path, CONFIG) as run:
+        run.save_best(30, _state(seed=30).params, {"loss": 2.5})
+        assert run.restore_best(_state().params)[1] == {"loss": 2.0}
 
 
-def test_an_error_on_its_way_out_is_not_replaced_by_one_in_closing(tmp_path, monkeypatch):
-    def fail():
-        raise OSError(28, "No space left on device")
+def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
+    with Run(tmp_path, CONFIG) as run:
+        run.save_best(10, _state(seed=10).params, {"loss": 2.0})
+    shutil.copytree(tmp_path / "best" / "10", tmp_path / "left")
+    with Run(tmp_path, CONFIG) as run:
+        run.save_best(20, _state(seed=20).params, {"loss": 1.0})
+    shutil.move(tmp_path / "left", tmp_path / "best" / "10")
+    shutil.rmtree(tmp_path / "best" / "10" / "arrays")  # as by a kill in the middle of deleting it
+    with Run(tmp_path, CONFIG) as run:
+        assert run.restore_best(_state().params)[1] == {"loss": 1.0}
+        run.save_best(30, _state(seed=30).params, {"loss": 0.5})
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["30"]
 
-    with pytest.raises(ZeroDivisionError), Run(tmp_path / "a", CONFIG) as run:
-        monkeypatch.setattr(run._best._manager, "close", fail)
-        raise ZeroDivisionError
-    with pytest.raises(RunError, match="No space left"), Run(tmp_path / "b", CONFIG) as run:
-        monkeypatch.setattr(run._best._manager, "close", fail)
-    Run(tmp_path / "b", CONFIG).close()
+
+@pytest.mark.parametrize("name", ["a[x]b", "a\\b", "gs:", "a\nb", "\udcff"])
+def test_a_path_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, name):
+    with pytest.raises(RunError, match=r"looks like a URL|cannot be read from a path with \[\]"):
+        Run(tmp_path / name, CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "a[b", "ü", "rate=0.1,seed=1", "50%", "a'b", "*"])
+def test_other_paths_are_read_from(tmp_path, name):
+    with Run(tmp_path / name, CONFIG) as run:
+        run.save(_state(3), {"place": 3})
+        state, place = run.restore(_state())
+    assert (state.step, place) == (3, {"place": 3})
