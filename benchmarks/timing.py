@@ -6,7 +6,6 @@ other programs keep the cores busy, pin the process to one (`taskset -c 0 python
 the processor time of a call, printed as well, then tells the work and not the waiting.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -16,12 +15,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from drawjax.pipes import readers_may_leave
+from drawjax import command, flags
 
 __all__ = ["Timing", "compare", "environment", "has_torch", "main", "matmul", "matmul_flops"]
 
@@ -118,20 +117,29 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-@readers_may_leave()
-def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -> None:
+@dataclasses.dataclass(frozen=True)
+class PrintConfig:
+    """How to print."""
+
+    json: bool = False
+    """JSON lines, not a table."""
+
+
+def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -> NoReturn:
     """The command line of one benchmark: prints its rows as a table, or as JSON."""
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-    arguments = parser.parse_args()
-    rows = measure()
-    if arguments.json:
-        print(json.dumps({**environment(), "rows": rows}))
-        return
-    print(environment())
-    if not has_torch():
-        print("PyTorch is not installed (pip install 'drawjax[benchmark]'): no ratios to it.")
-    print(table(rows))
+
+    def run() -> None:
+        config = flags.parse(PrintConfig(), description=(description or "").splitlines()[0])
+        rows = measure()
+        if config.json:
+            print(json.dumps({**environment(), "rows": rows}))
+            return
+        print(environment())
+        if not has_torch():
+            print("PyTorch is not installed (pip install 'drawjax[benchmark]'): no ratios to it.")
+        print(table(rows))
+
+    command.main(run)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

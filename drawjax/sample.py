@@ -1,50 +1,74 @@
 """Draws with a pretrained model: `python -m drawjax.sample --model mnist --num 64`."""
 
-import argparse
+import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-import jax
-import numpy as np
-
-from drawjax import figures, pretrained
-from drawjax.modules import Draw
-from drawjax.pipes import readers_may_leave
+from drawjax import command, flags
+from drawjax.progress import announced
 
 __all__ = ["main"]
 
 
-@readers_may_leave()
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m drawjax.sample",
-        description="Draws a grid of images with a pretrained model. Needs no data set.",
-    )
-    parser.add_argument("--model", default="mnist", help="a pretrained model (default: mnist)")
-    parser.add_argument("--num", type=int, default=64, help="how many images (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    parser.add_argument("--out", default="samples.png", help="PNG to write (default: samples.png)")
-    parser.add_argument("--gif", help="also write the drawing, step by step, as a GIF")
-    arguments = parser.parse_args(argv)
-    try:
-        model = pretrained.load(arguments.model)
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """What to draw."""
+
+    model: str = "mnist"
+    """A pretrained model (`drawjax.pretrained.available`)."""
+    num: int = 64
+    """How many images."""
+    seed: int = 0
+    """Seeds the noise."""
+    out: pathlib.Path | None = None
+    """PNG to write; None: samples_MODEL.png."""
+    gif: pathlib.Path | None = None
+    """GIF to write too, of the drawing step by step."""
+
+    def __post_init__(self):
+        if self.num < 1:
+            raise ValueError(f"--num must be at least 1, got {self.num}")
+        for name, path, suffix in (("out", self.out, ".png"), ("gif", self.gif, ".gif")):
+            if path is not None and path.suffix.lower() != suffix:
+                raise ValueError(f"--{name} must end in {suffix}, got {str(path)!r}")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    command.main(lambda: run(flags.parse(SampleConfig(), argv, description=_DESCRIPTION)))
+
+
+_DESCRIPTION = "Draws a grid of images with a pretrained model. Needs no data set."
+
+
+def run(config: SampleConfig) -> None:
+    """Writes what the config asks for.
+
+    Raises:
+      ValueError: if there is no such model, or it draws nothing.
+    """
+    with announced(f"drawing {config.num} images with {config.model}"):
+        # Heavy imports, which `--help` need not wait for.
+        import jax
+        import numpy as np
+
+        from drawjax import figures, pretrained
+        from drawjax.modules import Draw
+
+        model = pretrained.load(config.model)
         if not isinstance(model, Draw):
-            raise ValueError(f"{arguments.model} names classes; it draws nothing")
-        output = model.generate(arguments.num, key=jax.random.key(arguments.seed))
+            raise ValueError(f"{config.model} is a classifier; it draws nothing")
+        output = model.generate(config.num, key=jax.random.key(config.seed))
         means = np.asarray(jax.nn.sigmoid(output.canvases))
-        figures.save_grid(pathlib.Path(arguments.out), means[-1])
-        if arguments.gif:
+        out = config.out or pathlib.Path(f"samples_{config.model}.png")
+        figures.save_grid(out, means[-1])
+        if config.gif:
             windows = jax.tree.map(np.asarray, output.write_windows)
             size = model.config.write_size
-            figures.save_animation(pathlib.Path(arguments.gif), means, windows, patch_size=size)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(arguments.out)
-    return 0
+            figures.save_animation(config.gif, means, windows, patch_size=size)
+    print(out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

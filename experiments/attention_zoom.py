@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from drawjax import attention, data, figures
+from drawjax import attention, command, data, figures, flags
 from drawjax.data.pictures import plain
-from drawjax.training import launch
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
 
@@ -102,4 +101,4 @@ def load(path: str | None) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    launch.main(lambda: run(launch.parse(PRESETS, description=__doc__)))
+    command.main(lambda: run(flags.parse(PRESETS, description=__doc__)))

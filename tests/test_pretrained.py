@@ -5,6 +5,7 @@ import pytest
 
 import drawjax
 from drawjax import modules, pretrained, sample
+from tests.commands import exit_code
 
 CONFIG = modules.DrawConfig(
     num_glimpses=3, hidden_size=6, latent_size=4, read_size=None, write_size=3
@@ -90,12 +91,18 @@ def test_the_documented_names_are_those_that_ship():
 def test_bad_requests_are_one_line(folder, capsys, monkeypatch):
     load = pretrained.load
     monkeypatch.setattr(pretrained, "load", lambda name: load(name, folder))
-    assert sample.main(["--model", "small", "--num", "0", "--out", str(folder / "x.png")]) == 1
-    assert capsys.readouterr().err.strip() == "error: num must be at least 1, got 0"
+    assert (
+        exit_code(sample.main, ["--model", "small", "--num", "0", "--out", str(folder / "x.png")])
+        == 2
+    )
+    assert capsys.readouterr().err.strip() == "error: --num must be at least 1, got 0"
     assert not (folder / "x.png").exists()
     out, gif = folder / "grid.png", folder / "draw.gif"
     assert (
-        sample.main(["--model", "small", "--num", "4", "--out", str(out), "--gif", str(gif)]) == 0
+        exit_code(
+            sample.main, ["--model", "small", "--num", "4", "--out", str(out), "--gif", str(gif)]
+        )
+        == 0
     )
     assert out.exists()
     assert gif.exists()

@@ -7,6 +7,7 @@ import pytest
 
 from drawjax import report
 from drawjax.report.__main__ import main
+from tests.commands import exit_code
 from tests.run_folder import windows, write_run
 
 
@@ -120,7 +121,7 @@ def test_several_runs_share_a_page_beside_their_own(run, capsys):
     other = write_run(run.parent / "other")
     own = report.write_report([run])
     before = own.read_bytes()
-    assert main([str(run), str(other)]) == 0
+    assert exit_code(main, [str(run), str(other)]) == 0
     page = run.parent / "comparison.html"
     assert capsys.readouterr().out.strip() == str(page)
     assert [data["name"] for data in _data(page)] == ["run", "other"]
@@ -137,19 +138,19 @@ def test_a_sweep_stands_for_its_points(tmp_path):
 
 
 def test_out_names_the_file(run, tmp_path):
-    assert main([str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert exit_code(main, [str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert len(_data(tmp_path / "page.html")) == 1
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
+    assert exit_code(main, [str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 
 
 def test_a_file_that_cannot_be_read_is_named(run, capsys):
     (run / "results.json").write_text("{")
-    assert main([str(run)]) == 1
+    assert exit_code(main, [str(run)]) == 1
     assert f"{run / 'results.json'} cannot be read" in capsys.readouterr().err
 
 

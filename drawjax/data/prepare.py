@@ -5,20 +5,21 @@ need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbe
 pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.folder`) do not.
 """
 
-import argparse
+import dataclasses
 import difflib
 import importlib
 import importlib.util
-import logging
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import tyro
+
+from drawjax import command, flags
 from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
-from drawjax.pipes import readers_may_leave
-from drawjax.progress import announced, logs_above_bars
+from drawjax.progress import announced
 
 __all__ = ["main", "prepare"]
 
@@ -84,45 +85,46 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     return str(builder.data_dir)
 
 
-@readers_may_leave()
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m drawjax.data.prepare", description="Downloads and prepares image sets."
-    )
-    parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="TFDS names, e.g. mnist cifar10, or svhn_numbers"
-    )
-    parser.add_argument(
-        "--data-dir", help="where to (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
-    )
-    parser.add_argument("--manual-dir", help="folder of archives downloaded by hand")
-    parser.add_argument(
-        "--from-folder", metavar="FOLDER", help="make the set NAME of the pictures in this folder"
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        help="with --from-folder: the middle square of each picture, so many pixels wide",
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.from_folder and (len(arguments.names) != 1 or arguments.manual_dir):
-        parser.error("--from-folder takes one NAME, and no --manual-dir")
-    if arguments.size is not None and not arguments.from_folder:
-        parser.error("--size goes with --from-folder")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("drawjax").setLevel(logging.INFO)
-    folder = str(data_dir(DataConfig(dir=arguments.data_dir)))
-    failed = False
-    for name in arguments.names:
-        try:
-            with logs_above_bars():
-                if arguments.from_folder:
-                    from drawjax.data.folder import write_folder  # imports TFDS, which is slow
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """What to prepare, and where."""
 
-                    where = write_folder(name, arguments.from_folder, folder, arguments.size)
-                else:
-                    where = prepare(name, folder, arguments.manual_dir)
+    names: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING
+    """TFDS names, e.g. mnist cifar10, or svhn_numbers."""
+    data_dir: str | None = None
+    """Where to; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    manual_dir: str | None = None
+    """Folder of archives downloaded by hand."""
+    from_folder: str | None = None
+    """Make the set NAME of the pictures in this folder."""
+    size: int | None = None
+    """With --from-folder: the middle square of each picture, so many pixels wide."""
+
+    def __post_init__(self):
+        if self.from_folder and (len(self.names) != 1 or self.manual_dir):
+            raise ValueError("--from-folder takes one NAME, and no --manual-dir")
+        if self.size is not None and not self.from_folder:
+            raise ValueError("--size goes with --from-folder")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    description = "Downloads and prepares image sets."
+    command.main(lambda: run(flags.parse(PrepareConfig(), argv, description=description)))
+
+
+def run(config: PrepareConfig) -> int:
+    """Prepares what the config names; says of each where it is, or why not. 1 if one failed."""
+    folder = str(data_dir(DataConfig(dir=config.data_dir)))
+    failed = False
+    for name in config.names:
+        try:
+            if config.from_folder:
+                from drawjax.data.folder import write_folder  # imports TFDS, which is slow
+
+                where = write_folder(name, config.from_folder, folder, config.size)
+            else:
+                where = prepare(name, folder, config.manual_dir)
         except (ValueError, ModuleNotFoundError, OSError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             failed = True
@@ -137,4 +139,4 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,36 +1,49 @@
 """`python -m drawjax.explore`: serves the glimpse explorer on the loopback interface."""
 
-import argparse
 import contextlib
+import dataclasses
 import pathlib
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
 from typing import NoReturn
 
+from drawjax import command, flags
+
 _HOST = "127.0.0.1"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+@dataclasses.dataclass(frozen=True)
+class ExploreConfig:
+    """What is served, and where."""
+
+    port: int = 0
+    """Of the page; 0: one that is free."""
+    models: pathlib.Path | None = None
+    """Folder of more models, as `python -m drawjax.pretrained` writes them."""
+    browser: bool = True
+    """Open the page."""
+
+    def __post_init__(self):
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"--port must lie in 0..65535, got {self.port}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = _Parser(
-        prog="python -m drawjax.explore",
-        description="Opens a local page: the attention window on an image, and a model that draws.",
-    )
-    parser.add_argument("--port", type=_port, default=0, help="(default: one that is free)")
-    parser.add_argument(
-        "--models", type=pathlib.Path, metavar="FOLDER",
-        help="more models, as `python -m drawjax.pretrained` writes them",
-    )  # fmt: skip
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    description = "Opens a local page: the attention window on an image, and a model that draws."
+    command.main(lambda: run(flags.parse(ExploreConfig(), argv, description=description)))
+
+
+def run(config: ExploreConfig) -> None:
+    """Serves the page until Ctrl-C.
+
+    Raises:
+      ModuleNotFoundError: without the extra that serves.
+      OSError: if there is no such folder, or the port is in use.
+      ValueError: if a model cannot be read.
+    """
     try:
         import uvicorn
 
@@ -39,22 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
             raise
-        return _fail(f"the explorer needs {error.name}: pip install 'drawjax[explore]'")
-    if arguments.models is not None and not arguments.models.is_dir():
-        return _fail(f"{arguments.models} is no folder")
+        message = f"the explorer needs {error.name}: pip install 'drawjax[explore]'"
+        raise ModuleNotFoundError(message) from None
+    if config.models is not None and not config.models.is_dir():
+        raise NotADirectoryError(f"{config.models} is no folder")
     try:
-        models = Models(arguments.models)
+        models = Models(config.models)
         models.describe()  # a damaged model ends here, not in the page
     except (ValueError, KeyError, OSError) as error:
-        return _fail(f"a model cannot be read: {error}")
+        raise ValueError(f"a model cannot be read: {error}") from None
     try:
-        listener = socket.create_server((_HOST, arguments.port))
+        listener = socket.create_server((_HOST, config.port))
     except OSError as error:
-        return _fail(f"cannot listen on port {arguments.port}: {error.strerror}")
+        raise OSError(f"cannot listen on port {config.port}: {error.strerror}") from None
     with listener:
         address = f"http://{_HOST}:{listener.getsockname()[1]}/"
         print(f"The explorer is at {address} (Ctrl-C ends it)", flush=True)
-        if not arguments.no_browser:
+        if config.browser:
             # A text-mode browser would hold up the server that it waits for.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server = uvicorn.Server(
@@ -65,19 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it once it has shut down
             server.run(sockets=[listener])
-    return 0
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"expected a number up to 65535, got {text!r}")
-    return int(text)
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,52 +1,52 @@
 """`python -m drawjax.pretrained RUN NAME`: a finished run's best checkpoint as a model to ship."""
 
-import argparse
+import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from drawjax import pretrained
-from drawjax.pipes import readers_may_leave
+import tyro
+
+from drawjax import command, flags, pretrained
 from drawjax.recipes.runner import load_run
 from drawjax.training import RunError
 
 
-def export(workdir: pathlib.Path, name: str, commit: str, folder: pathlib.Path) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """What to export."""
+
+    run: tyro.conf.Positional[pathlib.Path] = tyro.MISSING
+    """Folder of the run."""
+    name: tyro.conf.Positional[str] = tyro.MISSING
+    """What to call the model."""
+    commit: str = tyro.MISSING
+    """Commit of the code that trained it."""
+    folder: pathlib.Path | None = None
+    """Where to; None: the package."""
+
+
+def export(config: ExportConfig) -> pathlib.Path:
     """Writes the model of a finished run's best checkpoint; returns its weights' path.
 
     Raises:
       RunError: if the folder holds no finished run.
     """
-    path = workdir / "results.json"
+    path = config.run / "results.json"
     if not path.exists():
-        raise RunError(f"{workdir} holds no finished run: there is no {path.name}")
+        raise RunError(f"{config.run} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
-    config = json.loads((workdir / "config.json").read_text())
-    provenance = {**results, "init_from": config.get("init_from"), "commit": commit}
-    return pretrained.save(name, load_run(workdir), provenance, folder)
+    fields = json.loads((config.run / "config.json").read_text())
+    provenance = {**results, "init_from": fields.get("init_from"), "commit": config.commit}
+    folder = config.folder or pathlib.Path(__file__).parent
+    return pretrained.save(config.name, load_run(config.run), provenance, folder)
 
 
-@readers_may_leave()
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m drawjax.pretrained", description=__doc__)
-    parser.add_argument("run", type=pathlib.Path, help="folder of the run")
-    parser.add_argument("name", help="what to call the model")
-    parser.add_argument("--commit", required=True, help="commit of the code that trained it")
-    parser.add_argument(
-        "--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent,
-        help="where to (default: the package)",
-    )  # fmt: skip
-    arguments = parser.parse_args(argv)
-    try:
-        path = export(arguments.run, arguments.name, arguments.commit, arguments.folder)
-    except (ValueError, OSError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(path)
-    return 0
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    command.main(lambda: print(export(flags.parse(ExportConfig(), argv, description=__doc__))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

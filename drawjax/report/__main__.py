@@ -1,38 +1,36 @@
-"""`python -m drawjax.report RUN...`."""
+"""`python -m drawjax.report RUN...`: rebuilds a run's report, or compares several in one page."""
 
-import argparse
-import sys
+import dataclasses
+import pathlib
 from collections.abc import Sequence
+from typing import NoReturn
 
-from drawjax.pipes import readers_may_leave
+import tyro
+
+from drawjax import command, flags
 from drawjax.report.page import write_report
 
 
-@readers_may_leave()
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m drawjax.report",
-        description="Rebuilds the report of a run, or compares several runs in one page.",
-    )
-    parser.add_argument(
-        "runs", nargs="+", metavar="RUN",
-        help="folder of a run, or of a sweep: all its points are compared",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out",
-        help="file to write (default: report.html in the folder; comparison.html in the folder "
-        "that several have in common)",
-    )
-    arguments = parser.parse_args(argv)
-    try:
-        path = write_report(arguments.runs, arguments.out)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(path)
-    return 0
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Which runs."""
+
+    runs: tyro.conf.Positional[tuple[pathlib.Path, ...]] = tyro.MISSING
+    """Folders of runs, or of a sweep, all of whose points are compared."""
+    out: pathlib.Path | None = None
+    """File to write; None: report.html in the folder, comparison.html in the folder that several
+    have in common."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    command.main(lambda: run(flags.parse(ReportConfig(), argv, description=__doc__)))
+
+
+def run(config: ReportConfig) -> None:
+    """Writes the page, and prints where it is."""
+    print(write_report(config.runs, config.out))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,7 @@
 """Checkpoints of one kind in one folder, checked when they are read."""
 
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -52,6 +53,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         described = {"fingerprint": int(_jitted_fingerprint(arrays)), "values": values}
+        # What a save that fails leaves behind in TensorStore goes on to raise where nobody catches.
+        before, sys.unraisablehook = sys.unraisablehook, lambda left: None
         try:
             self._manager.save(
                 step,
@@ -64,6 +67,7 @@ class Checkpoints:
                 f"cannot save a checkpoint in {self.folder}; older ones are intact: "
                 f"{_reason(error)}"
             ) from error
+        sys.unraisablehook = before
 
     def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Reads one.

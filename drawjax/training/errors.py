@@ -8,9 +8,13 @@ __all__ = ["Diverged", "Interrupted", "RunError"]
 class RunError(RuntimeError):
     """A run cannot be started, continued or saved as asked; the message is for the user."""
 
+    exit_code = 1
+
 
 class Diverged(RuntimeError):
     """Too many steps in a row had no finite loss and gradient."""
+
+    exit_code = 3
 
 
 class Interrupted(Exception):
@@ -21,3 +25,4 @@ class Interrupted(Exception):
             f"stopped by {signal.Signals(signum).name}; the run is saved, the same command goes on"
         )
         self.signum = signum
+        self.exit_code = 128 + signum

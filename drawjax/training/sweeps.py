@@ -22,7 +22,8 @@ from typing import Any
 
 import tyro
 
-from drawjax.training import flags, hosts, mesh
+from drawjax import flags
+from drawjax.training import hosts, mesh
 from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics

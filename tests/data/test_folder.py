@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from drawjax.data import DataConfig, load, prepare
+from tests.commands import exit_code
 from tests.data.tiny_sets import picture
 
 
@@ -22,7 +23,7 @@ def pictures(tmp_path) -> pathlib.Path:
 
 def _prepare(tmp_path, folder, *flags):
     arguments = ["mine", "--from-folder", str(folder), "--data-dir", str(tmp_path / "sets")]
-    return prepare.main([*arguments, *flags])
+    return exit_code(prepare.main, [*arguments, *flags])
 
 
 def _load(tmp_path, **config):
@@ -39,7 +40,7 @@ def test_a_folder_becomes_a_set(tmp_path, pictures, capsys):
     assert _prepare(tmp_path, pictures) == 0
     said = capsys.readouterr()
     assert said.out == f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}\n"
-    assert said.err == "mine: 20 pictures in color, 12 x 10 pixels\n"
+    assert said.err.endswith(" mine: 20 pictures in color, 12 x 10 pixels\n")
     result = _load(tmp_path)
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [16, 2, 2]
@@ -154,7 +155,7 @@ def test_a_missing_folder_is_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up", ""])
 def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name):
     arguments = [name, "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
-    assert prepare.main(arguments) == 1
+    assert exit_code(prepare.main, arguments) == 1
     assert f"got {name!r}" in _error(capsys)
 
 
@@ -178,6 +179,5 @@ def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
      ["a", "--from-folder", "b", "--manual-dir", "c"]],
 )  # fmt: skip
 def test_flags_that_do_not_go_together_are_refused(arguments, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        prepare.main(arguments)
+    assert exit_code(prepare.main, arguments) == 2
     assert "--from-folder" in capsys.readouterr().err

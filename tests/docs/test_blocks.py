@@ -18,7 +18,6 @@ What is done with a block goes by its language and by the HTML comment on the li
 Commands in inline code are read by their parsers too, and names of the library must exist.
 """
 
-import argparse
 import configparser
 import contextlib
 import doctest
@@ -34,6 +33,7 @@ import matplotlib
 import pytest
 import yaml
 
+from drawjax import command, flags
 from drawjax.training import launch, sweeps
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
@@ -54,33 +54,34 @@ class _Parsed(Exception):
 def check_project_command(module: str, arguments: list[str]) -> None:
     """Reads a command's arguments with its own parser, and does nothing else."""
     imported = importlib.import_module(module)
+    if hasattr(imported, "__path__"):
+        imported = importlib.import_module(f"{module}.__main__")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             if module == "experiments.attention_zoom":
-                launch.parse(imported.PRESETS, arguments)
+                flags.parse(imported.PRESETS, arguments)
             elif module.startswith("experiments."):
-                config, options = launch._parse(imported.PRESETS, arguments, "", launch._Options())
+                config, options = flags.parse(imported.PRESETS, arguments, options=launch.Options())
                 sweeps.expand(config, options.sweep)
             else:
-                _read_by_argparse(module, arguments)
+                _read_flags(imported.main, arguments)
     except SystemExit as stop:
         assert not stop.code, f"python -m {module} {' '.join(arguments)}: {said.getvalue()}"
 
 
-def _read_by_argparse(module: str, arguments: list[str]) -> None:
-    if hasattr(importlib.import_module(module), "__path__"):
-        module += ".__main__"
-    read = argparse.ArgumentParser.parse_args
+def _read_flags(main, arguments: list[str]) -> None:
+    read = flags.read
 
-    def parse_args(parser, *given):
-        read(parser, *given)
+    def only_read(*given, **named):
+        read(*given, **named)
         raise _Parsed
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Parsed):
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-        importlib.import_module(module).main(arguments)
-        raise AssertionError(f"{module} reads no flags with argparse")
+        patch.setattr(flags, "read", only_read)
+        patch.setattr(command, "main", lambda run: run())
+        main(arguments)
+        raise AssertionError(f"{main.__module__} reads no flags")
 
 
 def check_pip(arguments: list[str]) -> None:

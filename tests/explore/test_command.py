@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from drawjax.explore.__main__ import main
+from tests.commands import exit_code
 from tests.explore.serving import save_model
 
 
@@ -20,34 +21,30 @@ def _error(capsys):
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "²"])
 def test_a_bad_port_is_one_line(capsys, port):
-    with pytest.raises(SystemExit) as exit:
-        main([f"--port={port}"])
-    assert exit.value.code == 2
-    assert "expected a number up to 65535" in _error(capsys)
+    assert exit_code(main, [f"--port={port}"]) == 2
+    assert "--port" in _error(capsys)
 
 
 def test_an_unknown_flag_is_one_line(capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(["--share"])
-    assert exit.value.code == 2
+    assert exit_code(main, ["--share"]) == 2
     assert "--share" in _error(capsys)
 
 
 def test_a_port_in_use_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["--no-browser", "--port", str(taken.getsockname()[1])]) == 1
+        assert exit_code(main, ["--no-browser", "--port", str(taken.getsockname()[1])]) == 1
     assert "Address already in use" in _error(capsys)
 
 
 def test_a_folder_that_is_none_and_a_damaged_model_are_one_line(capsys, tmp_path):
-    assert main(["--models", str(tmp_path / "none")]) == 1
+    assert exit_code(main, ["--models", str(tmp_path / "none")]) == 1
     assert "is no folder" in _error(capsys)
     save_model(tmp_path)
     (tmp_path / "scribble.npz").write_bytes(b"")
-    assert main(["--models", str(tmp_path)]) == 1
+    assert exit_code(main, ["--models", str(tmp_path)]) == 1
     assert "scribble.npz is damaged" in _error(capsys)
     (tmp_path / "scribble.json").write_text("{}")
-    assert main(["--models", str(tmp_path)]) == 1
+    assert exit_code(main, ["--models", str(tmp_path)]) == 1
     assert "a model cannot be read" in _error(capsys)
 
 
@@ -57,7 +54,7 @@ def test_without_the_extra_it_says_how_to_install_it(capsys, monkeypatch, name):
         if module.startswith(("drawjax.explore.server", name)):
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    assert main(["--no-browser"]) == 1
+    assert exit_code(main, ["--no-browser"]) == 1
     assert "pip install 'drawjax[explore]'" in _error(capsys)
 
 

@@ -1,5 +1,6 @@
 import gc
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,8 @@ def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
 
 # tensorstore's own threads may still report to an event loop that the failure closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_full_disk_is_one_clear_error_and_older_ones_stay(small_disk):
+def test_a_full_disk_is_one_clear_error_and_older_ones_stay(small_disk, monkeypatch):
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
     checkpoints = Checkpoints(small_disk / "run", keep=3)
     with pytest.raises(RunError, match="older ones are intact: No space left on device"):
         for step in range(1, 30):

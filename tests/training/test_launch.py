@@ -1,13 +1,11 @@
-import dataclasses
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from drawjax.training import Diverged, Interrupted, RunError, launch
+from drawjax.training import Diverged, launch
 from tests.training.toy import ToyConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,15 +21,6 @@ def _line(capsys) -> str:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return lines[0]
-
-
-def test_flags_replace_a_preset():
-    config = launch.parse(PRESETS, ["--preset", "wide", "--train.steps", "7", "--workdir=x"])
-    assert config.width == 64
-    assert config.train == dataclasses.replace(ToyConfig().train, steps=7)
-    assert config.workdir == "x"
-    assert launch.parse(PRESETS, []) == PRESETS["toy"]
-    assert launch.parse(PRESETS, ["--width", "3", "--preset=wide"]).width == 3
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -77,34 +66,6 @@ def test_help_explains_every_flag_with_its_default(capsys):
     # Without an explanation a default stands alone behind the flag's type.
     for line in text.splitlines():
         assert not line.strip("│ ").endswith("STR (default: toy)") or "--workdir" not in line
-
-
-@pytest.mark.parametrize(("error", "code", "message"), [
-    (RunError("the disk is\nfull"), 1, "error: the disk is full"),
-    (ValueError("the batch"), 1, "error: the batch"),
-    (FileNotFoundError(2, "No such file", "x.png"), 1, "error: [Errno 2] No such file: 'x.png'"),
-    (Diverged("no finite loss"), 3, "error: no finite loss"),
-    (KeyboardInterrupt(), 130, "error: stopped"),
-    (Interrupted(signal.SIGTERM), 143, "error: stopped by SIGTERM; the run is saved"),
-    (Interrupted(signal.SIGINT), 130, "error: stopped by SIGINT; the run is saved"),
-])  # fmt: skip
-def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, message, capsys):
-    def command():
-        raise error
-
-    with pytest.raises(SystemExit) as stop:
-        launch.main(command)
-    assert stop.value.code == code
-    assert _line(capsys).startswith(message)
-
-
-def test_a_fault_of_ours_shows_its_traceback(capsys):
-    with pytest.raises(SystemExit) as stop:
-        launch.main(lambda: 1 / 0)
-    assert stop.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Traceback")
-    assert said.splitlines()[-1] == "error: ZeroDivisionError('division by zero')"
 
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):

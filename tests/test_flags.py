@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import tyro
 
-from drawjax.training import flags
+from drawjax import flags
+from tests.training.toy import ToyConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,18 @@ class _Config:
     inner: _Inner = _Inner()
     name: str = "a"
     """What it is called."""
+
+
+PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
+
+
+def test_flags_replace_a_preset():
+    config = flags.parse(PRESETS, ["--preset", "wide", "--train.steps", "7", "--workdir=x"])
+    assert config.width == 64
+    assert config.train == dataclasses.replace(ToyConfig().train, steps=7)
+    assert config.workdir == "x"
+    assert flags.parse(PRESETS, []) == PRESETS["toy"]
+    assert flags.parse(PRESETS, ["--width", "3", "--preset=wide"]).width == 3
 
 
 def test_flags_replace_fields():

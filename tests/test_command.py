@@ -1,0 +1,104 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from drawjax import command
+from drawjax.training import Diverged, Interrupted, RunError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [
+        ("experiments.mnist_generation", ""),
+        ("experiments.mnist_generation", "1"),
+        ("experiments.attention_zoom", ""),
+        ("drawjax.data.prepare", ""),
+        ("drawjax.report", ""),
+        ("benchmarks.step", ""),
+    ],
+)
+def test_a_reader_that_leaves_ends_a_command_quietly(command, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", command, "--help"],
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        cwd=pathlib.Path(__file__).parents[1],
+    )  # fmt: skip
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+@pytest.fixture
+def _own_cache(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+
+
+def _line(capsys) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize(("error", "code", "message"), [
+    (RunError("the disk is\nfull"), 1, "error: the disk is full"),
+    (ValueError("the batch"), 1, "error: the batch"),
+    (FileNotFoundError(2, "No such file", "x.png"), 1, "error: [Errno 2] No such file: 'x.png'"),
+    (Diverged("no finite loss"), 3, "error: no finite loss"),
+    (KeyboardInterrupt(), 130, "error: stopped"),
+    (Interrupted(signal.SIGTERM), 143, "error: stopped by SIGTERM; the run is saved"),
+    (Interrupted(signal.SIGINT), 130, "error: stopped by SIGINT; the run is saved"),
+])  # fmt: skip
+def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, message, capsys):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        command.main(fail)
+    assert stop.value.code == code
+    assert _line(capsys).startswith(message)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_a_fault_of_ours_shows_its_traceback(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(lambda: 1 / 0)
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.splitlines()[-1] == "error: ZeroDivisionError('division by zero')"
+
+
+def _shell(line, **environment):
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=120,
+        env=os.environ | environment, cwd=pathlib.Path(__file__).parents[1],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_files_stop_no_run(tmp_path, closed):
+    done = _shell(f"{sys.executable} -m tests.training.toy --workdir {tmp_path / 'run'} {closed}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+    assert "error" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_an_output_that_is_full_is_one_line(tmp_path):
+    done = _shell(f"{sys.executable} -m experiments.mnist_generation --help > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+    done = _shell(f"{sys.executable} -m tests.training.toy --workdir {tmp_path}/a 2> /dev/full")
+    assert done.returncode == 0
