@@ -172,12 +172,11 @@ def read(
     _check_broadcast("image", image.shape[:-3], window)
     rows, columns, intensity = _aligned(image.ndim, rows, columns, window.intensity)
     *batch, height, width, channels = image.shape
-    lines = jnp.einsum(  # one product of matrices down the height, whatever the channels
-        "...nh,...hl->...nl", rows, image.reshape(*batch, height, width * channels)
-    )
+    # One product of matrices down the height, whatever the channels.
+    lines = _product(rows, image.reshape(*batch, height, width * channels))
     lines = jnp.swapaxes(lines.reshape(*lines.shape[:-1], width, channels), -2, -1)
     lines = lines.reshape(*lines.shape[:-3], patch_size * channels, width)
-    patch = jnp.einsum("...lw,...mw->...lm", lines, columns)
+    patch = _product(lines, _turned(columns))
     patch = patch.reshape(*patch.shape[:-2], patch_size, channels, patch_size)
     return intensity * jnp.swapaxes(patch, -2, -1)
 
@@ -208,13 +207,32 @@ def write(
     rows, columns, intensity = _aligned(patch.ndim, rows, columns, window.intensity)
     patch = jnp.swapaxes(patch / intensity, -2, -1)
     *batch, size, channels, _ = patch.shape
-    lines = patch.reshape(*batch, size * channels, size) @ columns
+    lines = _product(patch.reshape(*batch, size * channels, size), columns)
     lines = jnp.swapaxes(lines.reshape(*lines.shape[:-2], size, channels, -1), -2, -1)
-    # The bank is turned apart from the product: XLA's CPU backend has no kernel for one that turns
-    # its left side.
-    turned = jax.lax.optimization_barrier(jnp.swapaxes(rows, -2, -1))
-    image = turned @ lines.reshape(*lines.shape[:-2], -1)
+    image = _product(_turned(rows), lines.reshape(*lines.shape[:-2], -1))
     return image.reshape(*image.shape[:-1], image_shape[1], channels)
+
+
+@jax.custom_jvp
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiplies matrices."""
+    return a @ b
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    (a, b), (to_a, to_b) = primals, tangents
+    # The gradient of b then is a product that turns nothing.
+    change = jnp.einsum("...ij,...ik->...jk", _turned(a), to_b)
+    return a @ b, to_a @ b + change
+
+
+def _turned(matrix: jax.Array) -> jax.Array:
+    """The transpose, made apart from the product that it enters.
+
+    XLA's CPU backend has no kernel for a product that turns its left side.
+    """
+    return jax.lax.optimization_barrier(jnp.swapaxes(matrix, -2, -1))
 
 
 def _aligned(
@@ -241,8 +259,7 @@ def _filters(
     # (a - mu)^2 - (m - mu)^2 = (a - m)(a + m - 2 mu). The nearest pixel's weight is then exactly
     # one, so the sum is never zero, and no digits are lost for a mean far off the image.
     weights = jnp.exp(offsets * mirrored * (-0.5 / variance))
-    weights = weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
-    return checkpoint_name(weights, "filters")  # a `jax.checkpoint` may keep them
+    return weights * (1 / jnp.sum(weights, axis=-1, keepdims=True))
 
 
 @_filters.defjvp
@@ -250,7 +267,7 @@ def _filters_jvp(size, primals, tangents):
     # The derivative from the value, so that no exponential is computed twice. That of a softmax
     # sums to zero over the pixels: the terms may be taken from the nearest pixel, as above.
     means, variance = primals
-    weights = _filters(means, variance, size)
+    weights = checkpoint_name(_filters(means, variance, size), "filters")
     offsets, mirrored, limited = _exponents(means, variance, size)
     inside = (variance >= _MIN_VARIANCE) & (variance <= _MAX_VARIANCE)
     to_mean = (1 / limited) * tangents[0][..., None]
