@@ -71,6 +71,9 @@ def _run(command: Callable[[], Any]) -> int:
         traceback.print_exc()
         return _say(str(error).splitlines()[0], _NOT_FINITE)
     except Exception as error:
+        if not _has_devices():
+            platforms = os.environ["JAX_PLATFORMS"]
+            return _say(f"JAX finds none of the devices that JAX_PLATFORMS={platforms} names")
         code = getattr(error, "exit_code", None)  # of the errors of a run
         expected = code or isinstance(error, (ValueError, OSError, ModuleNotFoundError))
         if not expected or os.environ.get("DRAWJAX_TRACEBACK"):
@@ -84,6 +87,16 @@ def _say(message: str, code: int = _FAILED) -> int:
     except OSError:
         _discard(sys.stderr)
     return code
+
+
+def _has_devices() -> bool:
+    """Whether JAX has a device, as far as it was asked for certain ones."""
+    if "jax" not in sys.modules or not os.environ.get("JAX_PLATFORMS"):
+        return True
+    try:
+        return bool(sys.modules["jax"].devices())
+    except (RuntimeError, AssertionError):  # which one depends on whether it was asked before
+        return False
 
 
 def _discard(file: TextIO) -> None:

@@ -11,10 +11,9 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from drawjax import attention, command, data, figures, flags
-from drawjax.data.pictures import plain
+from drawjax.data.pictures import open_picture
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
 
@@ -93,10 +92,9 @@ def load(path: str | None) -> np.ndarray:
         page[28:56, 28:56] += both[1] / 255
         return np.clip(page, 0, 1)
     try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(plain(picture, "white"), np.float32) / 255
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is no image that can be read") from None
+        pixels = np.asarray(open_picture(path), np.float32) / 255
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

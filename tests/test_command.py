@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from drawjax import command
 from drawjax.training import Diverged, Interrupted, RunError
@@ -102,3 +103,58 @@ def test_an_output_that_is_full_is_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
     done = _shell(f"{sys.executable} -m tests.training.toy --workdir {tmp_path}/a 2> /dev/full")
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there_is_one_line():
+    done = _shell(f"{sys.executable} -m drawjax.sample --num 1", JAX_PLATFORMS="cuda")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "drawing 1 images" not in line]
+    assert line == "error: JAX finds none of the devices that JAX_PLATFORMS=cuda names"
+
+
+_NO_HOME = """
+import os, pwd, runpy, sys
+os.environ.pop("HOME", None)
+def nobody(number): raise KeyError(number)
+pwd.getpwuid = nobody
+sys.argv.pop(0)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [
+    ["experiments.attention_zoom"], ["drawjax.data.prepare", "mine", "--from-folder", "pictures"],
+    ["tests.training.toy"], ["experiments.mnist_generation", "--help"],
+])  # fmt: skip
+def test_commands_do_without_a_home(tmp_path, command):
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 50 * number).save(tmp_path / f"pictures/{number}.png")
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_HOME, *command], capture_output=True, text=True, cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "TFDS_DATA_DIR"}
+        | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+    )  # fmt: skip
+    if command[0] == "drawjax.data.prepare":
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: there is no home folder; name one")
+    else:
+        assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_c_locale_changes_nothing(tmp_path):
+    (tmp_path / "bilder").mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 50 * number).save(tmp_path / f"bilder/ü{number}.png")
+    (tmp_path / "bilder" / "ö.txt").write_text("")
+    line = (
+        f"{sys.executable} -m drawjax.data.prepare mine --from-folder {tmp_path}/bilder --data-dir"
+    )
+    for locale in ({"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        done = _shell(f"{line} {tmp_path}/sets{len(locale)}", **locale)
+        assert done.returncode == 0, done.stderr
+        assert "left out 1" in done.stderr

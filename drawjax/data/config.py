@@ -65,9 +65,16 @@ class ClutterDataConfig(DataConfig):
 
 
 def data_dir(config: DataConfig) -> pathlib.Path:
-    """The folder in which prepared sets are looked for."""
+    """The folder in which prepared sets are looked for.
+
+    Raises:
+      ValueError: if it would be in the user's home, and there is none.
+    """
     folder = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(folder).expanduser()
+    expanded = os.path.expanduser(folder)
+    if expanded.startswith("~"):
+        raise ValueError("there is no home folder; name one for data sets in TFDS_DATA_DIR")
+    return pathlib.Path(expanded)
 
 
 def _check_positive(config: DataConfig, *names: str) -> None:

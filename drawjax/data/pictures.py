@@ -1,24 +1,78 @@
 """Pictures of any file format made plain: upright, 8 bits, gray or color, nothing transparent."""
 
+import io
+import pathlib
+import warnings
+from typing import IO
+
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["plain"]
+__all__ = ["open_picture", "plain"]
+
+# Their decoders run other programs, or draw at a size of their own.
+_NOT_OPENED = {"EPS", "WMF"}
 
 
-def plain(picture: Image.Image, ground: str) -> Image.Image:
+def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
+    """A picture file, made plain.
+
+    Args:
+      file: its path, an open file, or its bytes; the content tells the format, not the name.
+
+    Returns:
+      As `plain`.
+
+    Raises:
+      ValueError: if it is no picture that Pillow reads, damaged, too large, or of numbers whose
+        range is not known; the message says which, and no more.
+    """
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in _NOT_OPENED]
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(opened, formats=formats) as picture:
+                return plain(picture)
+        except UnidentifiedImageError:
+            raise ValueError("not a picture") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+            raise ValueError(f"more than {limit:.0f} million pixels") from None
+        except ValueError as error:
+            raise ValueError(str(error) or "damaged") from None
+        except OSError as error:
+            if error.errno:  # of the file system
+                raise ValueError(str(error.strerror).lower()) from None
+            raise ValueError("damaged") from None
+        except Exception:  # Pillow's plugins raise SyntaxError, struct.error and others
+            raise ValueError("damaged") from None
+
+
+def plain(picture: Image.Image) -> Image.Image:
     """A picture in mode "L" or "RGB".
 
     Args:
       picture: in any mode. Its EXIF orientation is followed; of 16 bits of gray the upper 8 are
-        kept, where Pillow would cut off at 255.
-      ground: color that transparent parts are laid on.
+        kept, where Pillow would cut off at 255; floats in [0, 1] are rounded to 256 levels; what is
+        transparent is laid on white.
+
+    Raises:
+      ValueError: if it holds floats outside of [0, 1], or 32-bit integers.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        upper = np.asarray(picture) // 256
-        picture = Image.fromarray(np.clip(upper, 0, 255).astype(np.uint8))
+    if picture.mode == "F":
+        values = np.asarray(picture)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError("floats outside of [0, 1]")
+        picture = Image.fromarray(np.round(255 * values).astype(np.uint8))
+    elif picture.mode == "I":
+        raise ValueError("32-bit integers, whose range is not known")
+    elif picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
     if picture.has_transparency_data:
-        below = Image.new("RGBA", picture.size, ground)
+        below = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")

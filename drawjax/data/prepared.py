@@ -192,7 +192,10 @@ def _in_memory(name: str, part: Source) -> ArraySource:
 
 def _find(name: str, config: DataConfig) -> pathlib.Path:
     """The newest prepared version of a set, given as `name`, `name/config` or `name:version`."""
-    folder = data_dir(config)
+    try:
+        folder = data_dir(config)
+    except ValueError as error:
+        raise DataNotFoundError(f"{name} is not prepared: {error}.") from None
     versions = [
         path.parent
         for path in (folder / name.replace(":", "/")).glob("**/features.json")

@@ -57,7 +57,7 @@ def decode(content: bytes) -> tuple[Pixels, tuple[int, int]]:
     if width * height > MAX_PIXELS:
         raise ValueError(_too_many_pixels(f"{width} x {height}"))
     try:
-        picture = plain(picture, "white")
+        picture = plain(picture)
         height, width = picture.height, picture.width
         return _pixels(picture), (height, width)
     except Exception:  # as above
@@ -73,7 +73,7 @@ def built_in(name: str) -> Pixels:
     """
     if name == "photo":
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-        return _pixels(plain(Image.open(cast(str, path)), "white"))
+        return _pixels(plain(Image.open(cast(str, path))))
     if name == "digits":
         page = np.zeros((60, 60, 1), np.uint8)
         page[2:30, 4:32] = digit(3)

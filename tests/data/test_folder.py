@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -74,7 +75,7 @@ def test_gray_pictures_have_one_channel_whatever_their_mode(tmp_path):
         np.testing.assert_array_equal(image[..., 0], gray)
 
 
-def test_transparent_parts_are_black_and_tags_turn_the_picture(tmp_path):
+def test_transparent_parts_are_white_and_tags_turn_the_picture(tmp_path):
     (tmp_path / "pictures").mkdir()
     pixels = np.full((4, 6, 4), 200, np.uint8)
     pixels[..., 3] = 255
@@ -86,8 +87,8 @@ def test_transparent_parts_are_black_and_tags_turn_the_picture(tmp_path):
     assert _prepare(tmp_path, tmp_path / "pictures") == 0
     (image,) = _load(tmp_path).test.__getitems__([0])["image"]
     assert image.shape == (6, 4, 1)
-    assert image[:, -1].max() == 0
-    assert image[:, :-1].min() == 200
+    assert image[:, -1].min() == 255
+    assert (image[:, :-1] == 200).all()
 
 
 def test_splits_are_taken_from_their_folders(tmp_path, pictures):
@@ -126,24 +127,99 @@ def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, pictures, ca
     (pictures / "broken.png").write_bytes(b"no picture")
     whole = (pictures / "kind0" / "0.png").read_bytes()
     (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "notes.txt").write_text("no picture")
+    (pictures / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (pictures / "large.tif").write_bytes(b"")
+    Image.fromarray(np.full((4, 4), 300.0, np.float32)).save(pictures / "float.tif")
+    Image.fromarray(np.full((4, 4), 300, np.int32)).save(pictures / "int.tif")
+    (pictures / "nowhere.png").symlink_to(tmp_path / "gone.png")
     assert _prepare(tmp_path, pictures) == 0
-    note = "mine: left out 2 that cannot be read (broken.png, cut.png)."
+    note = (
+        "mine: left out 8: 4 not a picture (broken.png, large.tif, notes.txt, photo.heic); "
+        "1 damaged (cut.png); 1 floats outside of [0, 1] (float.tif); "
+        "1 32-bit integers, whose range is not known (int.tif); "
+        "1 no such file or directory (nowhere.png)."
+    )
     assert note in capsys.readouterr().err
     result = _load(tmp_path)
     assert note in result.notes
     assert len(result.train) + len(result.validation) + len(result.test) == 20
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [({}, "there is none"), ({"a.txt": b""}, "there is none"), ({"a.png": b""}, "none of its 1")],
-)
-def test_a_folder_without_a_picture_is_one_line(tmp_path, capsys, content, message):
+def test_what_is_too_large_is_named(tmp_path, pictures, capsys, monkeypatch):
+    Image.new("L", (200, 200)).save(pictures / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
+    assert _prepare(tmp_path, pictures) == 0
+    assert "1 more than 0 million pixels (huge.png)" in capsys.readouterr().err
+
+
+def test_the_content_tells_a_picture_and_floats_are_read(tmp_path, pictures):
+    whole = (pictures / "kind0" / "0.png").read_bytes()
+    for path in (pictures / "kind0").iterdir():
+        path.unlink()
+    for path in (pictures / "kind1").iterdir():
+        path.unlink()
+    (pictures / "kind0" / "no_suffix").write_bytes(whole)
+    values = np.linspace(0, 1, 120, dtype=np.float32).reshape(10, 12)
+    Image.fromarray(values).save(pictures / "float.tif")
+    (pictures / os.fsdecode(b"caf\xe9.png")).write_bytes(whole)  # no UTF-8
+    assert _prepare(tmp_path, pictures) == 0
+    result = _load(tmp_path)
+    parts = (result.train, result.validation, result.test)
+    images = np.concatenate([part.__getitems__(range(len(part)))["image"] for part in parts])
+    assert len(images) == 3
+    gray = next(image for image in images if (image == image[..., :1]).all())
+    np.testing.assert_array_equal(gray[..., 0], np.round(255 * values))
+
+
+@pytest.mark.parametrize("names", [
+    ("Train", "VAL", "Test"), ("training", "dev", "testing"), ("train", "valid", "test"),
+    ("train", "validation", "test"),
+])  # fmt: skip
+def test_the_usual_names_are_the_splits(tmp_path, pictures, names):
+    (pictures / "kind0").rename(pictures / names[0])
+    (pictures / "kind1").rename(pictures / names[2])
+    (pictures / names[1] / "cats").mkdir(parents=True)
+    for number in (1, 3, 5):
+        (pictures / names[2] / f"{number}.png").rename(pictures / names[1] / f"cats/{number}.png")
+    (pictures / "labels.csv").write_text("a,b")
+    assert _prepare(tmp_path, pictures) == 0
+    result = _load(tmp_path)
+    assert [len(result.train), len(result.validation), len(result.test)] == [10, 3, 7]
+    assert result.notes[0].endswith("left out 1: 1 not a picture (labels.csv).")
+
+
+@pytest.mark.parametrize(("folders", "message"), [
+    (("train", "more"), "pictures beside train, which are of no split: more"),
+    (("val", "test"), "has test, val, and no train"),
+    (("train", "Training"), "are for train"),
+])  # fmt: skip
+def test_folders_that_are_no_clear_splits_are_refused(tmp_path, pictures, capsys, folders, message):
+    (pictures / "kind0").rename(pictures / folders[0])
+    (pictures / "kind1").rename(pictures / folders[1])
+    assert _prepare(tmp_path, pictures) == 1
+    assert message in _error(capsys)
+
+
+def test_links_are_followed_and_loops_refused(tmp_path, pictures, capsys):
+    (pictures / "kind1").rename(tmp_path / "elsewhere")
+    (pictures / "kind1").symlink_to(tmp_path / "elsewhere")
+    assert _prepare(tmp_path, pictures) == 0
+    result = _load(tmp_path)
+    assert len(result.train) + len(result.validation) + len(result.test) == 20
+    (pictures / "kind0" / "loop").symlink_to(pictures)
+    arguments = ["other", "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
+    assert exit_code(prepare.main, arguments) == 1
+    assert "loop is a link to a folder that it is in" in _error(capsys)
+
+
+@pytest.mark.parametrize("content", [{}, {"a.txt": b""}, {"a.png": b""}])
+def test_a_folder_without_a_picture_is_one_line(tmp_path, capsys, content):
     (tmp_path / "pictures").mkdir()
     for name, data in content.items():
         (tmp_path / "pictures" / name).write_bytes(data)
     assert _prepare(tmp_path, tmp_path / "pictures") == 1
-    assert f"no picture in {tmp_path / 'pictures'}: {message}" in _error(capsys)
+    assert f"no picture in {tmp_path / 'pictures'} for train" in _error(capsys)
     assert not (tmp_path / "sets").exists()
 
 

