@@ -26,6 +26,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -38,6 +39,9 @@ _MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17
 _FARTHEST = 1.0e12  # pixels; keeps an infinite center or stride from turning into inf - inf
 
 
+_Array = Array | np.ndarray  # what is taken; jax.Array is returned
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Window:
@@ -47,15 +51,17 @@ class Window:
     first pixel.
     """
 
-    center_x: Float[Array, "*batch"]  #: g_X, along the width
-    center_y: Float[Array, "*batch"]  #: g_Y, along the height
-    stride: Float[Array, "*batch"]  #: delta, distance of neighboring filters
-    variance: Float[Array, "*batch"]  #: sigma^2 of each filter, in pixels^2
-    intensity: Float[Array, "*batch"]  #: gamma, scales what is read; its inverse what is written
+    center_x: Float[_Array, "*batch"]  #: g_X, along the width
+    center_y: Float[_Array, "*batch"]  #: g_Y, along the height
+    stride: Float[_Array, "*batch"]  #: delta, distance of neighboring filters
+    variance: Float[_Array, "*batch"]  #: sigma^2 of each filter, in pixels^2
+    intensity: Float[
+        Array | np.ndarray, "*batch"
+    ]  #: gamma, scales what is read; its inverse what is written
 
 
 def window_from_logits(
-    logits: Float[Array, "*batch 5"], image_shape: tuple[int, int], patch_size: int
+    logits: Float[_Array, "*batch 5"], image_shape: tuple[int, int], patch_size: int
 ) -> Window:
     """Turns five unbounded numbers into a window, Eq. 21-24.
 
@@ -149,7 +155,9 @@ def filterbanks(
 
 
 def read(
-    image: Float[Array, "*#batch height width channels"], window: Window, patch_size: int
+    image: Float[_Array, "*#batch height width channels"],
+    window: Window,
+    patch_size: int,
 ) -> Float[Array, "*batch N N channels"]:
     """Cuts an N x N patch out of an image: gamma F_Y x F_X^T, one image of Eq. 27.
 
@@ -182,7 +190,9 @@ def read(
 
 
 def write(
-    patch: Float[Array, "*#batch N N channels"], window: Window, image_shape: tuple[int, int]
+    patch: Float[_Array, "*#batch N N channels"],
+    window: Window,
+    image_shape: tuple[int, int],
 ) -> Float[Array, "*batch height width channels"]:
     """Lays an N x N patch on an empty image: F_Y^T w F_X / gamma, Eq. 29.
 
@@ -236,7 +246,7 @@ def _turned(matrix: jax.Array) -> jax.Array:
 
 
 def _aligned(
-    ndim: int, rows: jax.Array, columns: jax.Array, intensity: jax.Array
+    ndim: int, rows: jax.Array, columns: jax.Array, intensity: _Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Filters and intensity with the batch axes of an image of `ndim` axes, or more."""
     more = range(max(ndim - 3 - intensity.ndim, 0))

@@ -5,7 +5,7 @@ A cell holds its learned initial state, so that one can take the place of anothe
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class Dense(nnx.Module):
         return scan.dense(inputs, self.kernel[...], self.bias[...], dtype=self.dtype)
 
 
+@runtime_checkable
 class Cell(Protocol):
     """A recurrent cell with a learned initial state."""
 

@@ -15,13 +15,13 @@ Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K`
 import dataclasses
 import functools
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from drawjax import objective
 from drawjax.attention import Window
@@ -42,9 +42,12 @@ __all__ = [
     "step",
 ]
 
+Images = Shaped[Array | np.ndarray, "batch height width channels"]  # floats or booleans
+Noise = Float[Array | np.ndarray, "T batch Z"]
 Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of an LSTM
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """The posterior of a step's latents; `drawjax.objective.Normal` is one. A pytree."""
 
@@ -61,6 +64,7 @@ class Distribution(Protocol):
         ...
 
 
+@runtime_checkable
 class Model(Protocol):
     """What DRAW's equations need to be given. `h` is a hidden vector `[batch, units]`.
 
@@ -121,13 +125,13 @@ class State:
 class DrawOutput:
     """What happened at every step. Fields not computed by a function are None."""
 
-    canvases: Float[Array, "T batch height width channels"]  #: c_1..c_T, logits
+    canvases: Float[Array, "*T batch height width channels"]  #: c_1..c_T, logits
     write_windows: Window | None  #: fields [T, batch]; None without attention
     read_windows: Window | None = None  #: fields [T, batch]; None without attention
-    latents: Float[Array, "T batch Z"] | None = None  #: z_1..z_T
+    latents: Float[Array, "*T batch Z"] | None = None  #: z_1..z_T
     posterior: Distribution | None = None  #: Q(Z_t | h^enc_t), fields [T, batch, Z]
-    kl: Float[Array, "T batch"] | None = None  #: nats, Eq. 10
-    log_ratio: Float[Array, "T batch"] | None = None  #: log p(z_t) - log q(z_t | h^enc_t), nats
+    kl: Float[Array, "*T batch"] | None = None  #: nats, Eq. 10
+    log_ratio: Float[Array, "*T batch"] | None = None  #: log p(z_t) - log q(z_t | h^enc_t), nats
 
     @property
     def images(self) -> Float[Array, "batch height width channels"]:
@@ -170,8 +174,8 @@ def step(
 
 def infer(
     model: Model,
-    images: Float[Array, "batch height width channels"],
-    noise: Float[Array, "T batch Z"],
+    images: Images,
+    noise: Noise,
     *,
     remat: bool = False,
 ) -> DrawOutput:
@@ -197,7 +201,7 @@ def infer(
 
 def reconstruct(
     model: Model,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     num_glimpses: int | None = None,
 ) -> DrawOutput:
     """`infer` with the posterior's mean at each step (the model's T); deterministic."""
@@ -207,9 +211,9 @@ def reconstruct(
 
 def complete(
     model: Model,
-    images: Float[Array, "batch height width channels"],
-    known: Bool[Array, "batch height width #channels"],
-    noise: Float[Array, "T batch Z"],
+    images: Images,
+    known: Bool[Array | np.ndarray, "batch height width #channels"],
+    noise: Noise,
 ) -> DrawOutput:
     """Draws images of which some pixels are known: `infer` that fills in the others as it goes.
 
@@ -248,7 +252,7 @@ def complete(
     return scan(body, state, noise)[1]
 
 
-def generate(model: Model, latents: Float[Array, "T batch Z"]) -> DrawOutput:
+def generate(model: Model, latents: Noise) -> DrawOutput:
     """Draws from latents with the decoder alone, Eq. 13-16.
 
     Args:
@@ -271,7 +275,7 @@ def generate(model: Model, latents: Float[Array, "T batch Z"]) -> DrawOutput:
 
 
 def sample(
-    model: Model, latents: Float[Array, "T batch Z"], *, chunk: int | None = None
+    model: Model, latents: Noise, *, chunk: int | None = None
 ) -> Float[Array, "batch height width channels"]:
     """The images of `generate` alone, in the memory of one canvas an image in place of T.
 
@@ -310,8 +314,8 @@ def sample(
 
 def loss(
     model: Model,
-    images: Float[Array, "batch height width channels"],
-    noise: Float[Array, "T batch Z"],
+    images: Images,
+    noise: Noise,
     *,
     remat: bool = False,
     clip_ratio: float | None = None,
@@ -334,7 +338,7 @@ def loss(
 
 def importance_weighted_bound(
     model: Model,
-    images: Float[Array, "batch height width channels"],
+    images: Images,
     keys: Array,
     *,
     num_samples: int,

@@ -1,6 +1,7 @@
 """Pictures of results: grids, drawing sequences with their windows, animations, curves.
 
-Images are arrays in [0, 1], channel-last. Every function writes one file.
+Images are arrays in [0, 1], channel-last. Every function writes one file, and raises ValueError if
+there is nothing to show. A window that is not finite, as after a diverged step, is not drawn.
 """
 
 import math
@@ -63,6 +64,7 @@ def save_grid(
       beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbors).
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
+    _check_shown("images", images, 1)
     count = len(images)
     columns = columns or math.ceil(math.sqrt(count))
     scale = scale or _scale(images.shape[1:3])
@@ -97,6 +99,7 @@ def save_sequence(
       color: of the rectangle.
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
+    _check_shown("frames", frames, 2)
     steps, rows = frames.shape[:2]
     shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(columns, steps))})
     scale = scale or _scale(frames.shape[2:4])
@@ -128,6 +131,7 @@ def save_glimpses(
       patches: what was read, without the intensity, values in [0, 1].
       titles: a line of text above each row.
     """
+    _check_shown("patches", patches, 2)
     steps, rows, size = patches.shape[:3]
     scale = max(1, round(150 / max(images.shape[1:3])))
     page = []
@@ -164,6 +168,7 @@ def save_zooms(
       patches: what was read.
       rebuilt: what was written back.
     """
+    _check_shown("patches", patches, 1)
     size = patches.shape[1]
     scale = max(1, round(300 / max(image.shape[:2])))
     page = []
@@ -171,10 +176,11 @@ def save_zooms(
         window = _numbers(windows, row)
         frame = _cell(image, window, _GREEN, scale, size)
         center_x, center_y, stride, variance = window
-        radius = math.sqrt(variance) * scale
         pen = ImageDraw.Draw(frame)
-        for j in range(size):
-            for i in range(size):
+        radius = math.sqrt(variance) * scale
+        centers = range(size if all(map(math.isfinite, window)) else 0)
+        for j in centers:
+            for i in centers:
                 x = (center_x + (i - size / 2 + 0.5) * stride - 0.5) * scale
                 y = (center_y + (j - size / 2 + 0.5) * stride - 0.5) * scale
                 pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RED)
@@ -196,6 +202,7 @@ def save_animation(
     scale: int | None = None,
 ) -> None:
     """Writes an animated GIF of drawings side by side, which rests on the last step."""
+    _check_shown("frames", frames, 2)
     steps, count = frames.shape[:2]
     columns = columns or math.ceil(math.sqrt(count))
     scale = scale or _scale(frames.shape[2:4])
@@ -261,6 +268,11 @@ def save_curves(
     figure.savefig(path, dpi=120)
 
 
+def _check_shown(name: str, array: np.ndarray, axes: int) -> None:
+    if 0 in array.shape[:axes]:
+        raise ValueError(f"{name} must not be empty, got {list(array.shape)}")
+
+
 def _at(windows: Window | None, *index: int) -> tuple[float, float, float, float] | None:
     return None if windows is None else _numbers(windows, *index)
 
@@ -281,12 +293,12 @@ def _cell(
     patch_size: int | None = None,
 ) -> Image.Image:
     """One image, enlarged, with its window drawn on it."""
-    pixels = np.clip(np.round(255 * image), 0, 255).astype(np.uint8)
+    pixels = np.clip(np.round(255 * np.nan_to_num(image)), 0, 255).astype(np.uint8)
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     height, width = pixels.shape[:2]
     cell = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-    if window is None or patch_size is None:
+    if window is None or patch_size is None or not all(map(math.isfinite, window)):
         return cell
     center_x, center_y, stride, variance = window
     reach = (patch_size - 1) / 2 * stride

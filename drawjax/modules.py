@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -201,13 +202,11 @@ class Draw(nnx.Module):
             raise ValueError(f"num must be at least 1, got {num}")
         return self.from_latents(self._noise(num, key))
 
-    def from_latents(self, latents: Float[Array, "T batch Z"]) -> DrawOutput:
+    def from_latents(self, latents: draw.Noise) -> DrawOutput:
         """Draws images from given latents z_1..z_T, those of `infer` or others."""
         return _jitted(draw.generate)(*nnx.split(self), latents)
 
-    def infer(
-        self, images: Float[Array, "batch height width channels"], *, key: jax.Array
-    ) -> DrawOutput:
+    def infer(self, images: draw.Images, *, key: jax.Array) -> DrawOutput:
         """Encodes images and draws them: `.latents`, `.posterior.mean`, `.posterior.log_scale`.
 
         These are `[T, batch, Z]` each; `.kl`, in nats, is `[T, batch]`.
@@ -215,15 +214,15 @@ class Draw(nnx.Module):
         draw.check_images(images)
         return _jitted(draw.infer)(*nnx.split(self), images, self._noise(len(images), key))
 
-    def reconstruct(self, images: Float[Array, "batch height width channels"]) -> DrawOutput:
+    def reconstruct(self, images: draw.Images) -> DrawOutput:
         """`infer` with the posterior's mean at each step; `.images` are the reconstructions."""
         draw.check_images(images)
         return _jitted(draw.reconstruct)(*nnx.split(self), images)
 
     def complete(
         self,
-        images: Float[Array, "batch height width channels"],
-        known: Bool[Array, "batch height width #channels"],
+        images: draw.Images,
+        known: Bool[Array | np.ndarray, "batch height width #channels"],
         *,
         key: jax.Array,
     ) -> DrawOutput:
@@ -232,9 +231,7 @@ class Draw(nnx.Module):
         noise = self._noise(len(images), key)
         return _jitted(draw.complete)(*nnx.split(self), images, known, noise)
 
-    def losses(
-        self, images: Float[Array, "batch height width channels"], *, key: jax.Array
-    ) -> Float[Array, " batch"]:
+    def losses(self, images: draw.Images, *, key: jax.Array) -> Float[Array, " batch"]:
         """Minus the bound of Eq. 12 with one sample, nats an image."""
         draw.check_images(images)
         noise = self._noise(len(images), key)
@@ -321,7 +318,7 @@ class Ram(nnx.Module):
         """Unnormalized log-probabilities, `[batch, classes]`."""
         return self.classes(hidden)
 
-    def classify(self, images: Float[Array, "batch height width channels"]) -> RamOutput:
+    def classify(self, images: draw.Images) -> RamOutput:
         """Looks at images and names their classes; `.logits` is `[batch, classes]`."""
         draw.check_images(images)
         return _jitted(ram.classify)(*nnx.split(self), images)
@@ -409,7 +406,7 @@ def _jitted(function: Any) -> Any:
     """A function of a model and arrays as one of its structure, parameters and arrays."""
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(graph: nnx.GraphDef, params: nnx.State, *inputs: Any) -> Any:
+    def run(graph: Any, params: Any, *inputs: Any) -> Any:
         return function(nnx.merge(graph, params), *inputs)
 
     return run

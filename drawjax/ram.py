@@ -8,12 +8,13 @@ Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from drawjax.attention import Window
 from drawjax.draw import check_images
@@ -22,6 +23,7 @@ from drawjax.scan import scan
 __all__ = ["Model", "RamOutput", "classify", "loss"]
 
 
+@runtime_checkable
 class Model(Protocol):
     """The learned functions. `hidden` is `[batch, units]`."""
 
@@ -59,12 +61,12 @@ class RamOutput:
 
     logits: Float[Array, "batch classes"]  #: after the last glimpse
     windows: Window  #: fields [T, batch]
-    patches: Float[Array, "T batch N N channels"]
+    patches: Float[Array, "*T batch N N channels"]
 
 
 def classify(
     model: Model,
-    images: Float[Array, "batch height width channels"],
+    images: Shaped[Array | np.ndarray, "batch height width channels"],
     num_glimpses: int | None = None,
 ) -> RamOutput:
     """Looks at images T times, then names a class.

@@ -7,12 +7,27 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
-# Annotated shapes are checked at run time here and nowhere else. Not those of drawjax.attention,
-# which checks its arguments itself and is tested for what it says then.
-install_import_hook("drawjax.objective", "beartype.beartype")
+from tests import typechecking
+
+# Annotated shapes are checked at run time here and nowhere else.
+_MATHS = (
+    "attention", "cells", "draw", "figures", "modules", "objective", "ram", "scan", "data.binarize",
+    "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
+)  # fmt: skip
+jaxtyping.install_import_hook(
+    [f"drawjax.{name}" for name in _MATHS], f"{typechecking.__name__}.check"
+)
+
+
+@pytest.fixture
+def own_errors():
+    """Lets wrong arguments through to the checks of the library itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -229,6 +229,7 @@ def test_far_filters_pick_the_edge():
     np.testing.assert_allclose(columns[:, -1], 1)
 
 
+@pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -248,6 +249,7 @@ def test_wrong_shapes_are_named(call, message):
     assert message in str(error.value)
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_a_window_of_unequal_fields_is_refused():
     fields = [jnp.zeros(2), jnp.zeros(2), jnp.zeros(3), jnp.ones(2), jnp.ones(2)]
     with pytest.raises(ValueError, match="share one shape"):

@@ -55,7 +55,7 @@ def test_gradients_of_cells_match_finite_differences(x64, name, mode):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)))
 
     def total(params):
-        cell = modules.merge(graph, params)
+        cell = modules.merge(graph, jax.tree.map(jnp.asarray, params))
         carry, _ = cell.initial_state(2)
         carry, _ = cell(carry, x)
         return jnp.sum(cell(carry, x)[1] ** 2)
@@ -98,6 +98,7 @@ def test_fresh_cells_start_with_open_forget_gates_and_orthogonal_recurrence():
         np.testing.assert_allclose(gate @ gate.T, np.eye(4), atol=1e-6)
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_wrong_inputs_are_named():
     layer = Dense(3, 2, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"got \[5, 4\] and \[3, 2\]"):

@@ -301,6 +301,7 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize("name", BAD)
 def test_inputs_are_checked_by_name(name):
     change, message = BAD[name]
@@ -319,6 +320,7 @@ def test_inputs_are_checked_by_name(name):
                 call(images)
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_other_arguments_are_checked_by_name():
     graph, params = _model()
     images, noise = _inputs()

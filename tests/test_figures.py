@@ -2,8 +2,175 @@ import math
 
 import matplotlib.image
 import numpy as np
+import pytest
+from PIL import Image, ImageSequence
 
 from drawjax import figures
+from drawjax.attention import Window
+
+_GROUND, _RED, _GREEN = figures._GROUND, figures._RED, figures._GREEN
+
+
+def _windows(*shape, center=4.5, stride=2.0, variance=0.01):
+    full = {"center_x": center, "center_y": center, "stride": stride, "variance": variance}
+    return Window(**{name: np.full(shape, value) for name, value in full.items()},
+                  intensity=np.ones(shape))  # fmt: skip
+
+
+def _pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _shades(*shape, size=(8, 8)):
+    """Images of one shade each, all different, and their bytes."""
+    shades = np.linspace(0, 1, math.prod(shape)).reshape(shape)
+    return np.broadcast_to(shades[..., None, None, None], (*shape, *size, 1)), np.round(
+        255 * shades
+    )
+
+
+def test_windows_are_rectangles_through_their_outermost_filters():
+    np.testing.assert_allclose(
+        figures.rectangles(_windows(2, variance=4.0), 5), [[4.5, 4.5, 4, 2]] * 2
+    )
+
+
+@pytest.mark.parametrize(("count", "columns", "rows"), [(6, 3, 2), (5, 2, 3), (1, 1, 1)])
+def test_a_grid_has_its_images_in_rows(tmp_path, count, columns, rows):
+    images, shades = _shades(count)
+    figures.save_grid(tmp_path / "grid.png", images, columns=columns, scale=2)
+    pixels = _pixels(tmp_path / "grid.png")
+    assert pixels.shape == (rows * 18 + 2, columns * 18 + 2, 3)
+    assert tuple(pixels[0, 0]) == _GROUND
+    for i in range(count):
+        top, left = 2 + 18 * (i // columns), 2 + 18 * (i % columns)
+        assert (pixels[top : top + 16, left : left + 16] == shades[i]).all()
+
+
+def test_a_grid_is_square_by_default_and_scaled_to_be_seen(tmp_path):
+    figures.save_grid(tmp_path / "grid.png", np.zeros((9, 28, 28, 3)))
+    assert _pixels(tmp_path / "grid.png").shape == (3 * 86 + 2, 3 * 86 + 2, 3)
+
+
+def test_neighbors_are_set_apart_at_the_end_of_a_row(tmp_path):
+    images, _ = _shades(4)
+    beside = np.full((2, 8, 8, 1), 0.2)
+    figures.save_grid(tmp_path / "grid.png", images, columns=2, beside=beside, scale=1)
+    pixels = _pixels(tmp_path / "grid.png")
+    assert (pixels[2:10, 2 + 10 + 10 + 4 :][:, :8] == 51).all()
+    assert (pixels[2:10, 22:24] == _GROUND).all()
+
+
+@pytest.mark.parametrize(("steps", "columns", "shown"), [
+    (5, 3, [0, 2, 4]), (4, 11, [0, 1, 2, 3]), (10, 4, [0, 3, 6, 9]), (1, 3, [0]),
+])  # fmt: skip
+def test_a_sequence_shows_steps_spread_evenly(tmp_path, steps, columns, shown):
+    frames, shades = _shades(steps, 2)
+    figures.save_sequence(tmp_path / "x.png", frames, None, columns=columns, scale=1)
+    pixels = _pixels(tmp_path / "x.png")
+    assert pixels.shape == (2 * 10 + 2, len(shown) * 10 + 2, 3)
+    for row in range(2):
+        for place, t in enumerate(shown):
+            assert pixels[2 + 10 * row + 4, 2 + 10 * place + 4, 0] == shades[t, row]
+
+
+def test_a_window_is_drawn_where_its_filters_lie(tmp_path):
+    # 3 x 3 filters 2 apart in the middle of 8 pixels: from 2.5 to 6.5, pixel 1's center being 0.5.
+    frames = np.zeros((1, 1, 8, 8, 1))
+    figures.save_sequence(tmp_path / "x.png", frames, _windows(1, 1), patch_size=3, scale=10)
+    cell = _pixels(tmp_path / "x.png")[2:82, 2:82]
+    rows, columns = np.nonzero((cell == _RED).all(-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 60, 20, 60)
+    assert not cell[25:55, 25:55].any()
+
+
+def test_a_line_is_as_wide_as_the_filters(tmp_path):
+    widths = []
+    for variance in (0.04, 1.0):
+        windows = _windows(1, 1, variance=variance)
+        figures.save_sequence(
+            tmp_path / "x.png", np.zeros((1, 1, 8, 8, 1)), windows, patch_size=3, scale=10
+        )
+        cell = _pixels(tmp_path / "x.png")[2:82, 2:82]
+        widths.append((cell[40, :40] == _RED).all(-1).sum())
+    assert widths == [2, 10]
+
+
+def test_a_window_that_is_not_finite_is_left_out(tmp_path):
+    windows = _windows(2, 1, center=math.nan)
+    frames = np.full((2, 1, 8, 8, 1), 0.4)
+    frames[0, 0, 0, 0] = math.nan
+    figures.save_sequence(tmp_path / "a.png", frames, windows, patch_size=3, scale=1)
+    figures.save_animation(tmp_path / "a.gif", frames, windows, patch_size=3)
+    patches = np.zeros((2, 1, 3, 3, 1))
+    figures.save_glimpses(tmp_path / "g.png", frames[0], windows, patches)
+    row = _windows(1, stride=math.inf)
+    figures.save_zooms(tmp_path / "z.png", frames[1, 0], row, patches[0], frames[1])
+    assert not (_pixels(tmp_path / "a.png") == _RED).all(-1).any()
+
+
+def test_glimpses_stand_beside_their_images(tmp_path):
+    images = np.full((1, 30, 30, 1), 0.2)
+    patches = np.full((2, 1, 3, 3, 1), 0.6)
+    windows = _windows(2, 1, center=15.5)
+    figures.save_glimpses(tmp_path / "g.png", images, windows, patches, titles=["a title"])
+    pixels = _pixels(tmp_path / "g.png")
+    frame = pixels[2 + 18 :, 2:][:150, :150]
+    assert ((frame == 51).all(-1) | (frame == _GREEN).all(-1)).all()
+    assert (frame == _GREEN).all(-1).any()
+    assert (pixels == 153).all(-1).any()
+    assert (pixels[2:18] > 200).any()
+
+
+def test_zooms_show_the_filters_the_patch_and_what_is_rebuilt(tmp_path):
+    windows = _windows(2, stride=3.0)
+    patches, rebuilt = np.full((2, 3, 3, 1), 0.6), np.full((2, 8, 8, 1), 0.8)
+    figures.save_zooms(tmp_path / "z.png", np.zeros((8, 8, 1)), windows, patches, rebuilt)
+    pixels = _pixels(tmp_path / "z.png")
+    scale = round(300 / 8)
+    assert pixels.shape[0] == 2 * (8 * scale + 2) + 2
+    for number in range(3):  # a circle of a tenth of a pixel around each center on the diagonal
+        x = round((4.5 + (number - 1) * 3 - 0.5) * scale)
+        assert (pixels[2 + x - 5 : 2 + x + 6, 2 + x - 5 : 2 + x + 6] == _RED).all(-1).any()
+    assert (pixels == 153).all(-1).any()
+    assert (pixels == 204).all(-1).any()
+
+
+def test_an_animation_has_a_page_a_step_and_rests_on_the_last(tmp_path):
+    frames, shades = _shades(3, 4)
+    figures.save_animation(
+        tmp_path / "a.gif", frames, _windows(3, 4), patch_size=3, milliseconds=50, scale=2
+    )
+    with Image.open(tmp_path / "a.gif") as picture:
+        pages = [
+            (np.asarray(page.convert("RGB")), page.info["duration"])
+            for page in ImageSequence.Iterator(picture)
+        ]
+    assert [duration for _, duration in pages] == [50, 50, 50, 2000]
+    for t, (page, _) in enumerate(pages):
+        assert page.shape == (2 * 18 + 2, 2 * 18 + 2, 3)
+        assert abs(int(page[2 + 8, 2 + 18 + 8, 0]) - shades[min(t, 2), 1]) <= 4  # of 256 colors
+    reds = [(np.abs(page - np.array(_RED)) < 20).all(-1).any() for page, _ in pages]
+    assert reds == [True, True, True, False]
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: figures.save_grid(path, np.zeros((0, 8, 8, 1))),
+    lambda path: figures.save_sequence(path, np.zeros((0, 2, 8, 8, 1)), None),
+    lambda path: figures.save_sequence(path, np.zeros((3, 0, 8, 8, 1)), None),
+    lambda path: figures.save_animation(path, np.zeros((0, 2, 8, 8, 1)), None),
+    lambda path: figures.save_glimpses(
+        path, np.zeros((0, 8, 8, 1)), _windows(2, 0), np.zeros((2, 0, 3, 3, 1))
+    ),
+    lambda path: figures.save_zooms(
+        path, np.zeros((8, 8, 1)), _windows(0), np.zeros((0, 3, 3, 1)), np.zeros((0, 8, 8, 1))
+    ),
+])  # fmt: skip
+def test_nothing_to_show_is_one_error(tmp_path, write):
+    with pytest.raises(ValueError, match=r"(images|frames|patches) must not be empty, got \["):
+        write(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
 
 
 def _entries(first):

@@ -85,6 +85,7 @@ def test_gradients(x64):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"\[2, 4, 4, 1\] and \[2, 4, 4, 3\]"):
         objective.reconstruction_loss.__wrapped__(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 3)))

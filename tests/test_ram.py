@@ -59,6 +59,7 @@ def test_no_override_is_ignored(method):
         model.classify(np.zeros((2, *SHAPE), np.float32))
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_inputs_are_checked_by_name():
     model = modules.Ram(CONFIG, SHAPE, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got values from 0 to 7"):

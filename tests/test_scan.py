@@ -121,6 +121,7 @@ def test_weight_gradients_are_summed_in_float32():
     np.testing.assert_array_equal([kernel[0, 0], bias[0]], [steps, steps])
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match=r"do not go together, got \[3, 8\] and \[4, 4\]"):
         dense(jnp.zeros((3, 8)), jnp.zeros((4, 4)), jnp.zeros(4))

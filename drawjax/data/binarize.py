@@ -15,7 +15,7 @@ __all__ = ["Binarization", "binarize", "binarize_once", "to_unit"]
 Binarization = Literal["static", "dynamic", "threshold", "none"]
 
 
-def to_unit(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+def to_unit(images: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
     """Maps bytes 0..255 to float32 in [0, 1]."""
     return jnp.asarray(images, jnp.float32) / 255
 

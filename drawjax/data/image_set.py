@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class DataNotFoundError(FileNotFoundError):
     """A set was asked for that is not prepared where it was looked for."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to records, many at a time."""
 

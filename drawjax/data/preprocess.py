@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from drawjax.data.binarize import binarize, to_unit
@@ -20,7 +21,7 @@ from drawjax.data.pairs import pair
 __all__ = ["image_keys", "pool", "preprocess", "seen_shape"]
 
 
-def image_keys(key: jax.Array, indices: Int[Array, " batch"]) -> jax.Array:
+def image_keys(key: jax.Array, indices: Int[Array | np.ndarray, " batch"]) -> jax.Array:
     """A key for each image of a set, by its number alone, `[batch]`."""
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(indices))
 
@@ -68,10 +69,10 @@ def preprocess(
     config: DataConfig,
     images: UInt8[Array, "batch rows columns channels"],
     keys: Array,
-    pool: UInt8[Array, "images rows columns channels"],
+    pool: UInt8[Array, "images pool_rows pool_columns pool_channels"],
     *,
     training: bool,
-) -> Float[Array, "batch height width channels"]:
+) -> Float[Array, "batch height width seen_channels"]:
     """Turns stored images into what a model sees. Pure; for inside jit.
 
     Args:

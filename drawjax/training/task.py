@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -13,6 +13,7 @@ __all__ = ["BatchIterator", "Task"]
 PyTree = Any
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """Batches as pytrees of NumPy arrays, with a state that can be saved (as Grain's)."""
 

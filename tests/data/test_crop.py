@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,10 +43,10 @@ def test_same_key_same_crops_and_another_key_others():
     [(64, 64, 54, (5, 5)), (8, 9, 5, (1, 2)), (4, 4, 4, (0, 0))],
 )
 def test_center_crop_is_the_middle(height, width, size, corner):
-    crops = center_crop(_coordinates(2, height, width), size=size)
+    crops = center_crop(jnp.asarray(_coordinates(2, height, width)), size=size)
     assert crops.shape == (2, size, size, 2)
     np.testing.assert_array_equal(crops[:, 0, 0], [corner] * 2)
 
 
 def test_center_crop_of_one_image():
-    assert center_crop(_coordinates(1, 8, 8)[0], size=2).shape == (2, 2, 2)
+    assert center_crop(jnp.asarray(_coordinates(1, 8, 8)[0]), size=2).shape == (2, 2, 2)

