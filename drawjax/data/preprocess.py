@@ -67,7 +67,7 @@ def pool(config: DataConfig, source: Source) -> UInt8[Array, "images rows column
 
 def preprocess(
     config: DataConfig,
-    images: UInt8[Array, "batch rows columns channels"],
+    images: UInt8[Array | np.ndarray, "batch rows columns channels"],
     keys: Array,
     pool: UInt8[Array, "images pool_rows pool_columns pool_channels"],
     *,
@@ -102,7 +102,7 @@ def preprocess(
             seen = to_unit(image)
         return binarize(seen, config.binarization, binarize_key)
 
-    return jax.vmap(one)(images, keys)
+    return jax.vmap(one)(jnp.asarray(images), keys)
 
 
 def _side(config: DataConfig) -> tuple[str, int | None]:
