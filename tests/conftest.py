@@ -1,7 +1,10 @@
 """What every test shares: CPU, quiet logs, and x64 on request."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,6 +14,12 @@ import jaxtyping
 import pytest
 
 from tests import typechecking
+
+# What one test compiled the next, and the commands that tests start, need not compile again.
+_compiled = tempfile.mkdtemp(prefix="drawjax-compiled-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+jax.config.update("jax_compilation_cache_dir", _compiled)
 
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (

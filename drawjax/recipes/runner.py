@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import jax
 import optax
 
 from drawjax import data, modules, report
@@ -184,6 +185,7 @@ def train_all(
             best, validation = init, {}
             if training or not _untrained(recipe.config):
                 best, validation = run.restore_best(recipe.abstract_params)
+            best = jax.device_get(best)
             results.append(_finish(recipe, run, best, validation) if hosts.is_first() else {})
         hosts.wait_for_first()
     return results

@@ -219,8 +219,10 @@ class _Loop:
             if point.diverged or (missing and point.writer.has(step, "validation")):
                 continue
             average = self._program.evaluated(self._state, number)
+            # From the host, as a checkpoint's come too: one compiled program serves both.
+            params = jax.device_get(average)
             with self._progress.resting():
-                values = self._interrupts.unless_stopped(functools.partial(evaluate, average))
+                values = self._interrupts.unless_stopped(functools.partial(evaluate, params))
             if values is None:  # it is made up for when the run goes on
                 return
             point.writer.write(step, "validation", values)
@@ -228,14 +230,13 @@ class _Loop:
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
             _log.info("%sstep %d: validation %s", which, step, listed)
-            self._show(point, average)
+            self._show(point, params)
 
-    def _show(self, point: _Point, average: Any = None) -> None:
+    def _show(self, point: _Point, params: Any = None) -> None:
         """Has the task show how far the run is; what that takes does not count as training."""
         if self._task.show is None or not hosts.is_first():
             return
-        # Arrays of this process alone, whose use the others need not join.
-        show = functools.partial(self._task.show, point.run.workdir, jax.device_get(average))
+        show = functools.partial(self._task.show, point.run.workdir, params)
         with self._progress.resting():
             try:
                 self._interrupts.unless_stopped(show)
