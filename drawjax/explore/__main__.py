@@ -55,7 +55,7 @@ def run(config: ExploreConfig) -> None:
         message = f"the explorer needs {error.name}: pip install 'drawjax[explore]'"
         raise ModuleNotFoundError(message) from None
     if config.models is not None and not config.models.is_dir():
-        raise NotADirectoryError(f"{config.models} is no folder")
+        raise NotADirectoryError(f"{config.models} is not a folder")
     try:
         models = Models(config.models)
         models.describe()  # a damaged model ends here, not in the page

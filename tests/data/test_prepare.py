@@ -130,6 +130,6 @@ def test_a_failed_download_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(SvhnNumbers, "URL", "http://127.0.0.1:9/")  # nobody listens there
     assert exit_code(prepare.main, ["svhn", "--data-dir", str(tmp_path)]) == 1
     error = _error(capsys)
-    assert "http://127.0.0.1:9/train.tar.gz cannot be had" in error
+    assert "cannot download http://127.0.0.1:9/train.tar.gz" in error
     assert "--manual-dir" in error
     assert not (tmp_path / "svhn_numbers" / "1.0.0").exists()

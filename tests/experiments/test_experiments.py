@@ -80,7 +80,7 @@ def test_attention_zoom_looks_at_any_image(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     done = _run("attention_zoom", "--image", str(tmp_path / "text.png"), "--workdir", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("text.png is no image that can be read")
+    assert done.stderr.strip().endswith("text.png cannot be read: not a picture")
 
 
 @pytest.mark.slow

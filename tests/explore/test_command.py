@@ -38,7 +38,7 @@ def test_a_port_in_use_is_one_line(capsys):
 
 def test_a_folder_that_is_none_and_a_damaged_model_are_one_line(capsys, tmp_path):
     assert exit_code(main, ["--models", str(tmp_path / "none")]) == 1
-    assert "is no folder" in _error(capsys)
+    assert "is not a folder" in _error(capsys)
     save_model(tmp_path)
     (tmp_path / "scribble.npz").write_bytes(b"")
     assert exit_code(main, ["--models", str(tmp_path)]) == 1
