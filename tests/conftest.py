@@ -23,7 +23,7 @@ jax.config.update("jax_compilation_cache_dir", _compiled)
 
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (
-    "attention", "cells", "draw", "figures", "modules", "objective", "ram", "scan", "data.binarize",
+    "attention", "cells", "draw", "modules", "objective", "ram", "scan", "data.binarize",
     "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
 )  # fmt: skip
 jaxtyping.install_import_hook(
