@@ -38,7 +38,6 @@ _MIN_LOG, _MAX_LOG = -20.0, 40.0
 _MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17
 _FARTHEST = 1.0e12  # pixels; keeps an infinite center or stride from turning into inf - inf
 
-
 _Array = Array | np.ndarray  # what is taken; jax.Array is returned
 
 
@@ -55,9 +54,7 @@ class Window:
     center_y: Float[_Array, "*batch"]  #: g_Y, along the height
     stride: Float[_Array, "*batch"]  #: delta, distance of neighboring filters
     variance: Float[_Array, "*batch"]  #: sigma^2 of each filter, in pixels^2
-    intensity: Float[
-        Array | np.ndarray, "*batch"
-    ]  #: gamma, scales what is read; its inverse what is written
+    intensity: Float[_Array, "*batch"]  #: gamma, scales what is read; its inverse what is written
 
 
 def window_from_logits(

@@ -61,8 +61,9 @@ def _run(command: Callable[[], Any]) -> int:
     try:
         return command() or 0
     except SystemExit as stop:  # --help, or a bad flag
-        sys.stdout.flush()
-        return stop.code if isinstance(stop.code, int) else 0
+        if isinstance(stop.code, str):
+            return _say(stop.code)
+        return stop.code or 0
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:

@@ -171,40 +171,41 @@ def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         return {"train": _files(root)}
     if "train" not in folders:
         raise ValueError(f"{root} has {', '.join(p.name for p in folders.values())}, and no train")
-    beside = [path for path in sorted(root.iterdir()) if path not in folders.values()]
-    pictures = [path.name for path in beside if any(map(_is_picture, _files(path)))]
+    beside = {path: _files(path) for path in root.iterdir() if path not in folders.values()}
+    pictures = sorted(path.name for path, files in beside.items() if any(map(_is_picture, files)))
     if pictures:
         listed = ", ".join(pictures[:_SHOWN]) + (", ..." if len(pictures) > _SHOWN else "")
         raise ValueError(
             f"{root} has pictures beside {', '.join(p.name for p in folders.values())}, which are "
             f"of no split: {listed}"
         )
-    others = [file for path in beside for file in _files(path)]
+    others = sorted(file for files in beside.values() for file in files)
     return {split: _files(path) for split, path in folders.items()} | (
         {"": others} if others else {}
     )
 
 
-def _files(root: pathlib.Path) -> list[pathlib.Path]:
-    """The files below a folder, those behind links too; a file itself."""
-    if not root.is_dir():
-        return [root]
-    files = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
-        for name in folders:
-            target = os.path.realpath(os.path.join(folder, name))
-            if os.path.commonpath([here, target]) == target:
-                raise ValueError(
-                    f"{os.path.join(folder, name)} is a link to a folder that it is in"
-                )
-        files += [pathlib.Path(folder, name) for name in names]
-    return sorted(files)
+def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[pathlib.Path]:
+    """The files below a folder, those behind links too; of what is no folder, itself.
+
+    Args:
+      path: the folder.
+      above: where the folders lie that it was reached through.
+
+    Raises:
+      ValueError: if a link leads back to one of them.
+    """
+    if not path.is_dir():
+        return [path]
+    here = os.path.realpath(path)
+    if here in above:
+        raise ValueError(f"{path} is a link to a folder that it is in")
+    return [file for inner in sorted(path.iterdir()) for file in _files(inner, above | {here})]
 
 
 def _is_picture(path: pathlib.Path) -> bool:
     try:
-        open_picture(path)
+        _open(path, None)
     except ValueError:
         return False
     return True
@@ -216,6 +217,8 @@ def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     Raises:
       ValueError: if it cannot be read; the message says why.
     """
+    if path.exists() and not path.is_file():  # a pipe, whose reader would wait
+        raise ValueError("not a file")
     picture = open_picture(path).convert("RGB")
     if size is not None:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)

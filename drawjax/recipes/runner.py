@@ -185,7 +185,7 @@ def train_all(
             best, validation = init, {}
             if training or not _untrained(recipe.config):
                 best, validation = run.restore_best(recipe.abstract_params)
-            best = jax.device_get(best)
+            best = jax.device_put(jax.device_get(best))  # placed as in training: compiled once
             results.append(_finish(recipe, run, best, validation) if hosts.is_first() else {})
         hosts.wait_for_first()
     return results

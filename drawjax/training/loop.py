@@ -219,8 +219,8 @@ class _Loop:
             if point.diverged or (missing and point.writer.has(step, "validation")):
                 continue
             average = self._program.evaluated(self._state, number)
-            # From the host, as a checkpoint's come too: one compiled program serves both.
-            params = jax.device_get(average)
+            # Placed anew, as a checkpoint's are too: one compiled program serves both.
+            params = jax.device_put(jax.device_get(average))
             with self._progress.resting():
                 values = self._interrupts.unless_stopped(functools.partial(evaluate, params))
             if values is None:  # it is made up for when the run goes on

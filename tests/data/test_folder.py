@@ -146,6 +146,12 @@ def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, pictures, ca
     assert len(result.train) + len(result.validation) + len(result.test) == 20
 
 
+def test_a_pipe_is_not_waited_for(tmp_path, pictures, capsys):
+    os.mkfifo(pictures / "pipe")
+    assert _prepare(tmp_path, pictures) == 0
+    assert "left out 1: 1 not a file (pipe)." in capsys.readouterr().err
+
+
 def test_what_is_too_large_is_named(tmp_path, pictures, capsys, monkeypatch):
     Image.new("L", (200, 200)).save(pictures / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
@@ -201,16 +207,20 @@ def test_folders_that_are_no_clear_splits_are_refused(tmp_path, pictures, capsys
     assert message in _error(capsys)
 
 
-def test_links_are_followed_and_loops_refused(tmp_path, pictures, capsys):
+@pytest.mark.parametrize(("target", "link"), [
+    ("pictures", "loop"), (".", "back"), ("elsewhere", "back"),
+])  # fmt: skip
+def test_links_are_followed_and_loops_refused(tmp_path, pictures, capsys, target, link):
     (pictures / "kind1").rename(tmp_path / "elsewhere")
     (pictures / "kind1").symlink_to(tmp_path / "elsewhere")
     assert _prepare(tmp_path, pictures) == 0
     result = _load(tmp_path)
     assert len(result.train) + len(result.validation) + len(result.test) == 20
-    (pictures / "kind0" / "loop").symlink_to(pictures)
+    (tmp_path / "elsewhere" / "back").symlink_to(pictures / "kind0")
+    (pictures / "kind0" / "loop").symlink_to(tmp_path / target)
     arguments = ["other", "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
     assert exit_code(prepare.main, arguments) == 1
-    assert "loop is a link to a folder that it is in" in _error(capsys)
+    assert f"{link} is a link to a folder that it is in" in _error(capsys)
 
 
 @pytest.mark.parametrize("content", [{}, {"a.txt": b""}, {"a.png": b""}])
