@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
-__all__ = ["fail", "parse", "read"]
+__all__ = ["fail", "nearest", "parse", "read"]
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def parse(
         own = (flag, flag.replace("no-", "", 1))
         if flag.startswith("--") and not any(name in known for name in own):
             if not flag.startswith("--tyro-"):
-                fail(f"unknown flag {flag}{_nearest(flag, known)}")
+                fail(f"unknown flag {flag}{nearest(flag, known)}")
     unnamed = tyro.conf.arg(name="")
     fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]
     both = dataclasses.make_dataclass("Arguments", fields)
@@ -135,7 +135,7 @@ def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]
             break
     if chosen not in names:
         listed = ", ".join(names)
-        fail(f"unknown preset {chosen!r}{_nearest(chosen, names)}; presets: {listed}")
+        fail(f"unknown preset {chosen!r}{nearest(chosen, names)}; presets: {listed}")
     return chosen, arguments
 
 
@@ -148,7 +148,8 @@ def _names(config: Any, prefix: str = "--") -> list[str]:
     return names
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str]) -> str:
+    """`; did you mean ...?` with the nearest of some names, or nothing."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -11,3 +11,9 @@ def exit_code(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) ->
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     return stop.value.code
+
+
+def said_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command said."""
+    (said,) = capsys.readouterr().err.splitlines()
+    return said

@@ -9,6 +9,7 @@ from PIL import Image
 
 from drawjax import command
 from drawjax.training import Diverged, Interrupted, RunError
+from tests.commands import said_line
 
 
 @pytest.mark.slow
@@ -37,18 +38,6 @@ def test_a_reader_that_leaves_ends_a_command_quietly(command, unbuffered):
     assert done.returncode == 141
 
 
-@pytest.fixture
-def _own_cache(monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-
-def _line(capsys) -> str:
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-@pytest.mark.usefixtures("_own_cache")
 @pytest.mark.parametrize(("error", "code", "message"), [
     (RunError("the disk is\nfull"), 1, "error: the disk is full"),
     (ValueError("the batch"), 1, "error: the batch"),
@@ -65,10 +54,9 @@ def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, mess
     with pytest.raises(SystemExit) as stop:
         command.main(fail)
     assert stop.value.code == code
-    assert _line(capsys).startswith(message)
+    assert said_line(capsys).startswith(message)
 
 
-@pytest.mark.usefixtures("_own_cache")
 def test_a_fault_of_ours_shows_its_traceback(capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(lambda: 1 / 0)

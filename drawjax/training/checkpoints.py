@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,21 +92,17 @@ class Checkpoints:
             ),
             like,
         )
-        arrays: PyTree = None
-        described: dict[str, Any] = {"values": {}}
-        failure: Exception | None = None
-        try:
+
+        def read() -> tuple[PyTree, dict[str, Any]]:
             described = self._described(step)
             found = self._manager.restore(
                 step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
             )
-            arrays = found["arrays"]
-            if int(_jitted_fingerprint(arrays)) != described["fingerprint"]:
+            if int(_jitted_fingerprint(found["arrays"])) != described["fingerprint"]:
                 raise ValueError("checksum mismatch: the checkpoint is corrupt")
-        except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
-            failure = error
-        self._agree(step, failure)
-        return arrays, described["values"]
+            return found["arrays"], described["values"]
+
+        return self._read(step, read)
 
     def values(self, step: int) -> dict[str, Any]:
         """Reads the JSON tree of one alone.
@@ -113,14 +110,7 @@ class Checkpoints:
         Raises:
           RunError: as `restore`.
         """
-        described: dict[str, Any] = {"values": {}}
-        failure: Exception | None = None
-        try:
-            described = self._described(step)
-        except Exception as error:
-            failure = error
-        self._agree(step, failure)
-        return described["values"]
+        return self._read(step, lambda: self._described(step)["values"])
 
     def quarantine(self, step: int) -> pathlib.Path:
         """Renames one, so that it is no checkpoint any more; returns its new path."""
@@ -141,10 +131,17 @@ class Checkpoints:
         wanted = ocp.args.Composite(described=ocp.args.JsonRestore())
         return self._manager.restore(step, args=wanted)["described"]
 
-    def _agree(self, step: int, failure: Exception | None) -> None:
+    def _read(self, step: int, read: Callable[[], Any]) -> Any:
+        """What `read` gives, if it can be read on every process."""
+        found, failure = None, None
+        try:
+            found = read()
+        except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
+            failure = error
         if not hosts.all_agree(failure is None):
             reason = _reason(failure) if failure is not None else "another process cannot read it"
             raise RunError(f"checkpoint {self.path(step)} cannot be read: {reason}") from failure
+        return found
 
 
 def fingerprint(tree: PyTree) -> jax.Array:

@@ -9,7 +9,6 @@ WORKDIR/sweep.png                     the validation loss of all points over ste
 
 import csv
 import dataclasses
-import difflib
 import io
 import itertools
 import json
@@ -71,8 +70,7 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
         name, equals, listed = item.partition("=")
         name = name.strip().removeprefix("--").replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = flags.nearest(name, known)
             raise ValueError(f"--sweep over an unknown field, {name or item!r}{hint}")
         texts = [text.strip() for text in listed.split(",")]
         if not equals or not all(texts):

@@ -6,21 +6,11 @@ import sys
 import pytest
 
 from drawjax.training import Diverged, launch
+from tests.commands import said_line
 from tests.training.toy import ToyConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-
-
-def _line(capsys) -> str:
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -43,7 +33,7 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         launch.experiment(PRESETS, never, arguments)
     assert stop.value.code == 2
-    assert _line(capsys).startswith(message)
+    assert said_line(capsys).startswith(message)
 
 
 def test_help_explains_every_flag_with_its_default(capsys):
