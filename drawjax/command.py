@@ -15,7 +15,9 @@ __all__ = ["main"]
 _FAILED, _NOT_FINITE = 1, 3
 
 
-def main(command: Callable[[], Any]) -> NoReturn:
+def main(
+    command: Callable[[], Any], *, leave: Callable[[int], object] = lambda code: None
+) -> NoReturn:
     """Runs a command and ends the process, with one line for the errors that a user can mend.
 
     Logs go to stderr. Exit codes: what the command returns, or 0: done. 1: the data, the folder or
@@ -25,6 +27,10 @@ def main(command: Callable[[], Any]) -> NoReturn:
 
     Compiled programs are kept in ~/.cache/drawjax; JAX_COMPILATION_CACHE_DIR names another folder,
     or, if empty, none. DRAWJAX_TRACEBACK=1 shows where an error came from.
+
+    Args:
+      command: what to run.
+      leave: called last with an exit code that is not 0.
     """
     # Closed files (as under cron) would make the first files opened take their place.
     for number in range(3):
@@ -53,6 +59,8 @@ def main(command: Callable[[], Any]) -> NoReturn:
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr)
+    if code:
+        leave(code)
     sys.exit(code)
 
 

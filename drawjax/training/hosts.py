@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_same",
     "connect",
     "is_first",
+    "leave",
     "on_first",
     "wait_for_first",
 ]
@@ -36,7 +38,7 @@ _waits = itertools.count()
 
 _TEXT_BYTES = 1 << 16
 
-_PATIENCE = 10  # seconds that a process which fails alone waits for the others, which JAX then ends
+_PATIENCE = 10  # seconds in which processes that end together arrive
 
 # Fields that may differ: each host may have its data on a disk of its own.
 _OWN = {"data.dir"}
@@ -84,6 +86,24 @@ def connect(
         )
     except (RuntimeError, ValueError) as error:
         raise RunError(f"cannot join the other processes of the run: {error}") from error
+
+
+def leave(code: int) -> None:
+    """Lets one of several processes end early: returns if it is alone, or if all end.
+
+    If the others do not, they wait for it; JAX then ends them when their time to shut down is over,
+    and would end this one too, with its own words and exit code.
+
+    Args:
+      code: exit code of this process.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    waiting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    waiting.start()
+    waiting.join(_PATIENCE - 2)
+    if waiting.is_alive():
+        os._exit(code)
 
 
 def is_first() -> bool:

@@ -55,7 +55,7 @@ def experiment(
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
-    command.main(lambda: _experiment(presets, run, argv, description))
+    command.main(lambda: _experiment(presets, run, argv, description), leave=hosts.leave)
 
 
 def _experiment(
