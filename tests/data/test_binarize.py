@@ -45,6 +45,7 @@ def test_static_and_none_leave_images_alone(method):
     np.testing.assert_array_equal(binarize(images, method, jax.random.key(0)), images)
 
 
+@pytest.mark.usefixtures("own_errors")
 def test_another_method_is_named():
     with pytest.raises(ValueError, match=r"static, dynamic, threshold or none, got 'bernoulli'"):
         binarize(jnp.zeros(3), "bernoulli", jax.random.key(0))

@@ -5,25 +5,42 @@ from PIL import Image
 from drawjax.data.pictures import plain
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "CMYK", "I;16", "I"])
+@pytest.mark.parametrize("mode", ["1", "L", "F", "RGB", "RGBA", "P", "CMYK", "I;16"])
 def test_every_mode_becomes_gray_or_color(mode):
-    picture = plain(Image.new(mode, (4, 3)), "white")
-    assert picture.mode == ("L" if mode in ("1", "L", "I;16", "I") else "RGB")
+    picture = plain(Image.new(mode, (4, 3)))
+    assert picture.mode == ("L" if mode in ("1", "L", "F", "I;16") else "RGB")
     assert picture.size == (4, 3)
 
 
 def test_sixteen_bits_of_gray_are_scaled():
     deep = Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16))
-    np.testing.assert_array_equal(plain(deep, "black"), [[0, 100, 255]])
+    np.testing.assert_array_equal(plain(deep), [[0, 100, 255]])
 
 
-def test_transparent_parts_show_the_ground():
-    clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
-    assert plain(clear, "white").getpixel((0, 0)) == (255, 255, 255)
-    assert plain(clear, "black").getpixel((0, 0)) == (0, 0, 0)
+def test_floats_of_the_unit_interval_are_scaled():
+    floats = Image.fromarray(np.array([[0, 100 / 255, 1]], np.float32))
+    np.testing.assert_array_equal(plain(floats), [[0, 100, 255]])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 1.5]], np.float32), "floats outside of"),
+        (np.array([[0, np.nan]], np.float32), "floats outside of"),
+        (np.array([[0, 70_000]], np.int32), "32-bit integers"),
+    ],
+)
+def test_an_unknown_range_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        plain(Image.fromarray(values))
+
+
+def test_transparent_parts_are_white():
+    assert plain(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert plain(Image.new("RGBA", (1, 1), (255, 0, 0, 255))).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_picture_stands_upright():
     lying = Image.new("RGB", (4, 3))
     lying.getexif()[0x0112] = 6  # turned by a quarter
-    assert plain(lying, "black").size == (3, 4)
+    assert plain(lying).size == (3, 4)
