@@ -30,7 +30,15 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-__all__ = ["Window", "filter_means", "filterbanks", "read", "window_from_logits", "write"]
+__all__ = [
+    "Window",
+    "filter_means",
+    "filterbanks",
+    "read",
+    "read_scales",
+    "window_from_logits",
+    "write",
+]
 
 # exp(-20) is a filter 5e-5 pixels wide, beyond telling from a single pixel; exp(40) is flat over
 # any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
@@ -179,11 +187,57 @@ def read(
     *batch, height, width, channels = image.shape
     # One product of matrices down the height, whatever the channels.
     lines = _product(rows, image.reshape(*batch, height, width * channels))
-    lines = jnp.swapaxes(lines.reshape(*lines.shape[:-1], width, channels), -2, -1)
-    lines = lines.reshape(*lines.shape[:-3], patch_size * channels, width)
-    patch = _product(lines, _turned(columns))
-    patch = patch.reshape(*patch.shape[:-2], patch_size, channels, patch_size)
-    return intensity * jnp.swapaxes(patch, -2, -1)
+    return intensity * _across(lines.reshape(*lines.shape[:-1], width, channels), columns)
+
+
+def read_scales(
+    image: Float[_Array, "*#batch height width channels"],
+    window: Window,
+    patch_size: int,
+    num_scales: int,
+) -> Float[Array, "*batch scales N N channels"]:
+    """Cuts patches of several scales out of an image, all around one center.
+
+    Patch k is `read` by the window with stride and standard deviation 2^k times as large: the
+    retina of the RAM (Mnih et al., "Recurrent Models of Visual Attention", 2014). One call is
+    cheaper than a `read` a scale, since the rows of all are read at once.
+
+    Args:
+      image: as for `read`.
+      window: of the finest scale, fields `[*batch]`.
+      patch_size: N.
+      num_scales: how many, at least 1.
+
+    Returns:
+      The patches, `[*batch, scales, N, N, channels]`, the finest first.
+
+    Raises:
+      ValueError: if `num_scales` is not positive, or as `read`.
+    """
+    if num_scales < 1:
+        raise ValueError(f"num_scales must be at least 1, got {num_scales}")
+    image = jnp.asarray(image)
+    _check_rank("image", image, "[..., height, width, channels]")
+    _check_window(window)
+    _check_broadcast("image", image.shape[:-3], window)
+    window = jax.tree.map(lambda field: field[..., None], window)
+    factors = 2.0 ** jnp.arange(num_scales, dtype=window.stride.dtype)
+    factors = jnp.expand_dims(factors, range(window.stride.ndim - 1))
+    same = jnp.ones_like(factors)
+    window = Window(
+        window.center_x * same,
+        window.center_y * same,
+        window.stride * factors,
+        window.variance * factors**2,
+        window.intensity * same,
+    )
+    rows, columns = filterbanks(window, (image.shape[-3], image.shape[-2]), patch_size)
+    rows, columns, intensity = _aligned(image.ndim + 1, rows, columns, window.intensity)
+    *batch, height, width, channels = image.shape
+    every = rows.reshape(*rows.shape[:-3], num_scales * patch_size, height)
+    lines = _product(every, image.reshape(*batch, height, width * channels))
+    lines = lines.reshape(*lines.shape[:-2], num_scales, patch_size, width, channels)
+    return intensity * _across(lines, columns)
 
 
 def write(
@@ -218,6 +272,17 @@ def write(
     lines = jnp.swapaxes(lines.reshape(*lines.shape[:-2], size, channels, -1), -2, -1)
     image = _product(_turned(rows), lines.reshape(*lines.shape[:-2], -1))
     return image.reshape(*image.shape[:-1], image_shape[1], channels)
+
+
+def _across(
+    lines: Float[Array, "*#batch N width channels"], columns: Float[Array, "*#batch N width"]
+) -> Float[Array, "*batch N N channels"]:
+    """A patch from an image whose rows have been read: its columns by their filters."""
+    *batch, size, width, channels = lines.shape
+    lines = jnp.swapaxes(lines, -2, -1).reshape(*batch, size * channels, width)
+    patch = _product(lines, _turned(columns))
+    patch = patch.reshape(*patch.shape[:-2], size, channels, size)
+    return jnp.swapaxes(patch, -2, -1)
 
 
 @jax.custom_jvp

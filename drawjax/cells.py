@@ -4,6 +4,7 @@ A cell holds its learned initial state, so that one can take the place of anothe
 `drawjax.modules.Draw`. Axes: `batch` images, `inputs` and `units` of a cell.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from drawjax import scan
 
-__all__ = ["GRU", "LSTM", "Cell", "Dense", "Stacked"]
+__all__ = ["GRU", "LSTM", "Cell", "Conv", "Dense", "GlimpseNet", "Stacked"]
 
 
 class Dense(nnx.Module):
@@ -39,6 +40,62 @@ class Dense(nnx.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """W(h), `[..., outputs]`."""
         return scan.dense(inputs, self.kernel[...], self.bias[...], dtype=self.dtype)
+
+
+class Conv(nnx.Module):
+    """A 3x3 convolution, zeros around the image, then ReLU: `[..., height, width, channels]`.
+
+    One product over the pixels around each, so that `drawjax.scan` knows it.
+
+    Args:
+      inputs: channels of what comes in.
+      outputs: channels of what comes out.
+      stride: of the pixels that are kept, down and across; the first is kept.
+      key: PRNG key for the initial kernel.
+      dtype: as for `Dense`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int = 1, key: jax.Array, dtype: Any = None
+    ):
+        self.around = Dense(9 * inputs, outputs, key=key, scale=math.sqrt(2), dtype=dtype)
+        self.stride = stride
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """The features, `[..., ceil(height / stride), ceil(width / stride), outputs]`."""
+        height, width, _ = inputs.shape[-3:]
+        padded = jnp.pad(inputs, [(0, 0)] * (inputs.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+        shifted = [
+            padded[..., y : y + height : self.stride, x : x + width : self.stride, :]
+            for y in range(3)
+            for x in range(3)
+        ]
+        return jax.nn.relu(self.around(jnp.concatenate(shifted, axis=-1)))
+
+
+class GlimpseNet(nnx.Module):
+    """Three convolutions of a patch, the last two of which halve it.
+
+    Args:
+      shape: `(height, width, channels)` of the patch.
+      features: channels of the first; the others have twice as many.
+      key: PRNG key for the initial kernels.
+      dtype: as for `Dense`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], features: int, *, key: jax.Array, dtype: Any = None
+    ):
+        height, width, channels = shape
+        first, second, third = jax.random.split(key, 3)
+        self.first = Conv(channels, features, key=first, dtype=dtype)
+        self.second = Conv(features, 2 * features, stride=2, key=second, dtype=dtype)
+        self.third = Conv(2 * features, 2 * features, stride=2, key=third, dtype=dtype)
+        self.shape = (-(-height // 4), -(-width // 4), 2 * features)  # of what comes out
+
+    def __call__(self, patch: jax.Array) -> jax.Array:
+        """The features, `[..., *shape]`."""
+        return self.third(self.second(self.first(patch)))
 
 
 @runtime_checkable

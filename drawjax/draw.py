@@ -6,7 +6,7 @@ The model comes in as an argument (`Model`; `drawjax.modules.Draw` is one) and s
 * `infer`: images and noise -> canvases, windows, latents and KL of every step (Eq. 3-8, 10).
   `reconstruct` is the same with the posterior's mean in place of a sample; `complete` the same with
   the canvas in place of unknown pixels.
-* `generate`: latents -> canvases and windows, through the decoder alone (Eq. 13-16).
+* `generate`: noise, or latents, -> canvases and windows, through the decoder alone (Eq. 13-16).
 * `loss`, `importance_weighted_bound`: bounds on an image's likelihood (Eq. 9-12).
 
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from drawjax import objective
 from drawjax.attention import Window
+from drawjax.likelihoods import Bernoulli, Likelihood
+from drawjax.objective import Normal
 from drawjax.scan import scan
 
 __all__ = [
@@ -49,7 +50,7 @@ Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of 
 
 @runtime_checkable
 class Distribution(Protocol):
-    """The posterior of a step's latents; `drawjax.objective.Normal` is one. A pytree."""
+    """A step's latents, posterior or prior; `drawjax.objective.Normal` is one. A pytree."""
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Latents `[batch, Z]` from standard normal noise; zeros give the mean."""
@@ -59,8 +60,8 @@ class Distribution(Protocol):
         """Log-density in nats, `[batch]`."""
         ...
 
-    def kl(self) -> jax.Array:
-        """KL to the standard normal prior in nats, `[batch]`."""
+    def kl(self, prior: Any) -> jax.Array:
+        """KL of this, a posterior, to the model's prior in nats, `[batch]`."""
         ...
 
 
@@ -108,6 +109,14 @@ class Model(Protocol):
         """Eq. 8: what is added to the canvas, and the window unless Eq. 18 is used."""
         ...
 
+    def prior(self, h_dec: jax.Array) -> Distribution:
+        """P(Z_t), given h^dec_{t-1}; the paper's does not depend on it: N(0, 1)."""
+        return Normal(jnp.zeros((), h_dec.dtype), jnp.zeros((), h_dec.dtype))
+
+    def likelihood(self, canvas: jax.Array) -> Likelihood:
+        """D(X | c_T) of Eq. 9; the paper's is Bernoulli."""
+        return Bernoulli(canvas)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +136,12 @@ class DrawOutput:
 
     canvases: Float[Array, "*T batch height width channels"]  #: c_1..c_T, logits
     write_windows: Window | None  #: fields [T, batch]; None without attention
+    images: Float[Array, "batch height width channels"] | None = None  #: means of Eq. 16
     read_windows: Window | None = None  #: fields [T, batch]; None without attention
     latents: Float[Array, "*T batch Z"] | None = None  #: z_1..z_T
     posterior: Distribution | None = None  #: Q(Z_t | h^enc_t), fields [T, batch, Z]
     kl: Float[Array, "*T batch"] | None = None  #: nats, Eq. 10
     log_ratio: Float[Array, "*T batch"] | None = None  #: log p(z_t) - log q(z_t | h^enc_t), nats
-
-    @property
-    def images(self) -> Float[Array, "batch height width channels"]:
-        """The Bernoulli means of the drawn images, Eq. 16: the sigmoid of the last canvas."""
-        return jax.nn.sigmoid(self.canvases[-1])
 
 
 def step(
@@ -156,18 +161,23 @@ def step(
     Returns:
       The next state, and a `DrawOutput` of this step alone (fields without the axis T).
     """
-    error = image - jax.nn.sigmoid(state.canvas)  # Eq. 3
+    error = image - model.likelihood(state.canvas).mean  # Eq. 3
     glimpse, read_window = model.read(image, error, state.h_dec)  # Eq. 4
     inputs = jnp.concatenate([glimpse, state.h_dec], axis=-1)
     encoder, h_enc = model.encode(state.encoder, inputs)  # Eq. 5
-    posterior = model.posterior(h_enc)  # Eq. 1-2
+    posterior, prior = model.posterior(h_enc), model.prior(state.h_dec)  # Eq. 1-2
     latent = posterior.sample(noise)  # Eq. 6
     decoder, h_dec = model.decode(state.decoder, latent)  # Eq. 7
     change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 8
-    log_ratio = objective.gaussian_log_density(latent) - posterior.log_prob(latent)
     output = DrawOutput(
-        canvas, write_window, read_window, latent, posterior, posterior.kl(), log_ratio
+        canvas,
+        write_window,
+        read_windows=read_window,
+        latents=latent,
+        posterior=posterior,
+        kl=posterior.kl(prior),
+        log_ratio=prior.log_prob(latent) - posterior.log_prob(latent),
     )
     return State(canvas, encoder, decoder, h_dec), output
 
@@ -194,9 +204,11 @@ def infer(
       ValueError: if images or noise do not fit the model or each other.
     """
     images, noise, state = _checked(model, images, noise)
-    return scan(lambda state, noise: step(model, state, images, noise), state, noise, remat=remat)[
-        1
-    ]
+
+    def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
+        return step(model, state, images, noise)
+
+    return _with_images(model, *scan(body, state, noise, remat=remat))
 
 
 def reconstruct(
@@ -217,7 +229,7 @@ def complete(
 ) -> DrawOutput:
     """Draws images of which some pixels are known: `infer` that fills in the others as it goes.
 
-    At every step the encoder sees the known pixels and, elsewhere, the drawing itself: the sigmoid
+    At every step the encoder sees the known pixels and, elsewhere, the drawing itself: the mean
     of its canvas c_{t-1}. The error image (Eq. 3) is thus zero where nothing is known. Rezende et
     al. ("Stochastic backpropagation", 2014) fill in missing pixels by rounds of inference and
     reconstruction; here the steps of one drawing are the rounds. It is no draw from
@@ -246,70 +258,93 @@ def complete(
         )
 
     def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
-        seen = jnp.where(known, images, jax.nn.sigmoid(state.canvas))
+        seen = jnp.where(known, images, model.likelihood(state.canvas).mean)
         return step(model, state, seen, noise)
 
-    return scan(body, state, noise)[1]
+    return _with_images(model, *scan(body, state, noise))
 
 
-def generate(model: Model, latents: Noise) -> DrawOutput:
-    """Draws from latents with the decoder alone, Eq. 13-16.
+def generate(
+    model: Model,
+    noise: Noise | None = None,
+    *,
+    latents: Float[Array | np.ndarray, "t batch Z"] | None = None,
+) -> DrawOutput:
+    """Draws with the decoder alone, Eq. 13-16.
 
     Args:
       model: the learned functions; `read`, `encode` and `posterior` are not called.
-      latents: z_1..z_T; standard normal noise draws from the prior.
+      noise: standard normal, from which latents are drawn by the prior. Under the paper's prior,
+        N(0, 1), noise and latents are the same.
+      latents: given z_1, z_2, ..., of the first steps; noise draws those after them. Those of
+        `infer` draw its images again, and their first part alone is a lossy code of them.
 
     Returns:
-      A `DrawOutput` with canvases, write windows and latents.
+      A `DrawOutput` with canvases, images, write windows and latents.
 
     Raises:
-      ValueError: if the latents do not fit the model.
+      ValueError: if noise or latents do not fit the model or each other, or both are missing.
     """
-    latents, state = _checked_noise(model, latents, "latents")
+    steps = [
+        (_checked_noise(model, given, name), drawn)
+        for given, name, drawn in ((latents, "latents", False), (noise, "noise", True))
+        if given is not None
+    ]
+    if not steps:
+        raise ValueError("generate needs noise or latents")
+    batches = {values.shape[1] for values, _ in steps}
+    if len(batches) > 1:
+        raise ValueError(f"noise and latents must have one batch size, got {sorted(batches)}")
 
-    def body(state: State, latent: jax.Array) -> tuple[State, DrawOutput]:
+    def body(drawn: bool, state: State, values: jax.Array) -> tuple[State, DrawOutput]:
+        latent = model.prior(state.h_dec).sample(values) if drawn else values
         state, write_window = _decode(model, state, latent)
         return state, DrawOutput(state.canvas, write_window, latents=latent)
 
-    return scan(body, state, latents)[1]
+    state, outputs = model.initial_state(*batches), []
+    for values, drawn in steps:
+        state, output = scan(functools.partial(body, drawn), state, values)
+        outputs.append(output)
+    output = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+    return _with_images(model, state, output)
 
 
 def sample(
-    model: Model, latents: Noise, *, chunk: int | None = None
+    model: Model, noise: Noise, *, chunk: int | None = None
 ) -> Float[Array, "batch height width channels"]:
     """The images of `generate` alone, in the memory of one canvas an image in place of T.
 
     Args:
       model: the learned functions; `read`, `encode` and `posterior` are not called.
-      latents: z_1..z_T; standard normal noise draws from the prior.
+      noise: standard normal, from which latents are drawn by the prior.
       chunk: how many images are drawn at once; None: all. On a CPU some hundred are faster than a
         thousand, since they stay in its cache.
 
     Returns:
-      Bernoulli means in [0, 1], Eq. 16.
+      Means in [0, 1], Eq. 16.
 
     Raises:
       ValueError: if `chunk` is not positive, or as `generate`.
     """
-    latents, _ = _checked_noise(model, latents, "latents")
+    noise = _checked_noise(model, noise, "noise")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be positive, got {chunk}")
 
-    def images(latents: jax.Array) -> jax.Array:
-        def body(state: State, latent: jax.Array) -> tuple[State, None]:
-            return _decode(model, state, latent)[0], None
+    def images(noise: jax.Array) -> jax.Array:
+        def body(state: State, noise: jax.Array) -> tuple[State, None]:
+            return _decode(model, state, model.prior(state.h_dec).sample(noise))[0], None
 
-        state = model.initial_state(latents.shape[1])
-        return jax.nn.sigmoid(scan(body, state, latents)[0].canvas)
+        state = model.initial_state(noise.shape[1])
+        return model.likelihood(scan(body, state, noise)[0].canvas).mean
 
-    steps, batch, size = latents.shape
+    steps, batch, size = noise.shape
     if chunk is None or batch <= chunk:
-        return images(latents)
+        return images(noise)
     whole = batch - batch % chunk
-    chunks = latents[:, :whole].reshape(steps, -1, chunk, size)
+    chunks = noise[:, :whole].reshape(steps, -1, chunk, size)
     drawn = jax.lax.map(images, jnp.swapaxes(chunks, 0, 1))
     drawn = drawn.reshape(whole, *drawn.shape[2:])
-    return drawn if whole == batch else jnp.concatenate([drawn, images(latents[:, whole:])])
+    return drawn if whole == batch else jnp.concatenate([drawn, images(noise[:, whole:])])
 
 
 def loss(
@@ -333,7 +368,7 @@ def loss(
         return state, output.kl  # canvases would be kept in memory, all T of them
 
     state, kl = scan(body, state, noise, remat=remat, clip_ratio=clip_ratio, images=images)
-    return objective.reconstruction_loss(state.canvas, images), jnp.sum(kl, axis=0)
+    return -model.likelihood(state.canvas).log_prob(images), jnp.sum(kl, axis=0)
 
 
 def importance_weighted_bound(
@@ -348,7 +383,7 @@ def importance_weighted_bound(
 
     Args:
       model: the learned functions.
-      images: binary images, `[batch, height, width, channels]`.
+      images: `[batch, height, width, channels]`.
       keys: a PRNG key an image, `[batch]`. Sample k of an image uses `fold_in(key, k)`, so its
         value depends neither on `chunk` nor on the other images.
       num_samples: K.
@@ -381,7 +416,7 @@ def importance_weighted_bound(
             folded(keys).reshape(-1)
         )
         state, log_ratios = scan(body, model.initial_state(batch * chunk), noise)
-        logs = jnp.sum(log_ratios, axis=0) - objective.reconstruction_loss(state.canvas, rows)
+        logs = jnp.sum(log_ratios, axis=0) + model.likelihood(state.canvas).log_prob(rows)
         logs = logs.reshape(batch, chunk)
         # The last chunk may reach beyond K; what lies there weighs nothing.
         inside = jnp.broadcast_to(indices < num_samples, logs.shape)
@@ -401,10 +436,15 @@ def _decode(model: Model, state: State, latent: jax.Array) -> tuple[State, Windo
     return State(canvas, state.encoder, decoder, h_dec), write_window
 
 
+def _with_images(model: Model, state: State, output: DrawOutput) -> DrawOutput:
+    return dataclasses.replace(output, images=model.likelihood(state.canvas).mean)
+
+
 def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Array, State]:
     """Images and noise in the canvas's type, and the initial state, if they go together."""
-    noise, state = _checked_noise(model, noise, "noise")
-    check_images(images, state.canvas.shape[1:])
+    noise = _checked_noise(model, noise, "noise")
+    state = model.initial_state(noise.shape[1])
+    check_images(images, model.likelihood(state.canvas).mean.shape[1:])
     if images.shape[0] != noise.shape[1]:
         raise ValueError(
             "images [batch, ...] and noise [T, batch, Z] must have one batch size, got "
@@ -413,15 +453,15 @@ def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Arra
     return jnp.asarray(images, state.canvas.dtype), noise, state
 
 
-def _checked_noise(model: Model, noise: Any, name: str) -> tuple[jax.Array, State]:
+def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
+    """Noise or latents in the canvas's type, if they fit the model."""
     noise = jnp.asarray(noise)
     if noise.ndim != 3 or 0 in noise.shape or noise.shape[2] != model.latent_size:
         raise ValueError(
             f"{name} must have shape [T, batch, {model.latent_size}], T and batch at least 1, got "
             f"{list(noise.shape)}"
         )
-    state = model.initial_state(noise.shape[1])
-    return noise.astype(state.canvas.dtype), state
+    return noise.astype(jax.eval_shape(lambda: model.initial_state(1)).canvas.dtype)
 
 
 def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:

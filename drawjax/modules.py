@@ -28,8 +28,9 @@ from jaxtyping import Array, Bool, Float
 
 from drawjax import attention, draw, ram
 from drawjax.attention import Window
-from drawjax.cells import LSTM, Cell, Dense
+from drawjax.cells import LSTM, Cell, Dense, GlimpseNet
 from drawjax.draw import DrawOutput, State
+from drawjax.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
 from drawjax.objective import Normal
 from drawjax.ram import RamOutput
 
@@ -43,6 +44,9 @@ __all__ = [
     "parameter_count",
     "split",
 ]
+
+_FIRST_LOG_SCALE = -2.0  # of a likelihood, in units of the whole range
+_LEAST_LOG_SCALE = -7.0  # a quarter of a level of 256; narrower, and gradients grow without bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,18 @@ class DrawConfig:
     """N of the read window, filters a side; None reads the whole image (Eq. 17)."""
     write_size: int | None = 5
     """N of the write window, filters a side; None writes the whole canvas (Eq. 18)."""
+    prior: Literal["standard", "learned"] = "standard"
+    """Distribution of a step's latents: N(0, 1), or a normal distribution given h^dec_{t-1}, which
+    starts as N(0, 1) (Gregor et al. 2016)."""
+    likelihood: Literal["bernoulli", "intensities", "discretized_logistic", "gaussian"] = (
+        "bernoulli"
+    )
+    """Of a pixel, given the canvas. bernoulli: of zeros and ones; intensities: the same
+    cross-entropy for values between, the paper's cost for color; discretized_logistic: of 8-bit
+    values; gaussian: a density of real values."""
+    likelihood_scale: Literal["channel", "pixel", "canvas"] = "channel"
+    """Learned scales of discretized_logistic and gaussian: one a channel, one a pixel and channel,
+    or drawn with the image, on a canvas of twice the channels."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
     remat: bool = False
@@ -74,6 +90,16 @@ class DrawConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}")
+        if self.likelihood_scale != "channel" and not self.has_scale:
+            raise ValueError(
+                f"likelihood_scale {self.likelihood_scale} needs a likelihood with a scale, "
+                f"got {self.likelihood}"
+            )
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether the likelihood has scales to learn."""
+        return self.likelihood in ("discretized_logistic", "gaussian")
 
     @property
     def dtype(self) -> Any:
@@ -90,10 +116,10 @@ class DrawConfig:
 class Draw(nnx.Module):
     """The learned functions of DRAW (`drawjax.draw.Model`), Eq. 1-8 and 17-29.
 
-    `read`, `encode`, `posterior`, `decode` and `write` are what every function runs, in training,
-    evaluation and drawing: override one, or put another cell in place of `encoder` or `decoder`, to
-    change the model. The methods after them are conveniences over `drawjax.draw`, compiled once a
-    shape.
+    `read`, `encode`, `posterior`, `decode`, `write`, `prior` and `likelihood` are what every
+    function runs, in training, evaluation and drawing: override one, or put another cell in place
+    of `encoder` or `decoder`, to change the model. The methods after them are conveniences over
+    `drawjax.draw`, compiled once a shape.
 
     Args:
       config: sizes.
@@ -120,8 +146,11 @@ class Draw(nnx.Module):
         keys = iter(jax.random.split(key, 8))
         dtype = config.dtype
         units, latents = config.hidden_size, config.latent_size
-        pixels = height * width * channels
-        patch = pixels if config.write_size is None else config.write_size**2 * channels
+        planes = 2 if config.likelihood_scale == "canvas" else 1
+        self._canvas_shape = (height, width, planes * channels)
+        patch = math.prod(self._canvas_shape)
+        if config.write_size is not None:
+            patch = config.write_size**2 * self._canvas_shape[2]
 
         self.encoder = LSTM(
             config.glimpse_features(image_shape) + units, units, key=next(keys), dtype=dtype
@@ -136,7 +165,16 @@ class Draw(nnx.Module):
             else _window_head(units, image_shape, size, writes, key=next(keys), dtype=dtype)
             for size, writes in ((config.read_size, False), (config.write_size, True))
         )
-        self.initial_canvas = nnx.Param(jnp.zeros(image_shape, jnp.float32))
+        self.initial_canvas = nnx.Param(jnp.zeros(self._canvas_shape, jnp.float32))
+        if config.prior == "learned":
+            # Zeros, whatever the key: it starts as N(0, 1).
+            zeros = functools.partial(Dense, units, latents, key=key, scale=0.0, dtype=dtype)
+            self.prior_mean, self.prior_log_scale = zeros(), zeros()
+        if config.likelihood_scale == "canvas":
+            self.initial_canvas[..., channels:] = _FIRST_LOG_SCALE
+        elif config.has_scale:
+            shape = self.image_shape if config.likelihood_scale == "pixel" else (channels,)
+            self.pixel_log_scale = nnx.Param(jnp.full(shape, _FIRST_LOG_SCALE, jnp.float32))
 
     @property
     def num_glimpses(self) -> int:
@@ -150,7 +188,7 @@ class Draw(nnx.Module):
 
     def initial_state(self, batch: int) -> State:
         """The learned c_0, h_0^enc and h_0^dec, for `batch` images."""
-        canvas = jnp.broadcast_to(self.initial_canvas[...][None], (batch, *self.image_shape))
+        canvas = jnp.broadcast_to(self.initial_canvas[...][None], (batch, *self._canvas_shape))
         encoder, _ = self.encoder.initial_state(batch)
         decoder, h_dec = self.decoder.initial_state(batch)
         return State(canvas, encoder, decoder, h_dec)
@@ -183,7 +221,7 @@ class Draw(nnx.Module):
 
     def write(self, h_dec: jax.Array) -> tuple[jax.Array, Window | None]:
         """Eq. 28-29, or Eq. 18 without a write window."""
-        height, width, channels = self.image_shape
+        height, width, channels = self._canvas_shape
         patch = self.patch(h_dec)
         size = self.config.write_size
         if size is None or self.write_window is None:
@@ -191,6 +229,23 @@ class Draw(nnx.Module):
         window = attention.window_from_logits(self.write_window(h_dec), (height, width), size)
         patch = patch.reshape(-1, size, size, channels)  # w_t of Eq. 28
         return attention.write(patch, window, (height, width)), window
+
+    def prior(self, h_dec: jax.Array) -> draw.Distribution:
+        """P(Z_t): N(0, 1), or learned, given h^dec_{t-1}."""
+        if self.config.prior == "standard":
+            return draw.Model.prior(self, h_dec)
+        return Normal(self.prior_mean(h_dec), self.prior_log_scale(h_dec))
+
+    def likelihood(self, canvas: jax.Array) -> Likelihood:
+        """D(X | c_T) of Eq. 9."""
+        if not self.config.has_scale:
+            return Bernoulli(canvas)
+        if self.config.likelihood_scale == "canvas":
+            canvas, log_scale = jnp.split(canvas, 2, axis=-1)
+        else:
+            log_scale = self.pixel_log_scale[...]
+        kind = DiscretizedLogistic if self.config.likelihood == "discretized_logistic" else Gaussian
+        return kind(canvas, jnp.maximum(log_scale, _LEAST_LOG_SCALE))
 
     def generate(self, num: int, *, key: jax.Array) -> DrawOutput:
         """Draws `num` images from the prior; `.images` is `[num, height, width, channels]`.
@@ -200,11 +255,21 @@ class Draw(nnx.Module):
         """
         if num < 1:
             raise ValueError(f"num must be at least 1, got {num}")
-        return self.from_latents(self._noise(num, key))
+        return _jitted(draw.generate)(*nnx.split(self), self._noise(num, key))
 
-    def from_latents(self, latents: draw.Noise) -> DrawOutput:
-        """Draws images from given latents z_1..z_T, those of `infer` or others."""
-        return _jitted(draw.generate)(*nnx.split(self), latents)
+    def from_latents(self, latents: draw.Noise, *, key: jax.Array | None = None) -> DrawOutput:
+        """Draws images from given latents z_1, z_2, ..., those of `infer` or others.
+
+        Args:
+          latents: `[t, batch, Z]`, of all steps or of the first ones.
+          key: PRNG key of the steps after them, whose latents the prior draws; None: the drawing
+            ends with the latents.
+        """
+        noise = None
+        rest = self.num_glimpses - len(latents)
+        if key is not None and rest > 0:
+            noise = self._noise(latents.shape[1], key)[-rest:]
+        return _jitted(_from_latents)(*nnx.split(self), latents, noise)
 
     def infer(self, images: draw.Images, *, key: jax.Array) -> DrawOutput:
         """Encodes images and draws them: `.latents`, `.posterior.mean`, `.posterior.log_scale`.
@@ -259,13 +324,26 @@ class RamConfig:
     """N of the read window, filters a side."""
     num_classes: int = 10
     """How many classes there are."""
+    num_scales: int = 1
+    """Patches a glimpse has around one center, each twice as wide as the one before; more than the
+    paper's 1 is the retina of Mnih et al. (2014)."""
+    glimpse_features: int | None = None
+    """Channels of a small convolutional network between glimpse and LSTM; None: none, as the
+    paper."""
+    last_view: int | None = None
+    """Side of a view of the whole image, shrunk to so many pixels, that the classes are named by
+    beside the last hidden vector; None: none, as the paper."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
 
     def __post_init__(self):
-        for field in ("num_glimpses", "hidden_size", "read_size", "num_classes"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        for field in (
+            "num_glimpses", "hidden_size", "read_size", "num_classes", "num_scales",
+            "glimpse_features", "last_view",
+        ):  # fmt: skip
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}")
 
     @property
     def dtype(self) -> Any:
@@ -286,14 +364,23 @@ class Ram(nnx.Module):
         self.config = config
         height, width, channels = image_shape
         self.image_shape = (height, width, channels)
-        dtype = config.dtype
-        cell, window, classes = jax.random.split(key, 3)
-        inputs = config.read_size**2 * channels
-        self.cell = LSTM(inputs, config.hidden_size, key=cell, dtype=dtype)
-        self.read_window = _window_head(
-            config.hidden_size, image_shape, config.read_size, False, key=window, dtype=dtype
+        dtype, units, size = config.dtype, config.hidden_size, config.read_size
+        cell, window, classes, conv, view = jax.random.split(key, 5)
+        patch = (size, size, config.num_scales * channels)
+        self.conv = (
+            None
+            if config.glimpse_features is None
+            else GlimpseNet(patch, config.glimpse_features, key=conv, dtype=dtype)
         )
-        self.classes = Dense(config.hidden_size, config.num_classes, key=classes, dtype=dtype)
+        patch = patch if self.conv is None else self.conv.shape
+        self.cell = LSTM(math.prod(patch), units, key=cell, dtype=dtype)
+        self.read_window = _window_head(units, image_shape, size, False, key=window, dtype=dtype)
+        self.classes = Dense(units, config.num_classes, key=classes, dtype=dtype)
+        self.view = (
+            None
+            if config.last_view is None
+            else Dense(config.last_view**2 * channels, units, key=view, dtype=dtype)
+        )
 
     @property
     def num_glimpses(self) -> int:
@@ -306,16 +393,26 @@ class Ram(nnx.Module):
 
     def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
         """Eq. 21 and 27."""
-        size = self.config.read_size
+        size, scales = self.config.read_size, self.config.num_scales
         window = attention.window_from_logits(self.read_window(hidden), self.image_shape[:2], size)
-        return attention.read(image, window, size), window
+        if scales == 1:
+            return attention.read(image, window, size), window
+        patches = attention.read_scales(image, window, size, scales)
+        # [batch, scales, N, N, channels] -> [batch, N, N, scales * channels]
+        return jnp.moveaxis(patches, 1, -2).reshape(len(image), size, size, -1), window
 
     def recur(self, carry: Any, patch: jax.Array) -> tuple[Any, jax.Array]:
-        """One step of the LSTM."""
-        return self.cell(carry, patch.reshape(patch.shape[0], -1))
+        """One step of the LSTM, after the convolutional network if there is one."""
+        features = patch if self.conv is None else self.conv(patch)
+        return self.cell(carry, features.reshape(len(patch), -1))
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: jax.Array, image: jax.Array) -> jax.Array:
         """Unnormalized log-probabilities, `[batch, classes]`."""
+        if self.view is not None and self.config.last_view is not None:
+            side = self.config.last_view
+            shape = (len(image), side, side, image.shape[-1])
+            small = jax.image.resize(image, shape, "linear", antialias=True)
+            hidden = hidden + jax.nn.relu(self.view(small.reshape(len(image), -1)))
         return self.classes(hidden)
 
     def classify(self, images: draw.Images) -> RamOutput:
@@ -399,6 +496,10 @@ def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tupl
 def parameter_count(params: Any) -> int:
     """How many numbers a pytree of arrays holds."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _from_latents(model: Draw, latents: jax.Array, noise: jax.Array | None) -> DrawOutput:
+    return draw.generate(model, noise, latents=latents)
 
 
 @functools.cache

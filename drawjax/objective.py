@@ -17,6 +17,7 @@ __all__ = [
     "discretized_logistic_loss",
     "gaussian_kl",
     "gaussian_log_density",
+    "gaussian_loss",
     "importance_weighted_bound",
     "negative_bound",
     "reconstruction_loss",
@@ -27,13 +28,18 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-3.
+    """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-3, and its prior.
 
-    What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and `kl`.
+    What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and `kl`. The defaults are the
+    standard normal distribution, whatever Z.
     """
 
-    mean: Float[Array, "*batch Z"]  #: mu_t
-    log_scale: Float[Array, "*batch Z"]  #: log sigma_t
+    mean: Float[Array, "*batch Z"] | Float[Array, ""] = dataclasses.field(
+        default_factory=lambda: jnp.zeros(())
+    )  #: mu_t
+    log_scale: Float[Array, "*batch Z"] | Float[Array, ""] = dataclasses.field(
+        default_factory=lambda: jnp.zeros(())
+    )  #: log sigma_t
 
     def sample(self, noise: Float[Array, "*batch Z"]) -> Float[Array, "*batch Z"]:
         """z_t from standard normal noise, a differentiable function of mean and scale."""
@@ -43,9 +49,9 @@ class Normal:
         """Log-density of z_t in nats, summed over latents."""
         return gaussian_log_density(value, self.mean, self.log_scale)
 
-    def kl(self) -> Float[Array, "*batch"]:
-        """KL to the standard normal prior in nats, one step of Eq. 10-11."""
-        return gaussian_kl(self.mean, self.log_scale)
+    def kl(self, prior: "Normal") -> Float[Array, "*batch"]:
+        """KL to a normal prior in nats, one step of Eq. 10."""
+        return gaussian_kl(self.mean, self.log_scale, prior.mean, prior.log_scale)
 
 
 def reconstruction_loss(
@@ -79,7 +85,7 @@ def reconstruction_loss(
 def discretized_logistic_loss(
     means: Float[Array, "*batch height width channels"],
     images: Float[Array, "*batch height width channels"],
-    log_scale: Float[Array, "channels"],
+    log_scale: Float[Array, "*#batch #height #width channels"] | Float[Array, " channels"],
 ) -> Float[Array, "*batch"]:
     """Minus the log-probability of 8-bit images under logistic distributions around means.
 
@@ -91,13 +97,14 @@ def discretized_logistic_loss(
     Args:
       means: `[*batch, height, width, channels]`, in [0, 1].
       images: the same shape; multiples of 1/255.
-      log_scale: log of the logistic scale of each channel, in units of the whole range.
+      log_scale: log of the logistic scale, in units of the whole range: of each channel,
+        `[channels]`, or of whatever broadcasts with the images.
 
     Returns:
       Nats an image, `[*batch]`.
     """
     half = 0.5 / 255
-    scale = jnp.exp(log_scale)
+    scale = jnp.exp(jnp.expand_dims(log_scale, range(images.ndim - log_scale.ndim)))
     upper, lower = (images - means + half) / scale, (images - means - half) / scale
     # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), all in
     # log space: far from the mean both sigmoids round to the same number.
@@ -112,10 +119,35 @@ def discretized_logistic_loss(
     return -jnp.sum(log_mass, axis=(-3, -2, -1))
 
 
-def gaussian_kl(
-    mean: Float[Array, "*batch Z"], log_scale: Float[Array, "*batch Z"]
+def gaussian_loss(
+    means: Float[Array, "*batch height width channels"],
+    images: Float[Array, "*batch height width channels"],
+    log_scale: Float[Array, "*#batch #height #width channels"] | Float[Array, " channels"],
 ) -> Float[Array, "*batch"]:
-    """KL(N(mean, exp(log_scale)^2) || N(0, 1)) summed over latents, one step of Eq. 10-11.
+    """Minus the log-density of images under normal distributions around means.
+
+    A density of intensities in [0, 1], not a probability: it may well be negative, and is not to be
+    compared with figures for 8-bit images.
+
+    Args:
+      means: `[*batch, height, width, channels]`.
+      images: the same shape.
+      log_scale: log of the standard deviation, as for `discretized_logistic_loss`.
+
+    Returns:
+      Nats an image, `[*batch]`.
+    """
+    log_scale = jnp.expand_dims(log_scale, range(images.ndim - log_scale.ndim))
+    return -jnp.sum(gaussian_log_density(images, means, log_scale), axis=(-2, -1))
+
+
+def gaussian_kl(
+    mean: Float[Array, "*#batch #Z"],
+    log_scale: Float[Array, "*#batch #Z"],
+    prior_mean: Float[Array, "*#batch #Z"] | Float[Array, ""] | float = 0.0,
+    prior_log_scale: Float[Array, "*#batch #Z"] | Float[Array, ""] | float = 0.0,
+) -> Float[Array, "*batch"]:
+    """KL(N(mean, exp(log_scale)^2) || prior) summed over latents, one step of Eq. 10-11.
 
     Exact and never negative: Eq. 11 prints its constant as T/2 for all latents together; it is
     1/2 for each latent and step.
@@ -123,19 +155,22 @@ def gaussian_kl(
     Args:
       mean: mu_t, `[*batch, Z]`.
       log_scale: log sigma_t, the same shape.
+      prior_mean: the prior's mean, broadcast; the default prior is N(0, 1), the paper's.
+      prior_log_scale: log of the prior's standard deviation, broadcast.
 
     Returns:
       Nats, `[*batch]`.
     """
-    # expm1 keeps the digits when sigma is near one: sigma^2 - 1 - log sigma^2 is then tiny.
-    log_variance = 2 * log_scale
-    return 0.5 * jnp.sum(jnp.square(mean) + jnp.expm1(log_variance) - log_variance, axis=-1)
+    # expm1 keeps the digits when the scales are near each other: r^2 - 1 - log r^2 is then tiny.
+    log_ratio = 2 * (log_scale - prior_log_scale)
+    distance = (mean - prior_mean) * jnp.exp(-jnp.asarray(prior_log_scale, mean.dtype))
+    return 0.5 * jnp.sum(jnp.square(distance) + jnp.expm1(log_ratio) - log_ratio, axis=-1)
 
 
 def gaussian_log_density(
     value: Float[Array, "*#batch Z"],
-    mean: Float[Array, "*#batch Z"] | float = 0.0,
-    log_scale: Float[Array, "*#batch Z"] | float = 0.0,
+    mean: Float[Array, "*#batch Z"] | Float[Array, ""] | float = 0.0,
+    log_scale: Float[Array, "*#batch Z"] | Float[Array, ""] | float = 0.0,
 ) -> Float[Array, "*batch"]:
     """Log N(value; mean, exp(log_scale)^2) summed over the last axis, in nats; `[*batch]`."""
     standardized = (value - mean) * jnp.exp(-jnp.asarray(log_scale, value.dtype))

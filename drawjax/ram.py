@@ -42,15 +42,18 @@ class Model(Protocol):
         ...
 
     def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
-        """Eq. 21 and 27: the patch `[batch, N, N, channels]` and its window."""
+        """Eq. 21 and 27: the patch `[batch, N, N, channels]` and its window.
+
+        Patches of several scales lie in the channels, the finest first.
+        """
         ...
 
     def recur(self, carry: Any, patch: jax.Array) -> tuple[Any, jax.Array]:
         """The next carry and hidden vector."""
         ...
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalized log-probabilities, `[batch, classes]`."""
+    def logits(self, hidden: jax.Array, image: jax.Array) -> jax.Array:
+        """Unnormalized log-probabilities, `[batch, classes]`, of the last hidden vector."""
         ...
 
 
@@ -96,7 +99,7 @@ def classify(
         return (carry, hidden), (window, patch)
 
     (_, hidden), (windows, patches) = scan(look, (carry, hidden), jnp.arange(num_glimpses))
-    return RamOutput(model.logits(hidden), windows, patches)
+    return RamOutput(model.logits(hidden, images), windows, patches)
 
 
 def loss(

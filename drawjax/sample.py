@@ -60,7 +60,7 @@ def run(config: SampleConfig) -> None:
         if not isinstance(model, Draw):
             raise ValueError(f"{config.model} is a classifier; it draws nothing")
         output = model.generate(config.num, key=jax.random.key(config.seed))
-        means = np.asarray(jax.nn.sigmoid(output.canvases))
+        means = np.asarray(model.likelihood(output.canvases).mean)
         out = config.out or pathlib.Path(f"samples_{config.model}.png")
         figures.save_grid(out, means[-1])
         if config.gif:

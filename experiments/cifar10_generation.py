@@ -16,14 +16,24 @@ PRESETS = {
         workdir="runs/cifar10_generation",
         data=GenerationDataConfig(binarization="none"),
         model=DrawConfig(
-            num_glimpses=64, hidden_size=400, latent_size=200, read_size=5, write_size=5
+            num_glimpses=64,
+            hidden_size=400,
+            latent_size=200,
+            read_size=5,
+            write_size=5,
+            likelihood="intensities",
         ),
     ),
     "demo": GenerationConfig(
         workdir="runs/cifar10_generation_demo",
         data=GenerationDataConfig(binarization="none"),
         model=DrawConfig(
-            num_glimpses=16, hidden_size=200, latent_size=32, read_size=5, write_size=8
+            num_glimpses=16,
+            hidden_size=200,
+            latent_size=32,
+            read_size=5,
+            write_size=8,
+            likelihood="intensities",
         ),
         train=TrainConfig(
             steps=2_000,

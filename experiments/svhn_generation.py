@@ -17,14 +17,24 @@ PRESETS = {
         workdir="runs/svhn_generation",
         data=GenerationDataConfig(binarization="none", crop=54),
         model=DrawConfig(
-            num_glimpses=32, hidden_size=800, latent_size=100, read_size=12, write_size=12
+            num_glimpses=32,
+            hidden_size=800,
+            latent_size=100,
+            read_size=12,
+            write_size=12,
+            likelihood="intensities",
         ),
     ),
     "demo": GenerationConfig(
         workdir="runs/svhn_generation_demo",
         data=GenerationDataConfig(binarization="none", crop=54),
         model=DrawConfig(
-            num_glimpses=12, hidden_size=200, latent_size=32, read_size=12, write_size=12
+            num_glimpses=12,
+            hidden_size=200,
+            latent_size=32,
+            read_size=12,
+            write_size=12,
+            likelihood="intensities",
         ),
         train=TrainConfig(
             steps=1_000,

@@ -23,8 +23,8 @@ jax.config.update("jax_compilation_cache_dir", _compiled)
 
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (
-    "attention", "cells", "draw", "modules", "objective", "ram", "scan", "data.binarize",
-    "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
+    "attention", "cells", "draw", "likelihoods", "modules", "objective", "ram", "scan",
+    "data.binarize", "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
 )  # fmt: skip
 jaxtyping.install_import_hook(
     [f"drawjax.{name}" for name in _MATHS], f"{typechecking.__name__}.check"

@@ -87,7 +87,24 @@ def gru(params, hidden, x):
     return (1 - z) * hidden + z * candidate
 
 
-def classify(params, image, label, num_glimpses, read_size):
+def conv(params, image, stride):
+    """A 3x3 convolution with zeros around the image, then ReLU."""
+    height, width, channels = image.shape
+    kernel, bias = params["around"]["kernel"], params["around"]["bias"]
+    kernel = kernel.reshape(3, 3, channels, -1)
+    result = np.zeros((-(-height // stride), -(-width // stride), len(bias)))
+    for j, y in enumerate(range(0, height, stride)):
+        for i, x in enumerate(range(0, width, stride)):
+            total = bias.copy()
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    if 0 <= y + dy < height and 0 <= x + dx < width:
+                        total += image[y + dy, x + dx] @ kernel[dy + 1, dx + 1]
+            result[j, i] = np.maximum(total, 0)
+    return result
+
+
+def classify(params, image, label, num_glimpses, read_size, num_scales=1):
     """Sec. 4.1 for one image: windows [T, 5], class logits, cross-entropy in nats."""
     height, width, _ = image.shape
     carry = tuple(params["cell"]["initial"])
@@ -96,22 +113,32 @@ def classify(params, image, label, num_glimpses, read_size):
         # The window of step t comes from the hidden vector of step t - 1.
         w = window(linear(params["read_window"], carry[1]), width, height, read_size)
         windows.append(w)
-        carry = lstm(params["cell"], carry, read(image, w, read_size).ravel())
+        patch = np.concatenate(
+            [
+                read(image, w * np.array([1, 1, 2**k, 4**k, 1]), read_size)
+                for k in range(num_scales)
+            ],
+            axis=-1,
+        )
+        if "conv" in params:
+            for name, stride in (("first", 1), ("second", 2), ("third", 2)):
+                patch = conv(params["conv"][name], patch, stride)
+        carry = lstm(params["cell"], carry, patch.ravel())
     logits = linear(params["classes"], carry[1])
     softmax = np.exp(logits) / np.exp(logits).sum()
     return np.array(windows), logits, -math.log(softmax[label])
 
 
-def infer(params, image, noise, read_size, write_size):
+def infer(params, image, noise, read_size, write_size, likelihood="bernoulli"):
     """Eq. 1-12 for one image: canvases [T, ...], KL [T], L^x."""
-    height, width, _ = image.shape
+    height, width, channels = image.shape
     canvas = params["initial_canvas"].copy()
     encoder = tuple(params["encoder"]["initial"])
     decoder = tuple(params["decoder"]["initial"])
     canvases, kls = [], []
     for epsilon in noise:
         h_dec = decoder[1]
-        error = image - sigmoid(canvas)  # Eq. 3
+        error = image - sigmoid(canvas[..., :channels])  # Eq. 3
         if read_size is None:
             glimpse = np.concatenate([image, error], axis=-1).ravel()  # Eq. 17
         else:
@@ -123,26 +150,63 @@ def infer(params, image, noise, read_size, write_size):
         mu = linear(params["mean"], encoder[1])  # Eq. 1
         sigma = np.exp(linear(params["log_scale"], encoder[1]))  # Eq. 2
         z = mu + sigma * epsilon  # Eq. 6
+        prior_mu, prior_sigma = prior(params, h_dec, len(z))
         decoder = lstm(params["decoder"], decoder, z)  # Eq. 7
-        canvas = canvas + _write(params, decoder[1], image.shape, write_size)  # Eq. 8
+        canvas = canvas + _write(params, decoder[1], canvas.shape, write_size)  # Eq. 8
         canvases.append(canvas)
-        # Eq. 11, with its constant once for each latent: sum_i (mu^2 + sigma^2 - log sigma^2 - 1)/2
+        # Eq. 11, with its constant once for each latent; for the paper's prior, N(0, 1), it is
+        # sum_i (mu^2 + sigma^2 - log sigma^2 - 1)/2.
         kls.append(
-            0.5 * sum(m**2 + s**2 - math.log(s**2) - 1 for m, s in zip(mu, sigma, strict=True))
+            0.5
+            * sum(
+                ((m - pm) ** 2 + s**2) / ps**2 - math.log(s**2 / ps**2) - 1
+                for m, s, pm, ps in zip(mu, sigma, prior_mu, prior_sigma, strict=True)
+            )
         )
-    means = sigmoid(canvas)
-    loss = -np.sum(image * np.log(means) + (1 - image) * np.log(1 - means))  # Eq. 9
+    means = sigmoid(canvas[..., :channels])
+    if likelihood == "bernoulli":
+        loss = -np.sum(image * np.log(means) + (1 - image) * np.log(1 - means))  # Eq. 9
+    else:
+        log_scale = params.get("pixel_log_scale", canvas[..., channels:])
+        scale = np.exp(np.broadcast_to(log_scale, image.shape))
+        density = {"discretized_logistic": logistic_mass, "gaussian": normal_density}[likelihood]
+        pixels = zip(image.ravel(), means.ravel(), scale.ravel(), strict=True)
+        loss = -sum(math.log(density(*pixel)) for pixel in pixels)
     return np.array(canvases), np.array(kls), loss
 
 
-def generate(params, image_shape, latents, write_size):
-    """Eq. 13-15 for one image: canvases [T, ...] from z_1..z_T."""
+def prior(params, h_dec, size):
+    """Mean and standard deviation of P(z_t | h^dec_{t-1}); N(0, 1) if none is learned."""
+    if "prior_mean" not in params:
+        return np.zeros(size), np.ones(size)
+    return linear(params["prior_mean"], h_dec), np.exp(linear(params["prior_log_scale"], h_dec))
+
+
+def logistic_mass(value, mean, scale):
+    """Mass of the level value = k/255 under a logistic distribution; the ends take all beyond."""
+    above = 1.0 if value == 1 else sigmoid((value + 0.5 / 255 - mean) / scale)
+    below = 0.0 if value == 0 else sigmoid((value - 0.5 / 255 - mean) / scale)
+    return above - below
+
+
+def normal_density(value, mean, scale):
+    return math.exp(-0.5 * ((value - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
+
+
+def generate(params, latents, write_size, noise=()):
+    """Eq. 13-15 for one image: canvases [T, ...] from z_1, ..., and the prior's after them."""
     canvas = params["initial_canvas"].copy()
     decoder = tuple(params["decoder"]["initial"])
     canvases = []
-    for z in latents:
+    for t in range(len(latents) + len(noise)):
+        if t < len(latents):
+            z = latents[t]
+        else:
+            epsilon = noise[t - len(latents)]
+            mu, sigma = prior(params, decoder[1], len(epsilon))
+            z = mu + sigma * epsilon  # Eq. 13
         decoder = lstm(params["decoder"], decoder, z)  # Eq. 14
-        canvas = canvas + _write(params, decoder[1], image_shape, write_size)  # Eq. 15
+        canvas = canvas + _write(params, decoder[1], canvas.shape, write_size)  # Eq. 15
         canvases.append(canvas)
     return np.array(canvases)
 
@@ -151,6 +215,6 @@ def _write(params, h_dec, image_shape, write_size):
     height, width, channels = image_shape
     patch = linear(params["patch"], h_dec)
     if write_size is None:
-        return patch.reshape(image_shape)  # Eq. 18
+        return patch.reshape(height, width, channels)  # Eq. 18
     w = window(linear(params["write_window"], h_dec), width, height, write_size)
     return write(patch.reshape(write_size, write_size, channels), w, width, height)  # Eq. 28-29

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -313,3 +314,20 @@ def test_batches_broadcast_without_rank_promotion(image_batch, window_batch):
     expected = np.einsum("...nh,...hwc,...mw->...nmc", rows, image, columns)
     expected = window.intensity[..., None, None, None] * expected
     np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_scales", [1, 3])
+def test_scales_are_reads_by_wider_windows(x64, num_scales):
+    rng = np.random.default_rng(0)
+    images, logits = rng.uniform(size=(2, 9, 7, 3)), jnp.asarray(rng.normal(size=(4, 2, 5)))
+    window = attention.window_from_logits(logits, (9, 7), 4)
+    patches = attention.read_scales(images, window, 4, num_scales)
+    assert patches.shape == (4, 2, num_scales, 4, 4, 3)
+    for k in range(num_scales):
+        wider = dataclasses.replace(
+            window, stride=2**k * window.stride, variance=4**k * window.variance
+        )
+        expected = attention.read(images, wider, 4)
+        np.testing.assert_allclose(patches[:, :, k], expected, atol=1e-12)
+    with pytest.raises(ValueError, match="num_scales must be at least 1, got 0"):
+        attention.read_scales(images, window, 4, 0)

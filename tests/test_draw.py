@@ -19,6 +19,12 @@ CONFIGS = {
     "no_write_window": dataclasses.replace(SMALL, write_size=None),
     "no_attention": dataclasses.replace(SMALL, read_size=None, write_size=None),
     "one_filter": dataclasses.replace(SMALL, read_size=1, write_size=1),
+    "learned_prior": dataclasses.replace(SMALL, prior="learned"),
+    "logistic": dataclasses.replace(SMALL, likelihood="discretized_logistic"),
+    "logistic_drawn": dataclasses.replace(
+        SMALL, likelihood="discretized_logistic", likelihood_scale="canvas", write_size=None
+    ),
+    "gaussian": dataclasses.replace(SMALL, likelihood="gaussian", likelihood_scale="pixel"),
 }
 
 
@@ -33,6 +39,8 @@ def _model(config=SMALL, shape=SHAPE, seed=0):
 def _inputs(config=SMALL, shape=SHAPE, batch=3, seed=1):
     rng = np.random.default_rng(seed)
     images = (rng.uniform(size=(batch, *shape)) > 0.5).astype(float)
+    if config.likelihood != "bernoulli":
+        images = rng.integers(0, 256, size=(batch, *shape)) / 255
     return jnp.asarray(images), jnp.asarray(
         rng.normal(size=(config.num_glimpses, batch, config.latent_size))
     )
@@ -48,9 +56,11 @@ def test_inference_matches_the_paper_in_float64(x64, config):
     for k in range(len(images)):
         canvases, kls, loss = oracle.infer(
             jax.tree.map(np.asarray, params), np.asarray(images[k]), np.asarray(noise[:, k]),
-            config.read_size, config.write_size,
+            config.read_size, config.write_size, config.likelihood,
         )  # fmt: skip
         np.testing.assert_allclose(output.canvases[:, k], canvases, atol=1e-10)
+        means = oracle.sigmoid(canvases[-1][..., : SHAPE[2]])
+        np.testing.assert_allclose(output.images[k], means, atol=1e-10)
         np.testing.assert_allclose(output.kl[:, k], kls, atol=1e-10)
         np.testing.assert_allclose(reconstruction[k], loss, atol=1e-10)
         np.testing.assert_allclose(latent[k], kls.sum(), atol=1e-10)
@@ -59,13 +69,58 @@ def test_inference_matches_the_paper_in_float64(x64, config):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_generation_matches_the_paper_in_float64(x64, config):
     graph, params = _model(config)
-    _, latents = _inputs(config)
-    output = jax.jit(lambda z: draw.generate(modules.merge(graph, params), z))(latents)
-    for k in range(latents.shape[1]):
-        expected = oracle.generate(
-            jax.tree.map(np.asarray, params), SHAPE, np.asarray(latents[:, k]), config.write_size
+    _, noise = _inputs(config)
+    model = modules.merge(graph, params)
+
+    @jax.jit
+    def generate(noise, latents):
+        return draw.generate(model, noise, latents=latents)
+
+    latents = noise + 1  # of the first steps, given
+    numbers = jax.tree.map(np.asarray, params)
+    for given in range(len(noise) + 1):
+        output = generate(
+            noise[given:] if given < len(noise) else None, latents[:given] if given else None
         )
-        np.testing.assert_allclose(output.canvases[:, k], expected, atol=1e-10)
+        for k in range(noise.shape[1]):
+            expected = oracle.generate(
+                numbers, latents[:given, k], config.write_size, np.asarray(noise[given:, k])
+            )
+            np.testing.assert_allclose(output.canvases[:, k], expected, atol=1e-10)
+    np.testing.assert_array_equal(output.latents, latents)
+
+
+def test_a_learned_prior_starts_as_the_papers():
+    config = dataclasses.replace(SMALL, prior="learned")
+    images, noise = _inputs()
+    key = jax.random.key(0)
+    model, papers = (modules.Draw(c, SHAPE, key=key) for c in (config, SMALL))
+    chex.assert_trees_all_equal(draw.infer(model, images, noise), draw.infer(papers, images, noise))
+
+
+def test_the_log_ratio_to_a_learned_prior_is_its_kl_in_expectation(x64):
+    graph, params = _model(dataclasses.replace(SMALL, prior="learned"))
+    model = modules.merge(graph, params)
+    images, _ = _inputs(batch=1)
+    many = jnp.broadcast_to(images, (20_000, *images.shape[1:]))
+    noise = jax.random.normal(jax.random.key(0), (1, len(many), SMALL.latent_size))
+    output = draw.infer(model, many, noise)
+    ratios = -np.asarray(output.log_ratio[0])
+    error = ratios.std() / np.sqrt(len(ratios))
+    assert error < 0.05
+    assert abs(ratios.mean() - output.kl[0, 0]) < 4 * error
+
+
+def test_latents_draw_their_images_again(x64):
+    graph, params = _model(dataclasses.replace(SMALL, prior="learned"))
+    model = modules.merge(graph, params)
+    images, noise = _inputs()
+    inferred = draw.infer(model, images, noise)
+    again = draw.generate(model, latents=inferred.latents)
+    np.testing.assert_allclose(again.canvases, inferred.canvases, atol=1e-12)
+    part = draw.generate(model, noise[2:], latents=inferred.latents[:2])
+    np.testing.assert_allclose(part.canvases[:2], inferred.canvases[:2], atol=1e-12)
+    assert np.abs(part.canvases[2] - inferred.canvases[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -129,8 +184,10 @@ def test_images_of_a_batch_do_not_touch():
     whole = draw.infer(model, images, noise)
     for k in range(len(images)):
         alone = draw.infer(model, images[k : k + 1], noise[:, k : k + 1])
+        np.testing.assert_allclose(alone.images, whole.images[k : k + 1], rtol=1e-4, atol=1e-5)
+        alone, those = (dataclasses.replace(output, images=None) for output in (alone, whole))
         chex.assert_trees_all_close(
-            alone, jax.tree.map(lambda leaf, k=k: leaf[:, k : k + 1], whole), rtol=1e-4, atol=1e-5
+            alone, jax.tree.map(lambda leaf, k=k: leaf[:, k : k + 1], those), rtol=1e-4, atol=1e-5
         )
 
 
@@ -176,7 +233,8 @@ def test_completing_sees_the_known_pixels_and_its_own_canvas(x64):
     for t in range(len(noise)):
         own = 1 / (1 + np.exp(-state.canvas))
         state, expected = step(state, jnp.where(known, images, own), noise[t])
-        chex.assert_trees_all_close(jax.tree.map(lambda leaf, t=t: leaf[t], output), expected)
+        one = jax.tree.map(lambda leaf, t=t: leaf[t], dataclasses.replace(output, images=None))
+        chex.assert_trees_all_close(one, expected)
     # What stands in unknown pixels is never looked at.
     others = complete(jnp.where(known, images, 1 - images), known, noise)
     chex.assert_trees_all_equal(others, output)
@@ -198,9 +256,10 @@ def test_initial_states_are_learned():
         assert np.abs(leaf).min(axis=tuple(range(leaf.ndim - 1))).max() > 0
 
 
-def test_the_importance_weighted_bound_is_that_of_its_samples(x64):
-    graph, params = _model()
-    images, _ = _inputs()
+@pytest.mark.parametrize("name", ["attention", "learned_prior", "logistic_drawn"])
+def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
+    graph, params = _model(CONFIGS[name])
+    images, _ = _inputs(CONFIGS[name])
     model = modules.merge(graph, params)
     keys = jax.random.split(jax.random.key(3), len(images))
     weights, infer = [], jax.jit(lambda *args: draw.infer(model, *args))
@@ -209,7 +268,7 @@ def test_the_importance_weighted_bound_is_that_of_its_samples(x64):
             [jax.random.normal(jax.random.fold_in(key, k), (3, 4), images.dtype) for key in keys], 1
         )
         output = infer(images, noise)
-        fit = -objective.reconstruction_loss(output.canvases[-1], images)
+        fit = model.likelihood(output.canvases[-1]).log_prob(images)
         weights.append(fit + output.log_ratio.sum(0))
     expected = objective.importance_weighted_bound(jnp.stack(weights))
     for chunk in (1, 3, 50):
@@ -330,7 +389,7 @@ def test_other_arguments_are_checked_by_name():
     keys = jax.random.split(jax.random.key(0), 3)
     with pytest.raises(ValueError, match="got 0 and 50"):
         draw.importance_weighted_bound(model, images, keys, num_samples=0)
-    with pytest.raises(ValueError, match=r"latents must have shape \[T, batch, 4\], .*\[3, 4\]"):
+    with pytest.raises(ValueError, match=r"noise must have shape \[T, batch, 4\], .*\[3, 4\]"):
         draw.generate(model, noise[:, 0])
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         model.generate(0, key=keys[0])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,24 +13,46 @@ SHAPE = (7, 9, 2)
 CONFIG = modules.RamConfig(num_glimpses=3, hidden_size=5, read_size=3, num_classes=4)
 
 
-def _model(seed=0):
+CONFIGS = {
+    "paper": CONFIG,
+    "scales": dataclasses.replace(CONFIG, num_scales=2),
+    "conv": dataclasses.replace(CONFIG, num_scales=2, glimpse_features=2),
+}
+
+
+def test_the_last_view_is_the_whole_image_made_small(x64):
+    config = dataclasses.replace(CONFIG, last_view=3)
+    image = np.random.default_rng(0).uniform(size=(9, 9, 2))
+    model = modules.Ram(config, image.shape, key=jax.random.key(0))
+    small = np.asarray(jax.image.resize(image, (3, 3, 2), "linear", antialias=True))
+    hidden = np.random.default_rng(1).normal(size=5)
+    view = np.maximum(small.ravel() @ model.view.kernel[...] + model.view.bias[...], 0)
+    expected = (hidden + view) @ model.classes.kernel[...] + model.classes.bias[...]
+    np.testing.assert_allclose(
+        model.logits(jnp.asarray(hidden[None]), jnp.asarray(image[None]))[0], expected, atol=1e-6
+    )
+
+
+def _model(config=CONFIG, seed=0):
     """A model whose every parameter is random and not small."""
-    graph, params = modules.abstract(modules.Ram, CONFIG, SHAPE)
+    graph, params = modules.abstract(modules.Ram, config, SHAPE)
     rng = np.random.default_rng(seed)
     params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.4), params)
     images = jnp.asarray(rng.uniform(size=(4, *SHAPE)))
     return graph, params, images, jnp.array([0, 1, 3, 3])
 
 
-def test_classification_matches_the_paper_in_float64(x64):
-    graph, params, images, labels = _model()
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_classification_matches_the_paper_in_float64(x64, config):
+    graph, params, images, labels = _model(config)
     output = jax.jit(lambda x: ram.classify(modules.merge(graph, params), x))(images)
     loss, wrong = ram.loss(output.logits, labels)
     windows = output.windows
     for k in range(4):
         expected, logits, nats = oracle.classify(
-            jax.tree.map(np.asarray, params), np.asarray(images[k]), int(labels[k]), 3, 3
-        )
+            jax.tree.map(np.asarray, params), np.asarray(images[k]), int(labels[k]), 3, 3,
+            config.num_scales,
+        )  # fmt: skip
         np.testing.assert_allclose(output.logits[k], logits, atol=1e-11)
         np.testing.assert_allclose(loss[k], nats, atol=1e-11)
         assert wrong[k] == (np.argmax(logits) != labels[k])
@@ -39,8 +63,11 @@ def test_classification_matches_the_paper_in_float64(x64):
             np.testing.assert_allclose([f[t, k] for f in field], row, atol=1e-11)
 
 
-def test_gradients_match_finite_differences(x64):
-    graph, params, images, labels = _model()
+@pytest.mark.parametrize(
+    "config", [CONFIG, dataclasses.replace(CONFIG, num_scales=2, glimpse_features=2, last_view=3)]
+)
+def test_gradients_match_finite_differences(x64, config):
+    graph, params, images, labels = _model(config)
 
     def total(params):
         output = ram.classify(modules.merge(graph, params), images)

@@ -28,7 +28,7 @@ COUNT = 4  # drawings at once, each from noise of its own
 class Drawing:
     """Drawings step by step."""
 
-    frames: UInt8[np.ndarray, "T count height width channels"]  # 255 sigmoid(canvas)
+    frames: UInt8[np.ndarray, "T count height width channels"]  # means of the canvases, times 255
     # As `figures.rectangles`; None without the window.
     write: Float[np.ndarray, "T count 4"] | None
     read: Float[np.ndarray, "T count 4"] | None
@@ -114,7 +114,7 @@ class Models:
 
 def _drawing(model: Draw, output: DrawOutput) -> Drawing:
     return Drawing(
-        np.asarray(jnp.round(255 * jax.nn.sigmoid(output.canvases)).astype(jnp.uint8)),
+        np.asarray(jnp.round(255 * model.likelihood(output.canvases).mean).astype(jnp.uint8)),
         _rectangles(output.write_windows, model.config.write_size),
         _rectangles(output.read_windows, model.config.read_size),
     )

@@ -91,11 +91,12 @@ class Classification(Recipe[ClassificationConfig]):
             figures.save_curves(folder / "loss.png", read_metrics(folder), names=("loss",))
         images, labels, output = jax.tree.map(np.asarray, self.look(params, source))
         named = np.argmax(output.logits, axis=-1)
+        finest = output.patches[..., : images.shape[-1]]
         figures.save_glimpses(
             folder / "glimpses.png",
             images,
             output.windows,
-            output.patches / output.windows.intensity[..., None, None, None],
+            finest / output.windows.intensity[..., None, None, None],
             titles=[f"{label}, named {name}" for label, name in zip(labels, named, strict=True)],
         )
         report.save_drawing(

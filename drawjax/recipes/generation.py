@@ -50,6 +50,18 @@ class GenerationConfig(RecipeConfig):
             raise ValueError(f"importance_images must be at least 2, got {self.importance_images}")
         if self.importance_samples < 0:
             raise ValueError(f"importance_samples must not be negative: {self.importance_samples}")
+        _check_likelihood(self.model, self.data.binarization)
+
+
+def _check_likelihood(model: Any, binarization: str) -> None:
+    likelihood = getattr(model, "likelihood", None)
+    if likelihood == "bernoulli" and binarization == "none":
+        raise ValueError(
+            "model.likelihood bernoulli is of zeros and ones: give data.binarization static, "
+            "dynamic or threshold, or a likelihood intensities, discretized_logistic or gaussian"
+        )
+    if likelihood not in (None, "bernoulli") and binarization != "none":
+        raise ValueError(f"model.likelihood {likelihood} needs data.binarization none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +119,14 @@ class Generation(Recipe[GenerationConfig]):
                 self.evaluation_key, num_samples=config.importance_samples,
                 count=asked["importance_images"],
             )  # fmt: skip
-        if config.data.binarization == "none":
+        likelihood = getattr(config.model, "likelihood", None)
+        if likelihood == "discretized_logistic":
+            bits = 1 / (math.prod(self.image_shape) * math.log(2))
+            results["test"] |= {
+                "bits_per_dimension": bits * results["test"]["loss"],
+                "bits_per_dimension_standard_error": bits * results["test"]["standard_error"],
+            }
+        elif config.data.binarization == "none":
             results["discretized"] = done.get("discretized") or self._bits_per_dimension(params)
         return results
 
@@ -140,11 +159,11 @@ class Generation(Recipe[GenerationConfig]):
         source = self.images.test if final else self.images.validation
         images = self.first_images(source, _REDRAWN)
         redrawn = self._reconstruct(params, images)
-        pictures.save_drawings(folder, prior, redrawn, split=split, **sizes)
+        pictures.save_drawings(folder, model, prior, redrawn, split=split, **sizes)
         columns = math.isqrt(config.samples)
         beside = None
         if final:
-            pictures.save_finally(folder, prior, images, redrawn, columns, **sizes)
+            pictures.save_finally(folder, model, prior, images, redrawn, columns, **sizes)
             edge = prior.images[columns - 1 : columns**2 : columns]
             beside = nearest_images(edge, self._seen(self.images.train))
         pictures.save_samples(folder, prior, columns, beside)

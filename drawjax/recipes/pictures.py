@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from drawjax import figures, report
-from drawjax.draw import DrawOutput
+from drawjax.draw import DrawOutput, Model
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["save_drawings", "save_finally", "save_samples"]
@@ -17,6 +17,7 @@ _ROWS = 8  # drawing sequences that are shown
 
 def save_drawings(
     folder: pathlib.Path,
+    model: Model,
     prior: DrawOutput,
     redrawn: DrawOutput,
     *,
@@ -25,7 +26,7 @@ def save_drawings(
     write_size: int | None,
 ) -> None:
     """Writes a report's players: images drawn from the prior, and images of a split redrawn."""
-    frames = _frames(prior)
+    frames = _frames(model, prior)
     report.save_drawing(
         folder / "prior.drawing.json",
         frames,
@@ -33,7 +34,7 @@ def save_drawings(
         description=f"{frames.shape[1]} images drawn from noise in {len(frames)} steps.",
         write=_with_size(prior.write_windows, write_size),
     )
-    frames = _frames(redrawn)
+    frames = _frames(model, redrawn)
     report.save_drawing(
         folder / f"{split}.drawing.json",
         frames,
@@ -47,6 +48,7 @@ def save_drawings(
 
 def save_finally(
     folder: pathlib.Path,
+    model: Model,
     prior: DrawOutput,
     images: jax.Array,
     redrawn: DrawOutput,
@@ -61,7 +63,7 @@ def save_finally(
     test images above what the model makes of them. loss.png: the curves.
     """
     del read_size
-    frames, windows = _frames(prior), _first(prior.write_windows)
+    frames, windows = _frames(model, prior), _first(prior.write_windows)
     figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
     figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
     means = np.asarray(redrawn.images)
@@ -82,9 +84,9 @@ def save_samples(
     figures.save_grid(folder / "samples.png", images, columns=columns, beside=beside)
 
 
-def _frames(output: DrawOutput) -> np.ndarray:
+def _frames(model: Model, output: DrawOutput) -> np.ndarray:
     """The drawings that are shown, `[T, rows, height, width, channels]` in [0, 1]."""
-    return np.asarray(jax.nn.sigmoid(output.canvases[:, :_ROWS]))
+    return np.asarray(model.likelihood(output.canvases[:, :_ROWS]).mean)
 
 
 def _first(windows: Any) -> Any:

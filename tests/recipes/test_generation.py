@@ -176,7 +176,8 @@ def test_the_importance_weighted_bound_is_that_of_the_first_images():
 
 def test_bits_per_dimension_are_those_of_the_emission():
     gray = data.GenerationDataConfig(binarization="none", dir="nowhere")
-    config = dataclasses.replace(CONFIG, data=gray)
+    model = dataclasses.replace(CONFIG.model, likelihood="intensities")
+    config = dataclasses.replace(CONFIG, data=gray, model=model)
     small = _few(data.load("mnist", gray), 20)
     recipe, params = _recipe(config, small)
     result = recipe.test(params, {})["discretized"]
@@ -196,6 +197,42 @@ def test_bits_per_dimension_are_those_of_the_emission():
     assert result["scales"] == pytest.approx([np.exp(np.linspace(-6.0, -0.5, 56)[best])], rel=1e-5)
     expected = (losses[best] + float(jnp.mean(output.kl.sum(0)))) / (784 * np.log(2))
     assert result["bits_per_dimension"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_trained_likelihood_gives_its_own_bits_per_dimension():
+    gray = data.GenerationDataConfig(binarization="none", dir="nowhere")
+    model = dataclasses.replace(CONFIG.model, likelihood="discretized_logistic", prior="learned")
+    config = dataclasses.replace(CONFIG, data=gray, model=model)
+    small = _few(data.load("mnist", gray), 20)
+    recipe, params = _recipe(config, small)
+    results = recipe.test(params, {})
+    assert list(results) == ["test"]
+    batch, _ = next(data.eval_batches(small.test, batch_size=20))
+    keys = data.image_keys(recipe.evaluation_key, batch["index"])
+    seen, noise_keys = recipe._inputs(batch, keys, recipe.pool(small.test))
+    bound = recipe.bound(params)
+    output = draw.infer(bound, seen, bounds.noise(bound, noise_keys))
+    emission = objective.discretized_logistic_loss(output.images, seen, bound.pixel_log_scale[...])
+    expected = float(jnp.mean(emission + output.kl.sum(0))) / (784 * np.log(2))
+    assert results["test"]["bits_per_dimension"] == pytest.approx(expected, rel=1e-5)
+    error = results["test"]["standard_error"] / (784 * np.log(2))
+    assert results["test"]["bits_per_dimension_standard_error"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "binarization", "message"),
+    [
+        ("bernoulli", "none", "bernoulli is of zeros and ones: give data.binarization"),
+        ("discretized_logistic", "dynamic", "needs data.binarization none"),
+        ("intensities", "static", "needs data.binarization none"),
+    ],
+)
+def test_a_likelihood_that_does_not_fit_the_data_is_refused(likelihood, binarization, message):
+    with pytest.raises(ValueError, match=message):
+        GenerationConfig(
+            data=data.GenerationDataConfig(binarization=binarization),
+            model=DrawConfig(likelihood=likelihood),
+        )
 
 
 def test_nearest_images_are_the_nearest():
