@@ -16,7 +16,7 @@ CONFIG = modules.RamConfig(num_glimpses=3, hidden_size=5, read_size=3, num_class
 CONFIGS = {
     "paper": CONFIG,
     "scales": dataclasses.replace(CONFIG, num_scales=2),
-    "conv": dataclasses.replace(CONFIG, num_scales=2, glimpse_features=2),
+    "conv": dataclasses.replace(CONFIG, read_size=5, num_scales=2, glimpse_features=3),
 }
 
 
@@ -50,8 +50,8 @@ def test_classification_matches_the_paper_in_float64(x64, config):
     windows = output.windows
     for k in range(4):
         expected, logits, nats = oracle.classify(
-            jax.tree.map(np.asarray, params), np.asarray(images[k]), int(labels[k]), 3, 3,
-            config.num_scales,
+            jax.tree.map(np.asarray, params), np.asarray(images[k]), int(labels[k]), 3,
+            config.read_size, config.num_scales,
         )  # fmt: skip
         np.testing.assert_allclose(output.logits[k], logits, atol=1e-11)
         np.testing.assert_allclose(loss[k], nats, atol=1e-11)
