@@ -150,6 +150,7 @@ def test_remat_changes_nothing(x64, steps):
     chex.assert_trees_all_close(plain, remat, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_remat_stores_less():
     config = dataclasses.replace(SMALL, num_glimpses=64, hidden_size=64)
     graph, params = _model(config, (28, 28, 1))

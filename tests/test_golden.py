@@ -9,6 +9,7 @@ from tests.golden import make
 NAMES = pretrained.available()
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_models_compute_their_golden_values(name):
     with np.load(make.PATH) as golden:
