@@ -4,9 +4,11 @@
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from drawjax import attention
     from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
     from drawjax.pretrained import load_pretrained
@@ -40,8 +42,16 @@ def __getattr__(name: str) -> Any:
     # Loaded when asked for: the glimpse operation does without Flax, and it without training.
     if name == "attention":
         return importlib.import_module("drawjax.attention")
+    if name == "__version__":
+        return importlib.metadata.version("drawjax")
     if name in _MODULES:
-        return getattr(importlib.import_module(f"drawjax.{_MODULES[name]}"), name)
+        try:
+            return getattr(importlib.import_module(f"drawjax.{_MODULES[name]}"), name)
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("drawjax"):
+                raise
+            message = f"drawjax.{name} needs {error.name}: pip install 'drawjax[train]'"
+            raise ModuleNotFoundError(message, name=error.name) from None
     raise AttributeError(f"module 'drawjax' has no attribute {name!r}")
 
 

@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
@@ -201,7 +200,10 @@ def save_animation(
     milliseconds: int = 100,
     scale: int | None = None,
 ) -> None:
-    """Writes an animated GIF of drawings side by side, which rests on the last step."""
+    """Writes an animated GIF of drawings side by side, which rests on the last step.
+
+    Windows are thin rectangles here, so that the digit under them can be seen, and gone at the end.
+    """
     _check_shown("frames", frames, 2)
     steps, count = frames.shape[:2]
     columns = columns or math.ceil(math.sqrt(count))
@@ -209,7 +211,8 @@ def save_animation(
     pages = []
     for t in range(steps):
         cells = [
-            _cell(frames[t, i], _at(windows, t, i), _RED, scale, patch_size) for i in range(count)
+            _cell(frames[t, i], _at(windows, t, i), _RED, scale, patch_size, thin=True)
+            for i in range(count)
         ]
         pages.append(_tile([cells[i : i + columns] for i in range(0, count, columns)]))
     pages.append(  # without windows, to look at
@@ -241,7 +244,9 @@ def save_curves(
       unit: of the values.
     """
     ratios = [2, *[1] * (len(names) - 1)]
-    figure = matplotlib.figure.Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
+    from matplotlib.figure import Figure  # half a second, which drawing a model can do without
+
+    figure = Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, name, color in zip(panels, names, ("C3", "C0", "C2"), strict=False):
         shown = []
@@ -291,8 +296,10 @@ def _cell(
     color: tuple[int, int, int],
     scale: int,
     patch_size: int | None = None,
+    *,
+    thin: bool = False,
 ) -> Image.Image:
-    """One image, enlarged, with its window drawn on it."""
+    """One image, enlarged, with its window drawn on it, as thick as its filters or `thin`."""
     pixels = np.clip(np.round(255 * np.nan_to_num(image)), 0, 255).astype(np.uint8)
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
@@ -308,7 +315,7 @@ def _cell(
         for center in (center_x, center_y)
     ]
     sides = [min(max(side, -1e4), 1e4) for side in sides]
-    line = int(np.clip(round(2 * math.sqrt(variance) * scale / 2), 1, 3 * scale))
+    line = 1 if thin else int(np.clip(round(math.sqrt(variance) * scale), 1, 3 * scale))
     ImageDraw.Draw(cell).rectangle(sides, outline=color, width=line)
     return cell
 

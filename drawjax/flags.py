@@ -2,16 +2,19 @@
 
 import contextlib
 import dataclasses
+import decimal
 import difflib
 import io
 import pathlib
+import re
 import sys
+import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
-__all__ = ["fail", "nearest", "parse", "read"]
+__all__ = ["fail", "nearest", "parse", "read", "together"]
 
 T = TypeVar("T")
 
@@ -37,35 +40,43 @@ def parse(
       line and exit code 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    description = description or ""
-    config: Any = default
-    known = ["--help"]
+    chosen, config = None, default
     if isinstance(default, Mapping):
-        names = list(default)
-        chosen, arguments = _preset(arguments, names)
+        chosen, arguments = _preset(arguments, list(default))
         config = default[chosen]
-        known.append("--preset")
-        if "--preset" not in description:
-            description += (
-                f"\n\n--preset {{{','.join(names)}}} picks the defaults (default: {names[0]})."
-            )
-    parts = {"config": config} | ({} if options is None else {"options": options})
-    for part in parts.values():
-        known += _names(part)
+    types = _types(config) | ({} if options is None else _types(options))
+    known = ["--help", *(["--preset"] if chosen else []), *types]
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         own = (flag, flag.replace("no-", "", 1))
         if flag.startswith("--") and not any(name in known for name in own):
             if not flag.startswith("--tyro-"):
                 fail(f"unknown flag {flag}{nearest(flag, known)}")
-    unnamed = tyro.conf.arg(name="")
-    fields = [(name, Annotated[type(part), unnamed]) for name, part in parts.items()]
-    both = dataclasses.make_dataclass("Arguments", fields)
     try:
-        parsed = read(both(**parts), arguments, description=description, prog=_prog())
+        parsed = read(
+            together(default, options, chosen), arguments, description=description or "",
+            prog=_prog(), types=types,
+        )  # fmt: skip
     except ValueError as error:
         fail(str(error))
     return parsed.config if options is None else (parsed.config, parsed.options)
+
+
+def together(default: Any, options: Any = None, preset: str | None = None) -> Any:
+    """All that `parse` reads, as one dataclass: the preset, the config's flags, the options'."""
+    unnamed = tyro.conf.arg(name="")
+    fields, values = [], {}
+    if isinstance(default, Mapping):
+        names = tuple(default)
+        values["preset"] = preset or names[0]
+        said = tyro.conf.arg(help="Whose values the other flags replace.")
+        fields.append(("preset", Annotated[Literal[names], said]))
+        default = default[values["preset"]]
+    for name, part in (("config", default), ("options", options)):
+        if part is not None:
+            fields.append((name, Annotated[type(part), unnamed]))
+            values[name] = part
+    return dataclasses.make_dataclass("Arguments", fields)(**values)
 
 
 def read(
@@ -75,6 +86,7 @@ def read(
     description: str = "",
     prog: str | None = None,
     markers: Sequence[Any] = (),
+    types: Mapping[str, Any] | None = None,
 ) -> T:
     """Replaces fields of a nested dataclass by what flags say.
 
@@ -86,10 +98,13 @@ def read(
       description: what `--help` says first.
       prog: the command that `--help` names.
       markers: tyro's, for all flags.
+      types: of the flags' values, which say where `none` and `1e4` are None and 10000; None: those
+        of the fields.
 
     Raises:
       ValueError: for a flag that cannot be read, or a value that the dataclass refuses.
     """
+    arguments = _spelled(arguments, _types(default) if types is None else types)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -125,27 +140,58 @@ def _unboxed(text: str) -> str:
 
 def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]:
     """The preset that the arguments name, and the other arguments."""
-    chosen = names[0]
-    for position, argument in enumerate(arguments):
+    given, others, rest = [], [], iter(arguments)
+    for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag == "--preset":
-            width = 1 if equals else 2
-            chosen = value if equals else "".join(arguments[position + 1 : position + 2])
-            arguments = arguments[:position] + arguments[position + width :]
-            break
+            given.append(value if equals else next(rest, ""))
+        else:
+            others.append(argument)
+    if len(given) > 1:
+        fail(f"--preset is given twice: {' and '.join(given)}")
+    (chosen,) = given or names[:1]
     if chosen not in names:
         listed = ", ".join(names)
         fail(f"unknown preset {chosen!r}{nearest(chosen, names)}; presets: {listed}")
-    return chosen, arguments
+    return chosen, others
 
 
-def _names(config: Any, prefix: str = "--") -> list[str]:
-    names = []
+def _spelled(arguments: Sequence[str], types: Mapping[str, Any]) -> list[str]:
+    """The arguments with none and null as None, and 1e4 as 10000, where a flag's type takes it."""
+    spelled, flag = [], ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            flag = name.replace("_", "-")
+            if equals:
+                argument = f"{name}={_value(value, types.get(flag))}"
+        else:
+            argument = _value(argument, types.get(flag))
+        spelled.append(argument)
+    return spelled
+
+
+def _value(text: str, hint: Any) -> str:
+    among = typing.get_args(hint) or (hint,)
+    if type(None) in among and text.lower() in ("none", "null"):
+        return "None"
+    if int in among and re.fullmatch(r"[+-]?[\d_.]+[eE]\+?\d{1,2}", text):
+        with contextlib.suppress(ValueError):
+            number = decimal.Decimal(text.replace("_", ""))
+            return str(int(number)) if number == int(number) else text
+    return text
+
+
+def _types(config: Any, prefix: str = "--") -> dict[str, Any]:
+    """The types of a nested dataclass's fields, by flag."""
+    hints = typing.get_type_hints(type(config))
+    found = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = prefix + field.name.replace("_", "-")
-        names += _names(value, name + ".") if dataclasses.is_dataclass(value) else [name]
-    return names
+        inner = dataclasses.is_dataclass(value)
+        found |= _types(value, name + ".") if inner else {name: hints[field.name]}
+    return found
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -155,6 +201,8 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _prog() -> str:
+    if " " in sys.argv[0]:  # "drawjax sample"
+        return sys.argv[0]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     name = pathlib.Path(sys.argv[0]).name
     return f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else name

@@ -45,6 +45,48 @@ def test_flags_replace_fields():
     assert flags.read(_Config(), ["--inner.flat", "True"], markers=bare).inner.flat
 
 
+@pytest.mark.parametrize("text", ["1e4", "1E4", "10_000", "1.0e+4", "10000"])
+def test_whole_numbers_are_read_as_people_write_them(text):
+    assert flags.parse(_Config(), ["--inner.size", text]).inner.size == 10_000
+    assert flags.parse(_Config(), [f"--inner.size={text}"]).inner.size == 10_000
+
+
+@pytest.mark.parametrize("text", ["None", "none", "null", "NULL"])
+def test_none_is_read_where_it_is_a_value(text):
+    assert flags.parse(_Config(), ["--inner.size", text]).inner.size is None
+    assert flags.parse(_Config(), [f"--inner.size={text}"]).inner.size is None
+    assert flags.parse(_Config(), ["--name", text]).name == text
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--inner.size", "1.5e0"], "Error parsing --inner.size"),
+    (["--inner.size", "1e999999999"], "Error parsing --inner.size"),
+    (["--preset", "a"], "unknown flag --preset"),
+])  # fmt: skip
+def test_a_bad_flag_ends_with_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.parse(_Config(), arguments)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_presets_are_an_option_that_is_given_once(capsys):
+    with pytest.raises(SystemExit):
+        flags.parse(PRESETS, ["--help"])
+    assert "--preset {toy,wide}" in capsys.readouterr().out
+    for arguments, message in (
+        (["--preset", "toy", "--preset=wide"], "--preset is given twice: toy and wide"),
+        (["--preset", "tiy"], "unknown preset 'tiy'; did you mean toy?; presets: toy, wide"),
+        (["--preset"], "unknown preset ''"),
+    ):
+        with pytest.raises(SystemExit):
+            flags.parse(PRESETS, arguments)
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--inner.size", "0"], r"^inner\.size must not be 0$"),

@@ -9,12 +9,14 @@ WORKDIR/sweep.png                     the validation loss of all points over ste
 
 import csv
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
 import logging
 import pathlib
 import sys
+import urllib.parse
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,6 +39,8 @@ _TRACED = (
     "learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay", "ema_decay",
     "seed",
 )  # fmt: skip
+
+_LONGEST = 200  # of the 255 bytes that file systems take
 
 _SHOWN = ("validation", "test")  # parts of results.json that the printed table has
 
@@ -251,11 +255,19 @@ def _with(config: Any, texts: dict[str, str]) -> Any:
 
 
 def _folder(values: dict[str, Any]) -> str:
-    """A name for a point's folder: short field names where they are different."""
+    """A name for a point's folder that no other point has.
+
+    Short names of fields where they are different, and a digest in place of an end that no file
+    system would take.
+    """
     short = [name.rpartition(".")[2] for name in values]
     names = short if len(set(short)) == len(short) else list(values)
     parts = (f"{name}={value}" for name, value in zip(names, values.values(), strict=True))
-    return ",".join(parts).replace("/", "_").replace(" ", "")
+    name = urllib.parse.quote(",".join(parts), safe="=,.+-:()'<>")
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: _LONGEST - 13]}~{digest}"
 
 
 def _numbers(results: Any, prefix: str = "") -> dict[str, float]:

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from drawjax import __main__
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -87,6 +89,14 @@ def project_commands(text: str) -> Iterator[tuple[str, list[str]]]:
         ]
         if not plain:
             yield module, arguments
+
+
+def module_of(words: list[str]) -> tuple[str, list[str]]:
+    """Module and arguments of `drawjax WORDS`."""
+    if words[0] == "train":
+        return f"experiments.{words[1]}", words[2:]
+    module, _ = __main__._MODULES[words[0]]
+    return module.removesuffix(".__main__"), words[1:]
 
 
 def shell_commands(code: str) -> list[list[str]]:

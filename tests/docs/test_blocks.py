@@ -5,9 +5,10 @@ What is done with a block goes by its language and by the HTML comment on the li
 * `python`: run, all of a page in order and in one namespace, in a folder of the page's own, with an
   empty home folder and no TFDS_DATA_DIR.
 * `text` right behind a `python` block: what that block prints, compared.
-* `bash`, `sh`: each command is checked. `pip install` has to name extras of setup.cfg; `python -m
-  experiments.NAME` and `python -m drawjax.NAME` are read by the command's own parser, every flag,
-  preset, value and field of a sweep; `pytest` is what is running. Any other command fails.
+* `bash`, `sh`: each command is checked. `pip install` has to name extras of pyproject.toml; `python
+  -m experiments.NAME`, `python -m drawjax.NAME` and `drawjax COMMAND` are read by the command's own
+  parser, every flag, preset, value and field of a sweep; `pytest` is what is running. Any other
+  command fails.
 * `<!-- run -->` before a shell block: its commands are run, among the page's other blocks.
 * `<!-- run shortened -->`: the same, training with a tiny model for two steps.
 * `<!-- not run: REASON -->`: not run; Python still has to compile, and project commands inside are
@@ -18,7 +19,6 @@ What is done with a block goes by its language and by the HTML comment on the li
 Commands in inline code are read by their parsers too, and names of the library must exist.
 """
 
-import configparser
 import contextlib
 import doctest
 import importlib
@@ -28,6 +28,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import matplotlib
 import pytest
@@ -86,14 +87,13 @@ def _read_flags(main, arguments: list[str]) -> None:
 
 def check_pip(arguments: list[str]) -> None:
     """A `pip install` of this project, with extras that there are."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert arguments[:2] == ["install", "-e"], arguments
     (what,) = arguments[2:]
     match = re.fullmatch(r"\.(?:\[([\w,]+)\])?", what)
     assert match, f"pip install {what}"
     extras = match[1].split(",") if match[1] else []
-    assert set(extras) <= set(setup["options.extras_require"]), extras
+    assert set(extras) <= set(project["optional-dependencies"]), extras
 
 
 def check_shell(block: Block) -> None:
@@ -103,6 +103,8 @@ def check_shell(block: Block) -> None:
             check_pip(words[1:])
         elif words[:2] == ["python", "-m"]:
             check_project_command(words[2], [word for word in words[3:] if word != "..."])
+        elif words[0] == "drawjax":
+            check_project_command(*pages.module_of(words[1:]))
         else:
             assert words == ["pytest"], f"{block}: what to do with {words}?"
 
@@ -110,6 +112,9 @@ def check_shell(block: Block) -> None:
 def run_shell(block: Block, folder) -> None:
     """Runs every command of a block; those that train do so with a tiny model for two steps."""
     for words in pages.shell_commands(block.code):
+        if words[0] == "drawjax":
+            module, arguments = pages.module_of(words[1:])
+            words = ["python", "-m", module, *arguments]
         assert words[:2] == ["python", "-m"], f"{block}: only the project's commands are run"
         if block.remark == SHORTENED and words[2].startswith("experiments."):
             words += TINY if "--mode" not in words else ()
@@ -219,6 +224,9 @@ def test_links_of_the_readme_lead_somewhere():
         ("```bash\npython -m experiments.mnist_generation --model.unit 3\n```\n", AssertionError),
         ("```bash\npython -m experiments.mnist --preset demo\n```\n", ModuleNotFoundError),
         ("```bash\npython -m drawjax.sample --nmu 3\n```\n", AssertionError),
+        ("```bash\ndrawjax sample --nmu 3\n```\n", AssertionError),
+        ("```bash\ndrawjax smaple\n```\n", KeyError),
+        ("```bash\ndrawjax train mnist\n```\n", ModuleNotFoundError),
         ("```sh\npython -m experiments.svhn_generation --sweep train.rate=1,2\n```\n", ValueError),
         ("<!-- not run: slow -->\n```sh\nsrun python -m drawjax.sample -x\n```\n", AssertionError),
         ("<!-- not run:  -->\n```ruby\nputs 1\n```\n", AssertionError),
@@ -238,6 +246,7 @@ def test_a_page_that_does_not_hold_fails(folder, text, error):
         "<!-- not run: needs Ruby -->\n```ruby\nputs 1\n```\n",
         "```python\nx = 1\n```\n\n```python\nprint(x, 0.123)\n```\n\n```text\n1 0.1...\n```\n",
         "```bash\npip install -e '.[test,lint]' && pytest  # all of it\n```\n",
+        "```bash\ndrawjax train mnist_generation --preset demo\n```\n",
         "```bash\npython -m drawjax.data.prepare mnist \\\n    --data-dir there\n```\n",
     ],
 )

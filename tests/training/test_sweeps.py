@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import pathlib
 
 import chex
 import numpy as np
@@ -58,8 +59,14 @@ def test_values_are_read_as_flags_are():
 def test_folders_have_names_of_their_own():
     points = sweeps.expand(_Config(), ["inner.seed=1,2", "seed=1,2", "folder=/a/b,c"])
     folders = [point.config.workdir for point in points]
-    assert folders[0] == "work/inner.seed=1,seed=1,folder=_a_b"
+    assert folders[0] == "work/inner.seed=1,seed=1,folder=%2Fa%2Fb"
     assert len(set(folders)) == 8
+    alike = sweeps.expand(_Config(), ["folder=/a/b,_a_b,a b,%2Fa/b"])
+    assert len({point.config.workdir for point in alike}) == 4
+    long = sweeps.expand(_Config(), [f"folder={300 * 'a'},{300 * 'a'}b,{300 * 'é'}"])
+    names = [pathlib.Path(point.config.workdir).name for point in long]
+    assert len(set(names)) == 3
+    assert max(len(name.encode()) for name in names) <= 255
 
 
 @pytest.mark.parametrize(("items", "message"), [

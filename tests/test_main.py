@@ -1,0 +1,117 @@
+"""The command `drawjax`: each command under its name, and a wheel that holds all of them."""
+
+import configparser
+import importlib.metadata
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import drawjax
+from drawjax import __main__, pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "drawjax", *arguments], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def test_commands_and_experiments_are_listed(capsys):
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as stop:
+            __main__.main(arguments)
+        assert not stop.value.code
+        said = capsys.readouterr().out
+        assert all(f"  {name} " in said for name in __main__._COMMANDS)
+    with pytest.raises(SystemExit):
+        __main__.main(["train"])
+    said = capsys.readouterr().out
+    for path in (ROOT / "experiments").glob("[a-z]*.py"):
+        assert path.stem in said
+    with pytest.raises(SystemExit):
+        __main__.main(["--version"])
+    assert capsys.readouterr().out.strip() == drawjax.__version__
+    assert drawjax.__version__ == importlib.metadata.version("drawjax")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["trian"], "unknown command 'trian'; did you mean train?; there are: train, sample"),
+    (["train", "mnist_generatoin"], "'mnist_generatoin'; did you mean mnist_generation?"),
+])  # fmt: skip
+def test_a_wrong_name_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_are_listed_with_their_figures():
+    run = _run("models")
+    assert run.returncode == 0
+    for name in pretrained.available():
+        assert f"\n{name} " in run.stdout
+    assert " 80.88 +- 0.22 nats" in run.stdout
+    assert " % wrong" in run.stdout
+
+
+@pytest.mark.parametrize("name", ["attention_zoom", "attention-zoom"])
+def test_an_experiment_runs_by_its_name(name, tmp_path):
+    run = _run("train", name, "--preset", "demo", "--workdir", "zoom", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "zoom" / "zoom.png").exists()
+
+
+def test_help_names_the_command_that_was_given():
+    run = _run("sample", "--help")
+    assert "usage: drawjax sample" in run.stdout
+    assert _run("train", "mnist_generation", "--model.hiden-size", "3").stderr == (
+        "error: unknown flag --model.hiden-size; did you mean --model.hidden-size?\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_shell_completes_commands_experiments_and_flags(tmp_path):
+    script = tmp_path / "drawjax.sh"
+    script.write_text(_run("--tyro-print-completion", "bash").stdout)
+    ask = """source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tyro_drawjax
+             echo "${COMPREPLY[@]}" """
+    for words, expected in (
+        (["drawjax", "exp"], "explore"),
+        (["drawjax", "train", "svhn"], "svhn-generation"),
+        (["drawjax", "train", "svhn-generation", "--model.read"], "--model.read-size"),
+        (["drawjax", "train", "svhn-generation", "--preset", "d"], "demo"),
+    ):
+        run = subprocess.run(
+            ["bash", "-c", ask, "bash", script, *words], capture_output=True, text=True, check=True
+        )
+        assert run.stdout.split() == [expected]
+
+
+def test_what_is_missing_is_named_with_the_extra_that_brings_it(tmp_path):
+    (tmp_path / "grain.py").write_text("raise ModuleNotFoundError('none', name='grain')")
+    path = {"PYTHONPATH": str(tmp_path)}
+    for command in (["train", "mnist_generation"], ["prepare", "mnist"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "drawjax", *command],
+            capture_output=True, text=True, env={**os.environ, **path},
+        )  # fmt: skip
+        assert run.returncode == 2
+        (line,) = run.stderr.splitlines()
+        assert line.endswith("needs grain: pip install 'drawjax[train]'")
+
+
+def test_all_packages_are_in_the_wheel():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "drawjax").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert listed == there | {"drawjax.experiments"}
