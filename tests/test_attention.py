@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -62,6 +63,7 @@ def test_a_window_worked_by_hand():
     np.testing.assert_array_equal(np.argmax(columns, axis=-1), [2, 4, 6])
 
 
+@pytest.mark.slow
 def test_gradients_match_finite_differences(x64):
     logits, image, patch = (jnp.asarray(a) for a in _case(5, 7, 2, 3, batch=2))
 
@@ -160,32 +162,39 @@ extreme = st.one_of(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
-@hypothesis.given(
-    logits=st.tuples(extreme, extreme, extreme, extreme, st.floats(-3, 3, width=32)),
-    shape=st.sampled_from([(5, 8), (8, 5), (1, 1), (28, 28)]),
-    n=st.integers(1, 5),
-    dtype=st.sampled_from(["float32", "bfloat16"]),
-)
-def test_extreme_windows_stay_finite(logits, shape, n, dtype):
-    logits = jnp.asarray(logits, dtype)
+@functools.cache
+def _filters_and_gradients(shape, n, dtype):
     image = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, 1)), dtype)
     patch = jnp.asarray(np.random.default_rng(1).normal(size=(n, n, 1)), dtype)
-
-    def filters(logits):
-        return attention.filterbanks(attention.window_from_logits(logits, shape, n), shape, n)
 
     def total(logits, image, patch):
         window = attention.window_from_logits(logits, shape, n)
         read, written = attention.read(image, window, n), attention.write(patch, window, shape)
         return jnp.sum(jnp.sin(read)) + jnp.sum(jnp.sin(written))
 
-    for bank in filters(logits):
+    @jax.jit
+    def both(logits):
+        banks = attention.filterbanks(attention.window_from_logits(logits, shape, n), shape, n)
+        return banks, jax.value_and_grad(total, argnums=(0, 1, 2))(logits, image, patch)
+
+    return both
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(
+    logits=st.tuples(extreme, extreme, extreme, extreme, st.floats(-3, 3, width=32)),
+    shape=st.sampled_from([(5, 8), (8, 5), (1, 1), (28, 28)]),
+    n=st.sampled_from([1, 2, 5]),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
+def test_extreme_windows_stay_finite(logits, shape, n, dtype):
+    banks, losses = _filters_and_gradients(shape, n, dtype)(jnp.asarray(logits, dtype))
+    for bank in banks:
         tolerance = 1e-5 if dtype == "float32" else 2e-2
         np.testing.assert_allclose(np.sum(bank.astype("float32"), -1), 1, rtol=tolerance)
         assert np.all(np.asarray(bank, "float32") >= 0)
-    value, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(logits, image, patch)
-    chex.assert_tree_all_finite((value, gradients))
+    chex.assert_tree_all_finite(losses)
 
 
 @pytest.mark.parametrize("field", range(5))
@@ -275,6 +284,7 @@ def _read_written(logits, image):
     return jnp.sum(attention.write(patch, window, (7, 9)) ** 2)
 
 
+@pytest.mark.slow
 def test_forward_mode_and_second_derivatives_work(x64):
     logits = jnp.asarray(0.5 * np.random.default_rng(0).normal(size=5))
     image = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 9, 1)))
@@ -316,6 +326,7 @@ def test_batches_broadcast_without_rank_promotion(image_batch, window_batch):
     np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_scales", [1, 3])
 def test_scales_are_reads_by_wider_windows(x64, num_scales):
     rng = np.random.default_rng(0)

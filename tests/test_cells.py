@@ -31,6 +31,7 @@ def _loop(name, params, xs):
     return np.array(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_cells_equal_their_equations_in_float64(x64, name):
     cell, params = _cell(CELLS[name])
@@ -63,6 +64,7 @@ def test_gradients_of_cells_match_finite_differences(x64, name, mode):
     check_grads(total, (params,), order=1, modes=[mode], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_lstm_of_large_gates_is_saturated():
     cell, params = _cell(LSTM, 1, 1)
     graph, _ = modules.split(cell)
@@ -78,6 +80,7 @@ def test_an_lstm_of_large_gates_is_saturated():
     np.testing.assert_allclose(to_c, [[1.0]])
 
 
+@pytest.mark.slow
 def test_stacked_cells_hand_the_hidden_vector_up(x64):
     lower, _ = _cell(LSTM)
     upper, _ = _cell(GRU, 4, 5, seed=2)

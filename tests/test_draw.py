@@ -46,6 +46,7 @@ def _inputs(config=SMALL, shape=SHAPE, batch=3, seed=1):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_inference_matches_the_paper_in_float64(x64, config):
     graph, params = _model(config)
@@ -66,6 +67,7 @@ def test_inference_matches_the_paper_in_float64(x64, config):
         np.testing.assert_allclose(latent[k], kls.sum(), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_generation_matches_the_paper_in_float64(x64, config):
     graph, params = _model(config)
@@ -90,6 +92,7 @@ def test_generation_matches_the_paper_in_float64(x64, config):
     np.testing.assert_array_equal(output.latents, latents)
 
 
+@pytest.mark.slow
 def test_a_learned_prior_starts_as_the_papers():
     config = dataclasses.replace(SMALL, prior="learned")
     images, noise = _inputs()
@@ -111,6 +114,7 @@ def test_the_log_ratio_to_a_learned_prior_is_its_kl_in_expectation(x64):
     assert abs(ratios.mean() - output.kl[0, 0]) < 4 * error
 
 
+@pytest.mark.slow
 def test_latents_draw_their_images_again(x64):
     graph, params = _model(dataclasses.replace(SMALL, prior="learned"))
     model = modules.merge(graph, params)
@@ -123,6 +127,7 @@ def test_latents_draw_their_images_again(x64):
     assert np.abs(part.canvases[2] - inferred.canvases[2]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_gradients_match_finite_differences(x64, config):
     graph, params = _model(config)
@@ -135,6 +140,7 @@ def test_gradients_match_finite_differences(x64, config):
     check_grads(jax.jit(total), (params,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 9])
 def test_remat_changes_nothing(x64, steps):
     config = dataclasses.replace(SMALL, num_glimpses=steps)
@@ -150,6 +156,7 @@ def test_remat_changes_nothing(x64, steps):
     chex.assert_trees_all_close(plain, remat, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_remat_stores_less():
     config = dataclasses.replace(SMALL, num_glimpses=64, hidden_size=64)
@@ -178,6 +185,7 @@ def test_one_program_for_any_number_of_steps():
     assert abs(sizes[0] - sizes[1]) <= 2
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_do_not_touch():
     graph, params = _model()
     images, noise = _inputs()
@@ -241,6 +249,7 @@ def test_completing_sees_the_known_pixels_and_its_own_canvas(x64):
     chex.assert_trees_all_equal(others, output)
 
 
+@pytest.mark.slow
 def test_initial_states_are_learned():
     graph, params = _model()
     images, noise = _inputs()
@@ -257,6 +266,7 @@ def test_initial_states_are_learned():
         assert np.abs(leaf).min(axis=tuple(range(leaf.ndim - 1))).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "learned_prior", "logistic_drawn"])
 def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
     graph, params = _model(CONFIGS[name])
@@ -284,6 +294,7 @@ def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
     np.testing.assert_allclose(alone, expected[1:2], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_more_samples_tighten_the_bound():
     graph, params = _model()
     images, _ = _inputs(batch=2)
@@ -299,6 +310,7 @@ def test_more_samples_tighten_the_bound():
     assert means[0] < means[1] < means[2]
 
 
+@pytest.mark.slow
 def test_the_single_sample_bound_is_the_negative_loss_in_expectation():
     graph, params = _model()
     images, _ = _inputs(batch=1)
@@ -396,6 +408,7 @@ def test_other_arguments_are_checked_by_name():
         model.generate(0, key=keys[0])
 
 
+@pytest.mark.slow
 def test_numpy_images_are_taken():
     graph, params = _model()
     images, noise = _inputs()

@@ -6,7 +6,10 @@ import pytest
 from drawjax import pretrained
 from tests.golden import make
 
-NAMES = pretrained.available()
+NAMES = [
+    name if name == "mnist" else pytest.param(name, marks=pytest.mark.slow)
+    for name in pretrained.available()
+]
 
 
 @pytest.mark.usefixtures("optimized")

@@ -84,12 +84,14 @@ def _factors(graph, params, images, noise):
     return factors
 
 
+@pytest.mark.slow
 def test_clipping_images_scales_what_each_adds(x64):
     factors = _factors(*_problem(*SIZES["attention"], jnp.float64, batch=3))
     assert 0 < factors.min() < 0.9
     assert factors.max() <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_clipping_is_right_where_products_stay_in_the_loop(x64):
     # The image's length is that of the deferred products; all of its gradient is scaled.
     class Own(modules.Draw):
@@ -105,6 +107,7 @@ def test_clipping_is_right_where_products_stay_in_the_loop(x64):
     assert 0 < factors.min() < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "remat"), [*((case, False) for case in SIZES), ("attention", True)]
 )
@@ -116,12 +119,14 @@ def test_our_scan_equals_a_plain_one_in_float64(x64, plain, case, remat):
     )
 
 
+@pytest.mark.slow
 def test_our_scan_equals_a_plain_one_in_float32(plain):
     graph, *inputs = _problem(*SIZES["color"], jnp.float32)
     ours = _value_and_grad(graph)(*inputs)
     chex.assert_trees_all_close(ours, plain(_value_and_grad(graph), *inputs), rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_our_scan_equals_a_plain_one_in_bfloat16(plain):
     graph, *inputs = _problem(*SIZES["attention"], jnp.float32, precision="bfloat16")
     value, gradients = _value_and_grad(graph)(*inputs)
@@ -144,6 +149,7 @@ def test_outputs_equal_those_of_a_plain_scan(plain):
         )
 
 
+@pytest.mark.slow
 def test_gradients_of_many_models_at_once():
     graph, params, images, noise = _problem(*SIZES["attention"], jnp.float32)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
@@ -156,6 +162,7 @@ def test_gradients_of_many_models_at_once():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 9])
 def test_sample_equals_the_last_canvas_of_generate(chunk):
     graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
@@ -175,6 +182,7 @@ def _small():
     return modules.Draw(config, (6, 5, 1), key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_methods_are_one_line_each_and_say_what_comes_out():
     model, key = _small(), jax.random.key(1)
     drawn = model.generate(2, key=key)

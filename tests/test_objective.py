@@ -72,6 +72,7 @@ def test_bounds_add_up():
     )
 
 
+@pytest.mark.slow
 def test_gradients(x64):
     rng = np.random.default_rng(0)
     logits, images = rng.normal(size=(2, 3, 3, 1)), rng.uniform(size=(2, 3, 3, 1))
@@ -91,6 +92,7 @@ def test_wrong_shapes_are_named():
         objective.reconstruction_loss.__wrapped__(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 4, 4, 3)))
 
 
+@pytest.mark.slow
 def test_the_discretized_logistic_is_a_distribution_over_256_levels(x64):
     levels = jnp.arange(256) / 255
     for mean in (0.0, 0.3, 1.0):

@@ -56,6 +56,7 @@ def test_examples_are_short(title):
     assert len(lines) <= 27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_the_changed_part_is_called_and_gets_a_gradient(title):
     _, model = _example(title)
@@ -79,6 +80,7 @@ def test_the_changed_part_is_called_and_gets_a_gradient(title):
     assert not zero, zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [Normal(), Normal(jnp.array(0.7), jnp.array(-0.4))])
 def test_the_posterior_is_the_overriding_one(prior):
     _, model = _example("posterior")

@@ -22,6 +22,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_saved_model_comes_back_to_half_precision(folder):
     model = pretrained.load("small", folder)
     assert model.config == CONFIG
@@ -39,6 +40,7 @@ def test_a_model_is_loaded_in_another_precision(folder):
     assert model.patch.dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_a_classifier_is_saved_too(tmp_path):
     config = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
     pretrained.save("looks", modules.Ram(config, (9, 9, 1), key=jax.random.key(0)), {}, tmp_path)

@@ -20,6 +20,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 def test_the_last_view_is_the_whole_image_made_small(x64):
     config = dataclasses.replace(CONFIG, last_view=3)
     image = np.random.default_rng(0).uniform(size=(9, 9, 2))
@@ -42,6 +43,7 @@ def _model(config=CONFIG, seed=0):
     return graph, params, images, jnp.array([0, 1, 3, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_classification_matches_the_paper_in_float64(x64, config):
     graph, params, images, labels = _model(config)
@@ -63,6 +65,7 @@ def test_classification_matches_the_paper_in_float64(x64, config):
             np.testing.assert_allclose([f[t, k] for f in field], row, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [CONFIG, dataclasses.replace(CONFIG, num_scales=2, glimpse_features=2, last_view=3)]
 )

@@ -99,6 +99,7 @@ def test_a_long_gradient_of_one_image_is_scaled_to_the_limit(x64, ratio):
     np.testing.assert_allclose(to_state, clipped @ kernel.T, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_images_without_a_gradient_are_no_nan():
     weights = {"a": (jnp.ones((3, 4)), jnp.zeros(4))}
     gradient = _one_step(2.0, weights, jnp.ones((5, 3)), jnp.zeros((5, 4)))
@@ -164,6 +165,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_gradients_are_right_however_a_product_is_asked_for(x64, name):
     function, outside = PRODUCTS[name]
@@ -187,6 +189,7 @@ def test_gradients_are_right_however_a_product_is_asked_for(x64, name):
     assert ("dimension_numbers=(([0, 1], [0, 1])" in jaxpr) == outside
 
 
+@pytest.mark.slow
 def test_integers_in_the_state_a_single_step_and_no_product_at_all(x64):
     weights, _, state, xs = _toy_inputs(jnp.float64, 3)
 

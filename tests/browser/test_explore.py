@@ -14,6 +14,7 @@ from drawjax.explore.glimpse import glimpse
 from tests.explore.serving import save_model, serving
 from tests.explore.test_images import file, with_size
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 expect.set_options(timeout=30_000)
 PHONE = {
     "viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True,

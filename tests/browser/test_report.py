@@ -11,6 +11,7 @@ from tests.run_folder import STEPS, write_run
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # How many pixels of a canvas are as red, or as green, as a window.
 COLORED = """(canvas, of) => {

@@ -52,6 +52,7 @@ def _loop(key, pool, targets, size, pieces, piece_size):
     return np.minimum(images, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [0, 1, 8])
 def test_equals_a_loop(pieces):
     pool, targets, key = _digits(30), _digits(5, seed=1), jax.random.key(7)
@@ -61,6 +62,7 @@ def test_equals_a_loop(pieces):
     assert images.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_defaults_are_those_of_the_paper():
     pool, targets = _digits(9, height=28, width=28), _digits(2, seed=1, height=28, width=28)
     key = jax.random.key(3)

@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from drawjax.data.pairs import pair
 
@@ -18,6 +19,7 @@ def _digits(count, seed=0, height=12, width=10):
     return rng.integers(0, 256, (count, height, width, 1), np.uint8)
 
 
+@pytest.mark.slow
 def test_equals_a_loop():
     images, pool, key, size = _digits(6), _digits(9, seed=1), jax.random.key(5), 21
     limits = np.array([[size - 12 + 1, size - 10 + 1]])

@@ -49,6 +49,7 @@ def test_cut_patches_equals_slices():
         np.testing.assert_array_equal(result[number], expected)
 
 
+@pytest.mark.slow
 def test_random_corners_are_uniform_over_all_places():
     corners = random_corners(jax.random.key(1), 20_000, (6, 9), (3, 4))
     assert corners.shape == (20_000, 2)

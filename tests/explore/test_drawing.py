@@ -48,6 +48,7 @@ def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     assert drawing.read is None
 
 
+@pytest.mark.slow
 def test_completions_are_those_of_draw_complete(models, folder):
     pixels = np.random.default_rng(0).integers(256, size=SHAPE, dtype=np.uint8)
     known = np.arange(28)[:, None] < np.full(28, 14)

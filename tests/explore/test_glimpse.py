@@ -8,6 +8,7 @@ from drawjax.explore.glimpse import glimpse
 PIXELS = np.random.default_rng(0).integers(256, size=(9, 14, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_size", [1, 5])
 def test_the_numbers_are_those_of_the_attention_module(patch_size):
     logits = [0.3, -0.2, 0.5, -0.4, 0.7]

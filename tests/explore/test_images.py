@@ -83,6 +83,7 @@ def test_other_files_are_refused_in_words(content, message):
         images.decode(content)
 
 
+@pytest.mark.slow
 def test_built_in_images_and_digits():
     for name in images.BUILT_IN:
         pixels = images.built_in(name)

@@ -37,6 +37,7 @@ def _folder(config):
     return pathlib.Path(config.workdir)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_numbers_and_pictures(finished):
     config, results = finished
     folder = _folder(config)
@@ -70,6 +71,7 @@ def test_a_run_leaves_a_report_of_the_data_really_used(finished):
     assert '"finished": true' in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("read", "write"), [(2, 3), (None, None), (None, 3)])
 def test_pictures_are_drawn_while_a_run_goes_on(tmp_path, read, write):
     model = dataclasses.replace(CONFIG.model, read_size=read, write_size=write)
@@ -84,6 +86,7 @@ def test_pictures_are_drawn_while_a_run_goes_on(tmp_path, read, write):
     assert (drawing["read"] is None, drawing["write"] is None) == (read is None, write is None)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
     config, results = finished
     folder = _folder(config)
@@ -117,6 +120,7 @@ def _recipe(config, images):
     return recipe, recipe.init(jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"pair_size": 40}], ids=["dynamic", "pairs"])
 def test_evaluation_does_not_depend_on_the_batch_size(changes):
     config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **changes))
@@ -136,6 +140,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(changes):
         np.testing.assert_array_equal(recipe.first_images(_few(small, 3).test, 3), seen[:3])
 
 
+@pytest.mark.slow
 def test_both_bounds_are_of_the_same_images_and_noise():
     images = data.load("mnist", CONFIG.data)
     recipe, params = _recipe(dataclasses.replace(CONFIG, importance_samples=1), _few(images, 30))
@@ -154,6 +159,7 @@ def test_both_bounds_are_of_the_same_images_and_noise():
     assert test["importance_weighted"] == pytest.approx(float(jnp.mean(single)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_importance_weighted_bound_is_that_of_the_first_images():
     images = data.load("mnist", CONFIG.data)
     recipe, params = _recipe(CONFIG, images)
@@ -174,6 +180,7 @@ def test_the_importance_weighted_bound_is_that_of_the_first_images():
     assert many["importance_images"] == 50
 
 
+@pytest.mark.slow
 def test_bits_per_dimension_are_those_of_the_emission():
     gray = data.GenerationDataConfig(binarization="none", dir="nowhere")
     model = dataclasses.replace(CONFIG.model, likelihood="intensities")
@@ -199,6 +206,7 @@ def test_bits_per_dimension_are_those_of_the_emission():
     assert result["bits_per_dimension"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trained_likelihood_gives_its_own_bits_per_dimension():
     gray = data.GenerationDataConfig(binarization="none", dir="nowhere")
     model = dataclasses.replace(CONFIG.model, likelihood="discretized_logistic", prior="learned")

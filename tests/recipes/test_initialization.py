@@ -38,6 +38,7 @@ def _fresh(config, seed=0):
     return modules.split(_model(config, seed))[1]
 
 
+@pytest.mark.slow
 def test_a_run_starts_where_another_ended(tmp_path):
     first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
     drawjax.train(first, dataset="mnist")
@@ -84,6 +85,7 @@ def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
     assert [on_two, on_one] == pytest.approx([ended, ended], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_what_it_started_from(tmp_path):
     first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
     drawjax.train(first, dataset="mnist")
@@ -118,6 +120,7 @@ def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
         initial_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "message"), [("nothing", "no pretrained model 'nothing'"), ("", "no run")]
 )
@@ -131,6 +134,7 @@ def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
     params = _fresh(CONFIG.model)
     pretrained.save("small", _model(CONFIG.model), {}, tmp_path)
@@ -156,6 +160,7 @@ def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
         drawjax.train(looking, dataset="mnist")
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
     config = ClassificationConfig(
         workdir=str(tmp_path / "run"),

@@ -28,6 +28,7 @@ def _point(folder, **train):
     return dataclasses.replace(CONFIG, workdir=str(folder), train=changed)
 
 
+@pytest.mark.slow
 def test_points_leave_what_each_alone_does(tmp_path):
     changes = [{"seed": 0}, {"seed": 1, "learning_rate": 3e-3}]
     points = [_point(tmp_path / f"point{i}", **change) for i, change in enumerate(changes)]
@@ -48,6 +49,7 @@ def test_points_leave_what_each_alone_does(tmp_path):
     np.testing.assert_allclose(*curves, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_has_no_results(tmp_path):
     points = [_point(tmp_path / "whole"), _point(tmp_path / "wild", learning_rate=1e38)]
     points = [
@@ -73,6 +75,7 @@ def _small(folder, **changes):
     return dataclasses.replace(config, model=model, samples=4, **changes)
 
 
+@pytest.mark.slow
 def test_a_finished_run_keeps_what_it_wrote(tmp_path, caplog):
     config = _small(tmp_path / "run")
     results = drawjax.train(config, dataset=IMAGES)
@@ -105,7 +108,8 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     entries = read_metrics(tmp_path / "run")
     assert not any("learning_rate" in entry for entry in entries)
     (loss, other) = (e["loss"] for e in entries if e["split"] == "validation")
-    assert loss == other  # a rate of zero: nothing is learned
+    # A rate of zero: nothing is learned. The average of equal parameters rounds.
+    assert loss == pytest.approx(other, rel=1e-6)
     model = drawjax.load_run(tmp_path / "run")
     assert model.generate(2, key=jax.random.key(0)).images.shape == (2, 6, 5, 1)
 
@@ -128,6 +132,7 @@ def test_arrays_that_are_no_images_leave_no_folder(dataset, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_arrays_with_parts_of_their_own_are_taken_as_they_are(tmp_path):
     parts = {"train": IMAGES, "validation": IMAGES[:12], "test": np.uint8(255 * IMAGES[:9])}
     results = drawjax.train(_small(tmp_path / "run"), dataset=parts)

@@ -49,6 +49,7 @@ def _flip(data: bytes) -> bytes:
 
 
 # Orbax leaves the other arrays' reading behind, unfinished, when one cannot be read.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "damage", [_flip, lambda data: data[:-1000], lambda data: b"", None],
@@ -89,6 +90,7 @@ def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
 
 
 # tensorstore's own threads may still report to an event loop that the failure closed.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_clear_error_and_older_ones_stay(small_disk, monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)
@@ -105,6 +107,7 @@ def test_a_full_disk_is_one_clear_error_and_older_ones_stay(small_disk, monkeypa
     gc.collect()  # what the failure left behind is reported here, not in a later test
 
 
+@pytest.mark.slow
 def test_any_element_changes_the_fingerprint():
     tree = {"a": jnp.arange(12.0).reshape(3, 4), "b": jnp.zeros(5, jnp.bfloat16)}
     tree |= {"c": jnp.asarray([True, False]), "d": jnp.asarray(3, jnp.int32)}

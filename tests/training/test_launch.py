@@ -110,6 +110,7 @@ def test_a_full_disk_is_one_line(small_disk):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_help_waits_for_no_heavy_library():
     program = (
         "import sys\n"

@@ -62,6 +62,7 @@ def _stopping(config, after):
     return Batches()
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_and_saves(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     state = _train(tmp_path)
@@ -88,6 +89,7 @@ def test_a_step_is_traced_once(tmp_path):
     _train(tmp_path, loss=loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 5, 12, 20, 29])
 def test_going_on_gives_the_same_bits(whole, tmp_path, after):
     state, folder = whole
@@ -163,6 +165,7 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
         chex.assert_trees_all_equal(run.restore_best(state.ema_params)[0], state.ema_params)
 
 
+@pytest.mark.slow
 def test_the_task_shows_parameters_after_an_evaluation_and_metrics_in_between(
     tmp_path, monkeypatch
 ):
@@ -194,6 +197,7 @@ def test_what_cannot_be_shown_does_not_stop_a_run(tmp_path, caplog):
     assert "the report is not up to date: no space left" in caplog.messages
 
 
+@pytest.mark.slow
 def test_a_signal_while_something_is_shown_saves(tmp_path):
     def show(folder, params):
         if params is not None:
@@ -212,6 +216,7 @@ def test_fewer_steps_than_taken_is_an_error(tmp_path):
         _train(tmp_path, _config(decay_fraction=0.0, steps=20))
 
 
+@pytest.mark.slow
 def test_more_steps_before_the_decay_are_as_if_asked_for_at_once(tmp_path):
     short = _config(decay_fraction=0.0, steps=15)
     long = _config(decay_fraction=0.0, steps=30)
@@ -291,6 +296,7 @@ def test_metrics_do_not_hold_the_device_up(tmp_path, monkeypatch):
     assert len(fetched) == 3  # two means of metrics, and the parameters for one evaluation
 
 
+@pytest.mark.slow
 def test_points_together_are_the_runs_alone(tmp_path):
     configs = [
         _config(learning_rate=rate, seed=seed, clip_norm=clip)
@@ -311,6 +317,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
             assert metrics["loss"] == min(other.values())
 
 
+@pytest.mark.slow
 def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
     configs = [_config(seed=seed) for seed in (1, 2)]
 
@@ -331,6 +338,7 @@ def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
     assert "going on from step 10" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_point_that_diverges_does_not_stop_the_others(tmp_path, caplog):
     configs = [_config(seed=seed, max_skipped=4) for seed in (1, 2)]
 

@@ -42,6 +42,7 @@ def _broken(where):
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [1, 2])
 @pytest.mark.parametrize(("where", "operation"), [
     ("forward", "log"), ("backward", "div|mul|pow|sqrt"), ("infinity", "exp"),

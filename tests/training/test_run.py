@@ -42,6 +42,7 @@ def test_a_folder_holds_the_config_and_the_state(tmp_path):
     assert saved["width"] == 4
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     program = (
         "import sys; from drawjax.training import Run, RunError\n"

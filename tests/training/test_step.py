@@ -49,6 +49,7 @@ def test_neither_warm_up_nor_decay_is_needed():
     )
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_adamw_after_clipping():
     config = dataclasses.replace(CONFIG, clip_norm=0.5, weight_decay=0.1)
     task = toy.task()

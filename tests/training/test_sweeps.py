@@ -112,6 +112,7 @@ def test_a_point_that_is_not_there():
             sweeps.pick(points, index)
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
     config = ToyConfig(workdir=str(tmp_path / "sweep"))
     items = ["train.learning_rate=0.05,0.01", "width=4,5"]
@@ -165,6 +166,7 @@ def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_pat
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_one_point_alone_is_compared_with_those_that_are_there(tmp_path):
     config = ToyConfig(workdir=str(tmp_path))
     items = ["train.seed=0,1"]
