@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 __all__ = [
     "Window",
@@ -54,8 +54,8 @@ _Array = Array | np.ndarray  # what is taken; jax.Array is returned
 class Window:
     """Where an attention window looks, and how: a pytree with one scalar a field and image.
 
-    All fields share one shape, `[*batch]`. Coordinates are in pixels, 1 being the center of the
-    first pixel.
+    All fields share one shape, `[*batch]`; numbers, and arrays of no axes, are taken beside others.
+    Integers count as float32. Coordinates are in pixels, 1 being the center of the first pixel.
     """
 
     center_x: Float[_Array, "*batch"]  #: g_X, along the width
@@ -79,9 +79,9 @@ def window_from_logits(
         moves no filter, is scaled by max(A, B) - 1.
 
     Returns:
-      A `Window` whose fields have shape `[*batch]`. Zeros give a window in the middle whose
-      outermost filters lie on the first and last pixel of the longer side, with variance 1 and
-      intensity 1.
+      A `Window` whose fields have shape `[*batch]` and the type of the logits; float32 for integers
+      and for float16, whose range is too small. Zeros give a window in the middle whose outermost
+      filters lie on the first and last pixel of the longer side, with variance 1 and intensity 1.
 
     Raises:
       ValueError: if the last axis is not 5, or a size is not positive.
@@ -91,6 +91,8 @@ def window_from_logits(
     logits = jnp.asarray(logits)
     if logits.ndim < 1 or logits.shape[-1] != 5:
         raise ValueError(f"logits must have shape [..., 5], got {list(logits.shape)}")
+    if not jnp.issubdtype(logits.dtype, jnp.floating) or logits.dtype == jnp.float16:
+        logits = logits.astype(jnp.float32)
     center_x, center_y, log_variance, log_stride, log_intensity = (logits[..., i] for i in range(5))
     widest_stride = (max(width, height) - 1) / max(patch_size - 1, 1)
     return Window(
@@ -118,6 +120,7 @@ def filter_means(
       ValueError: if the size is not positive.
     """
     _check_patch_size(patch_size)
+    window = _floats(window)
     dtype = window.stride.dtype
     offsets = jnp.arange(1, patch_size + 1, dtype=dtype) - patch_size / 2 - 0.5
     # An infinite stride would make 0 * inf of an odd grid's middle filter.
@@ -150,8 +153,8 @@ def filterbanks(
     """
     height, width = _check_image_shape(image_shape)
     _check_patch_size(patch_size)
-    _check_window(window)
-    dtype = jnp.result_type(window.center_x)
+    window = _floats(window)
+    dtype = window.center_x.dtype
     window = jax.tree.map(lambda field: field.astype(jnp.promote_types(dtype, "float32")), window)
     means_y, means_x = filter_means(window, patch_size)
     rows = _filters(means_y, window.variance, height)
@@ -160,7 +163,7 @@ def filterbanks(
 
 
 def read(
-    image: Float[_Array, "*#batch height width channels"],
+    image: Shaped[_Array, "*#batch height width channels"],
     window: Window,
     patch_size: int,
 ) -> Float[Array, "*batch N N channels"]:
@@ -179,7 +182,7 @@ def read(
       ValueError: if the image has fewer than three axes, the batch shapes do not broadcast, or a
         size is not positive.
     """
-    image = jnp.asarray(image)
+    image, window = _pixels(image), _floats(window)
     _check_rank("image", image, "[..., height, width, channels]")
     rows, columns = filterbanks(window, (image.shape[-3], image.shape[-2]), patch_size)
     _check_broadcast("image", image.shape[:-3], window)
@@ -191,7 +194,7 @@ def read(
 
 
 def read_scales(
-    image: Float[_Array, "*#batch height width channels"],
+    image: Shaped[_Array, "*#batch height width channels"],
     window: Window,
     patch_size: int,
     num_scales: int,
@@ -216,9 +219,8 @@ def read_scales(
     """
     if num_scales < 1:
         raise ValueError(f"num_scales must be at least 1, got {num_scales}")
-    image = jnp.asarray(image)
+    image, window = _pixels(image), _floats(window)
     _check_rank("image", image, "[..., height, width, channels]")
-    _check_window(window)
     _check_broadcast("image", image.shape[:-3], window)
     window = jax.tree.map(lambda field: field[..., None], window)
     factors = 2.0 ** jnp.arange(num_scales, dtype=window.stride.dtype)
@@ -241,7 +243,7 @@ def read_scales(
 
 
 def write(
-    patch: Float[_Array, "*#batch N N channels"],
+    patch: Shaped[_Array, "*#batch N N channels"],
     window: Window,
     image_shape: tuple[int, int],
 ) -> Float[Array, "*batch height width channels"]:
@@ -259,7 +261,7 @@ def write(
       ValueError: if the patch is not square or has fewer than three axes, the batch shapes do not
         broadcast, or a size is not positive.
     """
-    patch = jnp.asarray(patch)
+    patch, window = _pixels(patch), _floats(window)
     _check_rank("patch", patch, "[..., N, N, channels]")
     if patch.shape[-3] != patch.shape[-2]:
         raise ValueError(f"patch must have shape [..., N, N, channels], got {list(patch.shape)}")
@@ -376,10 +378,23 @@ def _check_rank(name: str, array: jax.Array, expected: str) -> None:
         raise ValueError(f"{name} must have shape {expected}, got {list(array.shape)}")
 
 
-def _check_window(window: Window) -> None:
-    shapes = {field.name: getattr(window, field.name).shape for field in dataclasses.fields(window)}
+def _pixels(image: _Array) -> jax.Array:
+    """An image or patch as floats; integers and booleans count as float32."""
+    image = jnp.asarray(image)
+    return image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
+
+
+def _floats(window: Window) -> Window:
+    """A window whose fields are arrays of one float type and one shape."""
+    fields = {f.name: jnp.asarray(getattr(window, f.name)) for f in dataclasses.fields(window)}
+    shapes = {name: field.shape for name, field in fields.items() if field.ndim}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the fields of a window must share one shape, got {shapes}")
+    dtype = jnp.result_type(*fields.values())
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.dtype("float32")
+    shape = next(iter(shapes.values()), ())
+    return Window(**{n: jnp.broadcast_to(f.astype(dtype), shape) for n, f in fields.items()})
 
 
 def _check_broadcast(name: str, batch: tuple[int, ...], window: Window) -> None:

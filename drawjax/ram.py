@@ -103,7 +103,7 @@ def classify(
 
 
 def loss(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+    logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Cross-entropy in nats and whether the class is wrong (0 or 1), each `[batch]`."""
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -197,6 +197,60 @@ def test_extreme_windows_stay_finite(logits, shape, n, dtype):
     chex.assert_tree_all_finite(losses)
 
 
+@pytest.mark.parametrize("fields", [
+    (4, 3, 2, 1, 1),
+    (4.0, 3.0, 2.0, 1.0, 1.0),
+    (np.int32(4), np.float32(3), jnp.array(2), True, 1.0),
+    (jnp.array(4, jnp.bfloat16), 3, 2, 1, 1),
+])  # fmt: skip
+def test_windows_are_numbers_of_any_kind(fields):
+    image = np.arange(7 * 9, dtype=np.uint8).reshape(7, 9, 1)
+    expected = attention.Window(*(jnp.float32(value) for value in (4, 3, 2, 1, 1)))
+    window, floats = attention.Window(*fields), np.asarray(image, np.float32)
+    tolerance = {"rtol": 2e-2} if "bfloat16" in repr(fields) else {"rtol": 1e-6}
+    found, patch = attention.read(image, window, 3), attention.read(floats, expected, 3)
+    assert patch.std() > 1
+    np.testing.assert_allclose(np.asarray(found, np.float32), patch, **tolerance)
+    np.testing.assert_allclose(
+        np.asarray(attention.write(np.ones((3, 3, 1), int), window, (7, 9)), np.float32),
+        attention.write(np.ones((3, 3, 1), np.float32), expected, (7, 9)), atol=5e-3,
+    )  # fmt: skip
+    for one, other in zip(attention.filter_means(window, 3), attention.filter_means(expected, 3),
+                          strict=True):  # fmt: skip
+        np.testing.assert_allclose(np.asarray(one, np.float32), other)
+
+
+def test_numbers_stand_beside_arrays():
+    window = attention.Window(jnp.array([2.0, 5.0]), 3.0, 1, 1, 1)
+    assert attention.read(np.ones((7, 9, 1)), window, 3).shape == (2, 3, 3, 1)
+    with pytest.raises(ValueError, match="must share one shape, got"):
+        attention.read(np.ones((7, 9, 1)), attention.Window(np.ones(2), np.ones(3), 1, 1, 1), 3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("value", [-1e4, -95.0, -20.0, 12.0, 40.0, 95.0, 1e4])
+def test_logits_of_any_size_and_type_have_finite_gradients(x64, dtype, value):
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(6, 7, 1)), dtype)
+
+    @jax.jit
+    def total(logits):
+        window = attention.window_from_logits(logits, (6, 7), 3)
+        return window, jnp.sum(jnp.sin(attention.read(image, window, 3)))
+
+    for field in range(5):
+        logits = jnp.zeros(5, dtype).at[field].set(value)
+        window, _ = total(logits)
+        fields = {leaf.dtype for leaf in jax.tree.leaves(window)}
+        assert fields == {jnp.dtype("float32" if dtype == "float16" else dtype)}
+        gradient = jax.jit(jax.grad(lambda logits: total(logits)[1]))
+        chex.assert_tree_all_finite((window, gradient(logits.astype("float32"))))
+        found = np.asarray(gradient(logits))
+        if dtype == "float16":  # some are beyond what it holds, and infinite; none is a NaN
+            assert not np.isnan(found).any()
+        else:
+            chex.assert_tree_all_finite(found)
+
+
 @pytest.mark.parametrize("field", range(5))
 @pytest.mark.parametrize("value", [0.0, np.inf, 1e38, -1e38])
 def test_any_window_gives_finite_filters(field, value):

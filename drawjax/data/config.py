@@ -31,6 +31,9 @@ class DataConfig:
 class GenerationDataConfig(DataConfig):
     """Which images to draw, and in what form."""
 
+    folder: str | None = None
+    """Folder of pictures of your own in place of a named set. It is prepared on the way, and again
+    when its files change; --data.size then cuts the middle square out of each."""
     binarization: Binarization = "static"
     """static: drawn once (TFDS's binarized_mnist for MNIST); dynamic: anew each time a batch is
     made; threshold: at 0.5; none: intensities in [0, 1]."""

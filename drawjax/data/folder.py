@@ -12,6 +12,7 @@ one channel, else three. Of an animation the first frame is taken.
 """
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -27,7 +28,7 @@ from PIL import Image, ImageOps
 from drawjax.data.pictures import open_picture
 from drawjax.progress import track
 
-__all__ = ["write_folder"]
+__all__ = ["folder_set", "picture_sizes", "write_folder"]
 
 _SPLITS = {
     "train": "train", "training": "train",
@@ -110,6 +111,59 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
         f"{width} x {height} pixels" if width else "of several sizes; train with --data.size",
     )
     return str(builder.data_dir)
+
+
+def folder_set(pictures: str, target: str, size: int | None = None) -> str:
+    """The name of the set of a folder's pictures, which is written if it is not there yet.
+
+    The name has a digest of the files' names, sizes and times, so that a folder that has changed is
+    another set.
+
+    Args:
+      pictures: as for `write_folder`.
+      target: as for `write_folder`.
+      size: as for `write_folder`.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: as `write_folder`.
+    """
+    root = pathlib.Path(pictures).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {pictures}")
+    digest = hashlib.sha256(repr(size).encode())
+    for path in sorted(file for files in _split_files(root).values() for file in files):
+        known = path.stat() if path.exists() else None
+        stamp = (known.st_size, known.st_mtime_ns) if known else None
+        digest.update(f"{os.fsencode(path.relative_to(root))!r} {stamp}".encode())
+    word = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).strip("_") or "pictures"
+    name = f"{word if word[0].isalpha() else f'pictures_{word}'}_{digest.hexdigest()[:8]}"
+    if not (pathlib.Path(target).expanduser() / name / str(_Pictures.VERSION)).exists():
+        write_folder(name, pictures, target, size)
+    return name
+
+
+def picture_sizes(pictures: str, most: int = 500) -> set[tuple[int, int]]:
+    """Which `(width, height)` a folder's pictures have, of the first ones that can be read.
+
+    Args:
+      pictures: as for `write_folder`.
+      most: how many files are opened.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it has no picture, or as `write_folder`.
+    """
+    root = pathlib.Path(pictures).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {pictures}")
+    found = set()
+    for path in [file for files in _split_files(root).values() for file in files][:most]:
+        with contextlib.suppress(ValueError):
+            found.add(_open(path, None).size)
+    if not found:
+        raise ValueError(f"no picture in {pictures}")
+    return found
 
 
 class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from drawjax.data.binarize import binarize_once
-from drawjax.data.config import DataConfig
+from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.image_set import ArraySource, DataNotFoundError, ImageSet, Source
 from drawjax.data.prepared import pixels, prepared, split_ranges
 
@@ -123,6 +123,14 @@ def _bytes(split: str, images: Any) -> np.ndarray:
 
 
 def _named(default: str | None, config: DataConfig) -> ImageSet:
+    folder = getattr(config, "folder", None)
+    if folder is not None:
+        if config.name is not None:
+            raise ValueError(f"data.name is {config.name} and data.folder {folder}; give one")
+        from drawjax.data.folder import folder_set  # imports TFDS, which is slow
+
+        name = folder_set(folder, str(data_dir(config)), config.size)
+        return prepared(name, dataclasses.replace(config, size=None))
     name = config.name or default
     if name is None:
         raise ValueError("no images: name a set with --data.name, or give arrays")

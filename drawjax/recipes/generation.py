@@ -138,6 +138,9 @@ class Generation(Recipe[GenerationConfig]):
             f"{test['reconstruction']:.2f}, latent {test['latent']:.2f}) on {test['images']:,} "
             "images"
         )
+        if "bits_per_dimension" in test:
+            bits, error = test["bits_per_dimension"], test["bits_per_dimension_standard_error"]
+            line += f"; {bits:.3f} +- {error:.3f} bits per dimension"
         if "importance_weighted" in test:
             weighted, gain = (
                 f"{test[name]:.2f} +- {test[f'{name}_standard_error']:.2f}"

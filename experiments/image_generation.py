@@ -1,0 +1,130 @@
+"""Any images: a folder, `--data.folder pictures`, or a prepared set, `--data.name`.
+
+Not in the paper. It looks at the images first, and says what they are and what it chose for them:
+gray or color, black and white or intensities with their likelihood, sizes and steps. Every flag
+still replaces a choice; `--help` lists them with the values for 28x28 gray images.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from drawjax import command, data, flags, main
+from drawjax.data import GenerationDataConfig, ImageSet
+from drawjax.modules import DrawConfig
+from drawjax.recipes.generation import GenerationConfig
+from drawjax.training import TrainConfig
+from drawjax.training.launch import Options
+
+_LOOKED_AT = 500  # images
+_SIDE, _LARGEST = 32, 64  # pixels: what is cut out of pictures that are larger, or of several sizes
+
+_log = logging.getLogger(__name__)
+
+
+def fitted(images: ImageSet, config: GenerationConfig) -> GenerationConfig:
+    """A config whose model, likelihood, batch and steps suit a set of images.
+
+    Args:
+      images: the set.
+      config: says which it is; the rest of it is replaced.
+    """
+    height, width, channels = data.seen_shape(config.data, images)
+    side, count = max(height, width), len(images.train)
+    sharp = channels == 1 and _is_black_and_white(images)
+    binarization = "dynamic" if sharp else "none"
+    window = 5 if side <= 32 else 8 if side <= 48 else 12
+    model = DrawConfig(
+        num_glimpses=24 if side <= 32 else 32,
+        hidden_size=200 if side <= 32 else 300,
+        latent_size=24 if channels == 1 else 48,
+        read_size=min(window, side),
+        write_size=min(window, side),
+        likelihood="bernoulli" if sharp else "discretized_logistic",
+    )
+    batch = min(64, max(1, count // 2))
+    train = TrainConfig(
+        steps=2_500, batch_size=batch, learning_rate=2e-3, decay_fraction=0.5, ema_decay=0.995,
+        eval_every=500,
+    )  # fmt: skip
+    _log.info(
+        "%s: %s training images of %dx%d in %s, %s; likelihood %s, %d steps of %d images, %d "
+        "glimpses of %dx%d; flags replace each choice",
+        images.name, f"{count:,}", width, height, "gray" if channels == 1 else "color",
+        "black and white, binarized by intensity" if sharp else "intensities as they are",
+        model.likelihood, train.steps, batch, model.num_glimpses, window, window,
+    )  # fmt: skip
+    form = dataclasses.replace(config.data, binarization=binarization)
+    return dataclasses.replace(config, data=form, model=model, train=train)
+
+
+PRESETS = {
+    "images": GenerationConfig(
+        workdir="runs/image_generation",
+        data=GenerationDataConfig(binarization="none"),
+        model=DrawConfig(
+            num_glimpses=24, hidden_size=200, latent_size=24, read_size=5, write_size=5,
+            likelihood="discretized_logistic",
+        ),
+        train=TrainConfig(
+            steps=2_500, batch_size=64, learning_rate=2e-3, decay_fraction=0.5, ema_decay=0.995,
+            eval_every=500,
+        ),
+    ),
+}  # fmt: skip
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """The command line; ends the process."""
+    presets = dict(PRESETS)
+
+    def look() -> None:
+        config, _ = flags.parse(PRESETS, argv, description=__doc__, options=Options())
+        if config.mode != "train":  # the run's folder says how it was trained
+            return
+        if config.data.name is None and config.data.folder is None:
+            raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
+        size = config.data.size or _size(config.data.folder)
+        form = dataclasses.replace(config.data, size=size, binarization="none")
+        base = dataclasses.replace(PRESETS["images"], data=form)
+        presets["images"] = fitted(data.load(None, form), base)
+
+    try:
+        command.main(look)
+    except SystemExit as stop:
+        asked = sys.argv[1:] if argv is None else argv
+        if stop.code or {"-h", "--help"} & set(asked):
+            raise
+    main(presets, description=__doc__, argv=argv)
+
+
+def _size(folder: str | None) -> int | None:
+    """What a folder's pictures have to be cut and shrunk to; None: nothing."""
+    if folder is None:
+        return None
+    from drawjax.data.folder import picture_sizes  # imports TFDS, which `--help` need not wait for
+
+    sizes = picture_sizes(folder)
+    (width, height) = max(sizes)
+    if len(sizes) == 1 and max(width, height) <= _LARGEST:
+        return None
+    _log.info(
+        "%s pictures of %s: the middle square of each, %d x %d pixels (--data.size)",
+        folder, f"{width} x {height}" if len(sizes) == 1 else "several sizes", _SIDE, _SIDE,
+    )  # fmt: skip
+    return _SIDE
+
+
+def _is_black_and_white(images: ImageSet) -> bool:
+    """Whether nearly all pixels are near black or white, as of scanned letters or MNIST."""
+    batch, _ = next(data.eval_batches(images.train, batch_size=min(_LOOKED_AT, len(images.train))))
+    pixels = np.asarray(batch["image"])
+    return float(np.mean((pixels < 32) | (pixels > 223))) > 0.85
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,104 @@
+"""The experiment for any images: what it chooses, and that flags replace it."""
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawjax import data
+from drawjax.data import GenerationDataConfig
+from drawjax.data.folder import folder_set
+from drawjax.data.sources import from_arrays
+from experiments.image_generation import PRESETS, fitted
+
+
+def _fitted(images, caplog):
+    config = dataclasses.replace(PRESETS["images"], data=GenerationDataConfig(binarization="none"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        config = fitted(data.load(from_arrays(images), config.data), config)
+    return config, caplog.text
+
+
+def test_what_is_chosen_suits_the_images(caplog):
+    rng = np.random.default_rng(0)
+    letters = 255 * (rng.uniform(size=(200, 28, 28)) > 0.7).astype(np.uint8)
+    config, said = _fitted(letters, caplog)
+    assert (config.data.binarization, config.model.likelihood) == ("dynamic", "bernoulli")
+    assert "160 training images of 28x28 in gray, black and white" in said
+    assert config.train.batch_size == 64
+
+    photos = rng.integers(0, 256, size=(40, 60, 44, 3), dtype=np.uint8)
+    config, said = _fitted(photos, caplog)
+    assert (config.data.binarization, config.model.likelihood) == ("none", "discretized_logistic")
+    assert "32 training images of 44x60 in color, intensities" in said
+    assert config.train.batch_size == 16
+    assert config.model.read_size == config.model.write_size == 12
+
+    tiny = rng.integers(0, 256, size=(8, 3, 3), dtype=np.uint8)
+    assert _fitted(tiny, caplog)[0].model.read_size == 3
+
+
+def _write(folder, count=12, side=20):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 256, size=(side + i % 2, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_a_folder_that_has_changed_is_another_set(tmp_path):
+    _write(tmp_path / "my pictures")
+    where = str(tmp_path / "my pictures"), str(tmp_path / "sets")
+    name = folder_set(*where, 8)
+    assert name.startswith("my_pictures_")
+    assert folder_set(*where, 8) == name
+    assert folder_set(*where, 9) != name
+    _write(tmp_path / "my pictures", count=13)
+    assert folder_set(*where, 8) != name
+    assert len(list((tmp_path / "sets").glob("my_pictures_*"))) == 3
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        folder_set("nowhere", str(tmp_path))
+
+
+def test_a_name_and_a_folder_are_one_too_many(tmp_path):
+    config = GenerationDataConfig(name="mnist", folder=str(tmp_path))
+    with pytest.raises(ValueError, match=r"data\.name is mnist and data\.folder .*; give one"):
+        data.load(None, config)
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_drawings_in_one_command(tmp_path):
+    _write(tmp_path / "pictures", count=40)
+
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "drawjax", "train", "image_generation", "--workdir", "run",
+             "--samples", "4", "--model.num-glimpses", "2", "--model.hidden-size", "8", *flags],
+            capture_output=True, text=True, cwd=tmp_path,
+            env={**os.environ, "TFDS_DATA_DIR": str(tmp_path / "sets")},
+        )  # fmt: skip
+
+    for flags, message in (
+        ((), "error: which images? give --data.folder FOLDER or --data.name SET"),
+        (("--data.folder", "nowhere"), "error: there is no folder nowhere"),
+    ):
+        refused = run(*flags)
+        assert refused.returncode == 1
+        assert refused.stderr.strip() == message
+    done = run("--data.folder", "pictures", "--train.steps", "2", "--model.latent-size", "3")
+    assert done.returncode == 0, done.stderr
+    assert "several sizes: the middle square of each, 32 x 32 pixels" in done.stderr
+    assert "bits per dimension" in done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model.likelihood"] == "discretized_logistic"
+    assert config["model.latent_size"] == 3
+    assert (tmp_path / "run" / "samples.png").exists()
+    again = run("--mode", "draw")
+    assert again.returncode == 0, again.stderr

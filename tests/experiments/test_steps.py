@@ -1,0 +1,79 @@
+"""Training steps of each experiment under JAX's debugging switches."""
+
+import dataclasses
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from drawjax import data, modules
+from drawjax.data.sources import from_arrays
+from drawjax.recipes.classification import Classification, ClassificationConfig
+from drawjax.recipes.generation import Generation
+from drawjax.training.step import Hyperparams, initial_state, train_step
+
+SHAPES = {
+    "mnist_generation": (28, 28, 1),
+    "two_digit_mnist_generation": (28, 28, 1),
+    "svhn_generation": (64, 64, 3),
+    "cifar10_generation": (32, 32, 3),
+    "cluttered_mnist_classification": (28, 28, 1),
+}
+
+
+def _task(experiment):
+    """The demo's task with a tiny model on random images, and its config."""
+    config = importlib.import_module(f"experiments.{experiment}").PRESETS["demo"]
+    tiny = {"num_glimpses": 2, "hidden_size": 8}
+    if not isinstance(config, ClassificationConfig):
+        tiny["latent_size"] = 3
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **tiny),
+        train=dataclasses.replace(config.train, batch_size=4, warmup_steps=0),
+    )
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(20, *SHAPES[experiment]), dtype=np.uint8)
+    labels = {part: rng.integers(0, 10, size=20) for part in ("train", "validation", "test")}
+    sets = data.load(from_arrays(images, images, images, labels=labels), config.data)
+    looks = isinstance(config, ClassificationConfig)
+    recipe = (Classification(config, sets, modules.Ram) if looks
+              else Generation(config, sets, modules.Draw))  # fmt: skip
+    return recipe.task(init_params=None, optimizer=None), config
+
+
+def _two_steps(experiment):
+    """The state after two steps, and their metrics."""
+    task, config = _task(experiment)
+    numbers = Hyperparams.of(config.train)
+    step = jax.jit(lambda *arguments: train_step(task, *arguments))
+    state, batches, metrics = initial_state(task, numbers), task.batches(0), []
+    for _ in range(2):
+        state, said = step(state, next(batches), numbers, task.constants)
+        metrics.append(said)
+    return jax.device_get((state, metrics))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", SHAPES)
+def test_steps_under_debugging_switches(experiment):
+    plain, said = _two_steps(experiment)
+    assert plain.skipped == 0
+    for switch in ("jax_enable_x64", "jax_debug_nans", "jax_disable_jit"):
+        before = jax.config.values[switch]
+        jax.config.update(switch, True)
+        try:
+            state, metrics = _two_steps(experiment)
+        finally:
+            jax.config.update(switch, before)
+        assert state.step == 2, switch
+        assert state.skipped == 0, switch
+        if switch == "jax_enable_x64":  # other random bits; the parameters stay as they are typed
+            dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
+            assert dtypes == {np.dtype("float32")}
+            assert metrics[0]["loss"] == pytest.approx(said[0]["loss"], rel=0.05)
+            continue
+        for found, expected in zip(metrics, said, strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4), switch
+            assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
