@@ -26,42 +26,6 @@ _SIDE, _LARGEST = 32, 64  # pixels: what is cut out of pictures that are larger,
 _log = logging.getLogger(__name__)
 
 
-def fitted(images: ImageSet, config: GenerationConfig) -> GenerationConfig:
-    """A config whose model, likelihood, batch and steps suit a set of images.
-
-    Args:
-      images: the set.
-      config: says which it is; the rest of it is replaced.
-    """
-    height, width, channels = data.seen_shape(config.data, images)
-    side, count = max(height, width), len(images.train)
-    sharp = channels == 1 and _is_black_and_white(images)
-    binarization = "dynamic" if sharp else "none"
-    window = 5 if side <= 32 else 8 if side <= 48 else 12
-    model = DrawConfig(
-        num_glimpses=24 if side <= 32 else 32,
-        hidden_size=200 if side <= 32 else 300,
-        latent_size=24 if channels == 1 else 48,
-        read_size=min(window, side),
-        write_size=min(window, side),
-        likelihood="bernoulli" if sharp else "discretized_logistic",
-    )
-    batch = min(64, max(1, count // 2))
-    train = TrainConfig(
-        steps=2_500, batch_size=batch, learning_rate=2e-3, decay_fraction=0.5, ema_decay=0.995,
-        eval_every=500,
-    )  # fmt: skip
-    _log.info(
-        "%s: %s training images of %dx%d in %s, %s; likelihood %s, %d steps of %d images, %d "
-        "glimpses of %dx%d; flags replace each choice",
-        images.name, f"{count:,}", width, height, "gray" if channels == 1 else "color",
-        "black and white, binarized by intensity" if sharp else "intensities as they are",
-        model.likelihood, train.steps, batch, model.num_glimpses, window, window,
-    )  # fmt: skip
-    form = dataclasses.replace(config.data, binarization=binarization)
-    return dataclasses.replace(config, data=form, model=model, train=train)
-
-
 PRESETS = {
     "images": GenerationConfig(
         workdir="runs/image_generation",
@@ -76,6 +40,39 @@ PRESETS = {
         ),
     ),
 }  # fmt: skip
+
+
+def fitted(images: ImageSet, config: GenerationConfig) -> GenerationConfig:
+    """A config whose model, likelihood, batch and steps suit a set of images.
+
+    Args:
+      images: the set.
+      config: what is replaced where something else suits the set better.
+    """
+    height, width, channels = data.seen_shape(config.data, images)
+    side, count = max(height, width), len(images.train)
+    sharp = channels == 1 and _is_black_and_white(images)
+    window = 5 if side <= 32 else 8 if side <= 48 else 12
+    model = dataclasses.replace(
+        config.model,
+        latent_size=24 if channels == 1 else 48,
+        read_size=min(window, side),
+        write_size=min(window, side),
+        likelihood="bernoulli" if sharp else "discretized_logistic",
+    )
+    if side > 32:
+        model = dataclasses.replace(model, num_glimpses=32, hidden_size=300)
+    batch = min(config.train.batch_size, max(1, count // 2))
+    train = dataclasses.replace(config.train, batch_size=batch)
+    _log.info(
+        "%s: %s training images of %dx%d in %s, %s; likelihood %s, %d steps of %d images, %d "
+        "glimpses of %dx%d; flags replace each choice",
+        images.name, f"{count:,}", width, height, "gray" if channels == 1 else "color",
+        "black and white, binarized by intensity" if sharp else "intensities as they are",
+        model.likelihood, train.steps, batch, model.num_glimpses, model.read_size, model.write_size,
+    )  # fmt: skip
+    form = dataclasses.replace(config.data, binarization="dynamic" if sharp else "none")
+    return dataclasses.replace(config, data=form, model=model, train=train)
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
