@@ -6,17 +6,19 @@ there is nothing to show. A window that is not finite, as after a diverged step,
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
+from drawjax import attention
 from drawjax.attention import Window
 
 __all__ = [
-    "rectangles",
+    "outlines",
     "save_animation",
     "save_curves",
     "save_glimpses",
@@ -30,20 +32,31 @@ _GROUND = (90, 90, 90)
 _GAP = 2  # pixels between the cells of a grid, before scaling
 
 
-def rectangles(windows: Window, patch_size: int) -> Float[np.ndarray, "*batch 4"]:
-    """What a picture shows of windows, in pixels.
+def outlines(
+    windows: Window, patch_size: attention.PatchSize
+) -> tuple[Float[np.ndarray, "*batch 4 2"], Float[np.ndarray, "*batch"]]:
+    """What a picture shows of windows, in pixels from the image's upper left corner.
 
     Args:
-      windows: fields `[*batch]`.
-      patch_size: N of the windows.
+      windows: fields `[*batch]`, rotated or not.
+      patch_size: N of the windows, or `(rows, columns)`.
 
     Returns:
-      Center x and y, half the side of the rectangle through the outermost filters, and the filters'
-      standard deviation.
+      x and y of the four outermost filters, clockwise from the upper left one, and the filters'
+      standard deviation (of filters that are not round, the geometric mean of both). All are NaN
+      where a field of the window is not finite.
     """
-    half = (patch_size - 1) / 2 * np.asarray(windows.stride)
-    deviation = np.sqrt(windows.variance)
-    return np.stack([windows.center_x, windows.center_y, half, deviation], axis=-1)
+    finite = np.all([np.isfinite(field) for field in jax.tree.leaves(windows)], axis=0)
+    y, x = (np.asarray(means) - 0.5 for means in attention.filter_grid(windows, patch_size))
+    rows, columns = (0, 0, -1, -1), (0, -1, -1, 0)
+    corners = np.stack([x[..., rows, columns], y[..., rows, columns]], axis=-1)
+    variance = np.asarray(windows.variance)
+    if windows.variance_y is not None:
+        variance = np.sqrt(variance * np.asarray(windows.variance_y))
+    return (
+        np.where(finite[..., None, None], corners, math.nan),
+        np.where(finite, np.sqrt(variance), math.nan),
+    )
 
 
 def save_grid(
@@ -82,7 +95,7 @@ def save_sequence(
     windows: Window | None,
     *,
     columns: int = 11,
-    patch_size: int | None = None,
+    patch_size: attention.PatchSize | None = None,
     color: tuple[int, int, int] = _RED,
     scale: int | None = None,
 ) -> None:
@@ -91,20 +104,21 @@ def save_sequence(
     Args:
       path: PNG to write.
       frames: the image at every step.
-      windows: fields `[T, rows]`: each frame's window as a rectangle through its outermost
-        filters, whose line width shows the filters' standard deviation. None draws none.
+      windows: fields `[T, rows]`: each frame's window as a line through its outermost
+        filters, whose width shows the filters' standard deviation. None draws none.
       columns: how many steps to show, spread evenly; the last is always there.
-      patch_size: N of the windows.
-      color: of the rectangle.
+      patch_size: N of the windows, or `(rows, columns)`.
+      color: of the line.
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
     _check_shown("frames", frames, 2)
     steps, rows = frames.shape[:2]
     shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(columns, steps))})
     scale = scale or _scale(frames.shape[2:4])
+    outline = _outlines(windows, patch_size)
     _tile(
         [
-            [_cell(frames[t, row], _at(windows, t, row), color, scale, patch_size) for t in shown]
+            [_cell(frames[t, row], outline(t, row), color, scale) for t in shown]
             for row in range(rows)
         ]
     ).save(path)
@@ -131,14 +145,15 @@ def save_glimpses(
       titles: a line of text above each row.
     """
     _check_shown("patches", patches, 2)
-    steps, rows, size = patches.shape[:3]
+    steps, rows, *size, _ = patches.shape
     scale = max(1, round(150 / max(images.shape[1:3])))
+    outline = _outlines(windows, tuple(size))
     page = []
     for row in range(rows):
         cells = []
         for t in range(steps):
-            frame = _cell(images[row], _at(windows, t, row), _GREEN, scale, size)
-            patch = _cell(patches[t, row], None, _GREEN, max(1, frame.height // (2 * size)))
+            frame = _cell(images[row], outline(t, row), _GREEN, scale)
+            patch = _cell(patches[t, row], None, _GREEN, max(1, frame.height // (2 * max(size))))
             column = Image.new("RGB", (patch.width, frame.height), _GROUND)
             column.paste(patch, (0, (frame.height - patch.height) // 2))
             cells += [frame, column]
@@ -168,22 +183,21 @@ def save_zooms(
       rebuilt: what was written back.
     """
     _check_shown("patches", patches, 1)
-    size = patches.shape[1]
+    _, *size, _ = patches.shape
     scale = max(1, round(300 / max(image.shape[:2])))
+    outline = _outlines(windows, tuple(size))
+    y, x = (np.asarray(a) - 0.5 for a in attention.filter_grid(windows, tuple(size)))
+    variance_y = windows.variance if windows.variance_y is None else windows.variance_y
+    radius_x, radius_y = np.sqrt(windows.variance), np.sqrt(variance_y)
     page = []
     for row in range(len(patches)):
-        window = _numbers(windows, row)
-        frame = _cell(image, window, _GREEN, scale, size)
-        center_x, center_y, stride, variance = window
+        shown = outline(row)
+        frame = _cell(image, shown, _GREEN, scale)
         pen = ImageDraw.Draw(frame)
-        radius = math.sqrt(variance) * scale
-        centers = range(size if all(map(math.isfinite, window)) else 0)
-        for j in centers:
-            for i in centers:
-                x = (center_x + (i - size / 2 + 0.5) * stride - 0.5) * scale
-                y = (center_y + (j - size / 2 + 0.5) * stride - 0.5) * scale
-                pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RED)
-        patch = _cell(patches[row], None, _GREEN, max(1, frame.height // size))
+        for point in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2) if shown else ():
+            reach = np.array([radius_x[row], radius_y[row]])
+            pen.ellipse([*(scale * (point - reach)), *(scale * (point + reach))], outline=_RED)
+        patch = _cell(patches[row], None, _GREEN, max(1, frame.height // max(size)))
         column = Image.new("RGB", (patch.width, frame.height), _GROUND)
         column.paste(patch, (0, (frame.height - patch.height) // 2))
         page.append([frame, column, _cell(rebuilt[row], None, _GREEN, scale)])
@@ -196,24 +210,22 @@ def save_animation(
     windows: Window | None,
     *,
     columns: int | None = None,
-    patch_size: int | None = None,
+    patch_size: attention.PatchSize | None = None,
     milliseconds: int = 100,
     scale: int | None = None,
 ) -> None:
     """Writes an animated GIF of drawings side by side, which rests on the last step.
 
-    Windows are thin rectangles here, so that the digit under them can be seen, and gone at the end.
+    Windows are thin lines here, so that the digit under them can be seen, and gone at the end.
     """
     _check_shown("frames", frames, 2)
     steps, count = frames.shape[:2]
     columns = columns or math.ceil(math.sqrt(count))
     scale = scale or _scale(frames.shape[2:4])
+    outline = _outlines(windows, patch_size)
     pages = []
     for t in range(steps):
-        cells = [
-            _cell(frames[t, i], _at(windows, t, i), _RED, scale, patch_size, thin=True)
-            for i in range(count)
-        ]
+        cells = [_cell(frames[t, i], outline(t, i), _RED, scale, thin=True) for i in range(count)]
         pages.append(_tile([cells[i : i + columns] for i in range(0, count, columns)]))
     pages.append(  # without windows, to look at
         _tile(
@@ -278,45 +290,45 @@ def _check_shown(name: str, array: np.ndarray, axes: int) -> None:
         raise ValueError(f"{name} must not be empty, got {list(array.shape)}")
 
 
-def _at(windows: Window | None, *index: int) -> tuple[float, float, float, float] | None:
-    return None if windows is None else _numbers(windows, *index)
+_Outline = tuple[list[tuple[float, float]], float]  # corners and standard deviation
 
 
-def _numbers(windows: Window, *index: int) -> tuple[float, float, float, float]:
-    center_x, center_y, stride, variance = (
-        float(np.asarray(field)[index])
-        for field in (windows.center_x, windows.center_y, windows.stride, windows.variance)
-    )
-    return center_x, center_y, stride, variance
+def _outlines(
+    windows: Window | None, patch_size: attention.PatchSize | None
+) -> Callable[..., _Outline | None]:
+    """The outline at an index; None: nothing to draw there."""
+    if windows is None or patch_size is None:
+        return lambda *index: None
+    corners, deviations = outlines(windows, patch_size)
+
+    def at(*index: int) -> _Outline | None:
+        if not math.isfinite(deviations[index]):
+            return None
+        return [(float(x), float(y)) for x, y in corners[index]], float(deviations[index])
+
+    return at
 
 
 def _cell(
     image: np.ndarray,
-    window: tuple[float, float, float, float] | None,
+    outline: _Outline | None,
     color: tuple[int, int, int],
     scale: int,
-    patch_size: int | None = None,
     *,
     thin: bool = False,
 ) -> Image.Image:
-    """One image, enlarged, with its window drawn on it, as thick as its filters or `thin`."""
+    """One image, enlarged, with a window drawn on it, as thick as its filters or `thin`."""
     pixels = np.clip(np.round(255 * np.nan_to_num(image)), 0, 255).astype(np.uint8)
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     height, width = pixels.shape[:2]
     cell = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-    if window is None or patch_size is None or not all(map(math.isfinite, window)):
+    if outline is None:
         return cell
-    center_x, center_y, stride, variance = window
-    reach = (patch_size - 1) / 2 * stride
-    sides = [
-        (center + sign * reach - 0.5) * scale  # pixel 1's center lies half a pixel in
-        for sign in (-1, 1)
-        for center in (center_x, center_y)
-    ]
-    sides = [min(max(side, -1e4), 1e4) for side in sides]
-    line = 1 if thin else int(np.clip(round(math.sqrt(variance) * scale), 1, 3 * scale))
-    ImageDraw.Draw(cell).rectangle(sides, outline=color, width=line)
+    corners, deviation = outline
+    corners = [tuple(min(max(scale * side, -1e4), 1e4) for side in corner) for corner in corners]
+    line = 1 if thin else int(np.clip(round(deviation * scale), 1, 3 * scale))
+    ImageDraw.Draw(cell).polygon(corners, outline=color, width=line)
     return cell
 
 

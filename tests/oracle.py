@@ -69,6 +69,26 @@ def write(patch, parameters, width, height):
     return image / parameters[4]
 
 
+def any_window(parameters, width, height, rows, columns):
+    """Weights [rows, columns, height, width] of a grid of other rows than columns, turned by an
+    angle, with strides and variances (x, y) of their own. Each filter is one surface, whose sum is
+    one."""
+    gx, gy, (delta_x, delta_y), (sigma2_x, sigma2_y), _, angle = parameters
+    weights = np.zeros((rows, columns, height, width))
+    for j in range(1, rows + 1):
+        for i in range(1, columns + 1):
+            right = (i - columns / 2 - 0.5) * delta_x
+            down = (j - rows / 2 - 0.5) * delta_y
+            mu_x = gx + right * math.cos(angle) - down * math.sin(angle)
+            mu_y = gy + right * math.sin(angle) + down * math.cos(angle)
+            for b in range(1, height + 1):
+                for a in range(1, width + 1):
+                    exponent = (a - mu_x) ** 2 / sigma2_x + (b - mu_y) ** 2 / sigma2_y
+                    weights[j - 1, i - 1, b - 1, a - 1] = math.exp(-exponent / 2)
+            weights[j - 1, i - 1] /= weights[j - 1, i - 1].sum()
+    return weights
+
+
 def linear(params, x):
     return x @ params["kernel"] + params["bias"]
 

@@ -1,5 +1,7 @@
+import dataclasses
 import math
 
+import jax
 import matplotlib.image
 import numpy as np
 import pytest
@@ -30,10 +32,33 @@ def _shades(*shape, size=(8, 8)):
     )
 
 
-def test_windows_are_rectangles_through_their_outermost_filters():
-    np.testing.assert_allclose(
-        figures.rectangles(_windows(2, variance=4.0), 5), [[4.5, 4.5, 4, 2]] * 2
+def test_outlines_go_through_the_outermost_filters():
+    corners, deviation = figures.outlines(_windows(2, variance=4.0), 5)
+    np.testing.assert_allclose(corners, [[[0, 0], [8, 0], [8, 8], [0, 8]]] * 2)
+    np.testing.assert_allclose(deviation, [2, 2])
+    turned = dataclasses.replace(
+        _windows(variance=4.0), stride_y=1.0, variance_y=1.0, rotation=math.pi / 2
     )
+    corners, deviation = figures.outlines(turned, (3, 5))
+    np.testing.assert_allclose(corners, [[5, 0], [5, 8], [3, 8], [3, 0]], atol=1e-5)
+    np.testing.assert_allclose(deviation, math.sqrt(2))
+
+
+def test_a_turned_window_is_drawn_turned(tmp_path):
+    windows = dataclasses.replace(_windows(1, 1), rotation=np.full((1, 1), math.pi / 4))
+    frames = np.zeros((1, 1, 8, 8, 1))
+    figures.save_sequence(tmp_path / "x.png", frames, windows, patch_size=3, scale=10)
+    cell = _pixels(tmp_path / "x.png")[2:82, 2:82]
+    rows, columns = np.nonzero((cell == _RED).all(-1))
+    reach = 20 * math.sqrt(2)
+    for places in (rows, columns):
+        assert abs(places.min() - (40 - reach)) <= 1 and abs(places.max() - (40 + reach)) <= 1
+    assert not (cell[20:25, 20:25] == _RED).any()
+    zoomed = jax.tree.map(lambda field: field[0], windows)
+    figures.save_zooms(
+        tmp_path / "z.png", np.zeros((8, 8, 1)), zoomed, np.zeros((1, 3, 5, 1)), frames[0]
+    )
+    assert (_pixels(tmp_path / "z.png") == _RED).all(-1).any()
 
 
 @pytest.mark.parametrize(("count", "columns", "rows"), [(6, 3, 2), (5, 2, 3), (1, 1, 1)])

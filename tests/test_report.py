@@ -102,12 +102,13 @@ def test_long_curves_are_thinned_and_keep_their_end(run):
     assert steps[-1] == 39_990
 
 
-def test_windows_are_center_half_side_and_deviation(run):
+def test_windows_are_corners_and_deviation(run):
     (data,) = _data(report.write_report([run]))
     prior, test = data["drawings"]
-    assert prior["write"][2][1] == [5.0, 4.0, 1.5, 0.5]  # (3 - 1)/2 strides of 1.5; sqrt(1/4)
+    # (3 - 1)/2 strides of 1.5 around (5, 4), pixel 1's center being 0.5; sqrt(1/4)
+    assert prior["write"][2][1] == [3.0, 2.0, 6.0, 2.0, 6.0, 5.0, 3.0, 5.0, 0.5]
     assert prior["read"] is None
-    assert test["read"][0][0] == [4.0, 4.0, 1.5, 0.5]
+    assert test["read"][0][0] == [2.0, 2.0, 5.0, 2.0, 5.0, 5.0, 2.0, 5.0, 0.5]
     assert (prior["steps"], prior["count"]) == (6, 3)
 
 
@@ -158,7 +159,8 @@ def test_frames_that_are_no_numbers_are_black(tmp_path):
     path = tmp_path / "x.drawing.json"
     frames = np.full((6, 3, 4, 4, 3), np.nan)
     report.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
-    assert json.loads(path.read_text())["read"][0][0][2] == 0.0  # N = 1 has no extent
+    numbers = json.loads(path.read_text())["read"][0][0]
+    assert numbers[:8] == [4.5, 3.5] * 4  # N = 1 has no extent
 
 
 def test_whatever_else_a_loss_returns_is_a_curve(run):

@@ -29,9 +29,9 @@ class Drawing:
     """Drawings step by step."""
 
     frames: UInt8[np.ndarray, "T count height width channels"]  # means of the canvases, times 255
-    # As `figures.rectangles`; None without the window.
-    write: Float[np.ndarray, "T count 4"] | None
-    read: Float[np.ndarray, "T count 4"] | None
+    # Corners as of `figures.outlines`, [T, count, 4, 2]; None without the window.
+    write: Float[np.ndarray, "T count 4 2"] | None
+    read: Float[np.ndarray, "T count 4 2"] | None
 
 
 class Models:
@@ -115,12 +115,12 @@ class Models:
 def _drawing(model: Draw, output: DrawOutput) -> Drawing:
     return Drawing(
         np.asarray(jnp.round(255 * model.likelihood(output.canvases).mean).astype(jnp.uint8)),
-        _rectangles(output.write_windows, model.config.write_size),
-        _rectangles(output.read_windows, model.config.read_size),
+        _corners(output.write_windows, model.config.write_size),
+        _corners(output.read_windows, model.config.read_size),
     )
 
 
-def _rectangles(window: Window | None, size: int | None) -> np.ndarray | None:
+def _corners(window: Window | None, size: int | None) -> np.ndarray | None:
     if window is None or size is None:
         return None
-    return figures.rectangles(window, size)
+    return figures.outlines(window, size)[0]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from drawjax import figures
-from drawjax.attention import Window
+from drawjax.attention import PatchSize, Window
 
 __all__ = ["save_drawing"]
 
@@ -22,8 +22,8 @@ def save_drawing(
     *,
     title: str,
     description: str,
-    write: tuple[Window, int] | None = None,
-    read: tuple[Window, int] | None = None,
+    write: tuple[Window, PatchSize] | None = None,
+    read: tuple[Window, PatchSize] | None = None,
     kl: Sequence[float] | None = None,
 ) -> None:
     """Writes what the report's player needs of drawing sequences, as JSON.
@@ -50,8 +50,8 @@ def save_drawing(
         "height": height,
         "width": width,
         "sprite": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
-        "write": _rectangles(write),
-        "read": _rectangles(read),
+        "write": _outlines(write),
+        "read": _outlines(read),
         "kl": None if kl is None else [float(value) for value in kl],
     }
     path = pathlib.Path(path)
@@ -60,8 +60,10 @@ def save_drawing(
     draft.replace(path)
 
 
-def _rectangles(windows: tuple[Window, int] | None) -> list[list[list[float]]] | None:
-    """The numbers of `figures.rectangles`, `[T][count][4]`."""
+def _outlines(windows: tuple[Window, PatchSize] | None) -> list[list[list[float]]] | None:
+    """Corners and deviation of `figures.outlines`, flat: `[T][count][9]`."""
     if windows is None or windows[0] is None:
         return None
-    return np.round(figures.rectangles(*windows), 2).tolist()
+    corners, deviation = figures.outlines(*windows)
+    flat = corners.reshape(*deviation.shape, 8)
+    return np.round(np.concatenate([flat, deviation[..., None]], axis=-1), 2).tolist()

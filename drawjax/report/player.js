@@ -61,12 +61,16 @@ function player(parent, id, drawing) {
       pen.clip();
       pen.drawImage(sprite, i * width, (step - 1) * height, width, height, 0, 0, cell, height * scale);
       for (const {windows, input, color, dash} of shown) {
-        const [x, y, reach, deviation] = windows[step - 1][i];
-        if (!input.checked || [x, y, reach, deviation].includes(null)) continue;
+        const numbers = windows[step - 1][i], deviation = numbers[8];
+        if (!input.checked || numbers.length !== 9 || numbers.includes(null)) continue;
         pen.strokeStyle = color;  // the line is as wide as the filters' standard deviation
         pen.lineWidth = Math.min(Math.max(deviation * scale, 1.5), 2 * scale, 8);
         pen.setLineDash(dash.map(length => length * 1.5));
-        pen.strokeRect((x - reach - 0.5) * scale, (y - reach - 0.5) * scale, 2 * reach * scale, 2 * reach * scale);
+        pen.beginPath();
+        for (let corner = 0; corner < 8; corner += 2)
+          pen.lineTo(numbers[corner] * scale, numbers[corner + 1] * scale);
+        pen.closePath();
+        pen.stroke();
       }
       pen.restore();
     }

@@ -43,8 +43,10 @@ def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     assert drawing.frames.shape == (4, COUNT, *SHAPE)
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
     window = output.write_windows
-    np.testing.assert_allclose(drawing.write[..., 0], window.center_x, rtol=1e-4)
-    np.testing.assert_allclose(drawing.write[..., 2], 2 * window.stride, rtol=1e-4)  # (5 - 1) / 2
+    centers = np.mean(drawing.write[..., 0], axis=-1) + 0.5
+    np.testing.assert_allclose(centers, window.center_x, rtol=1e-4)
+    sides = drawing.write[..., 1, 0] - drawing.write[..., 0, 0]
+    np.testing.assert_allclose(sides, 4 * window.stride, rtol=1e-4)  # 5 - 1
     assert drawing.read is None
 
 
@@ -58,7 +60,8 @@ def test_completions_are_those_of_draw_complete(models, folder):
     output = draw.complete(pretrained.load("scribble", folder), image, mask, _noise(7))
     expected = 255 / (1 + np.exp(-np.asarray(output.canvases)))
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
-    np.testing.assert_allclose(drawing.read[..., 2], output.read_windows.stride / 2, rtol=1e-4)
+    sides = drawing.read[..., 2, 1] - drawing.read[..., 1, 1]
+    np.testing.assert_allclose(sides, output.read_windows.stride, rtol=1e-4)
     other = models.complete("scribble", pixels, np.ones_like(known), 7)
     assert (other.frames != drawing.frames).any()
 

@@ -103,10 +103,10 @@ def test_drawings_come_with_their_windows(ask):
     _, _, answer = ask("POST", "/draw?model=scribble&seed=3")
     assert answer["shape"] == [4, COUNT, 28, 28, 1]
     assert len(base64.b64decode(answer["frames"])) == 4 * COUNT * 28 * 28
-    assert np.shape(answer["write"]) == (4, COUNT, 4)
+    assert np.shape(answer["write"]) == (4, COUNT, 4, 2)
     assert answer["read"] is None
     _, _, answer = ask("POST", "/complete?model=scribble&seed=3", bytes(2 * 28 * 28))
-    assert np.shape(answer["read"]) == (4, COUNT, 4)
+    assert np.shape(answer["read"]) == (4, COUNT, 4, 2)
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,10 @@ function startPlayer(count) {
     const stage = document.createElement("div"), canvas = document.createElement("canvas");
     const overlay = document.createElementNS(space, "svg");
     const [read, write] = ["read", "write"].map(name => {
-      const rectangle = document.createElementNS(space, "rect");
-      rectangle.setAttribute("class", name);
-      overlay.append(rectangle);
-      return rectangle;
+      const outline = document.createElementNS(space, "polygon");
+      outline.setAttribute("class", name);
+      overlay.append(outline);
+      return outline;
     });
     stage.className = "stage";
     stage.append(canvas, overlay);
@@ -219,14 +219,14 @@ function startPlayer(count) {
     if (!drawing) return;
     const [steps, , height, width, channels] = drawing.shape, t = Number(step.value) - 1;
     const size = height * width * channels;
-    stages.forEach(({canvas, overlay, ...rectangles}, i) => {
+    stages.forEach(({canvas, overlay, ...outlines}, i) => {
       const from = (t * count + i) * size;
       paint(canvas, drawing.frames.subarray(from, from + size), height, width, channels, 1);
       overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
       for (const name of ["read", "write"]) {
         const windows = drawing[name];
-        rectangles[name].toggleAttribute("hidden", !windows || !element("windows").checked);
-        if (windows) frame(rectangles[name], ...windows[t][i].slice(0, 3));
+        outlines[name].toggleAttribute("hidden", !windows || !element("windows").checked);
+        if (windows) outlines[name].setAttribute("points", windows[t][i].join(" "));
       }
     });
     const text = `${t + 1} of ${steps}`;

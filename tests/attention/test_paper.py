@@ -145,7 +145,7 @@ def test_dtype_is_kept(dtype):
     logits, image, patch = (jnp.asarray(a, dtype) for a in _case(8, 6, 1, 4))
     window = attention.window_from_logits(logits, (8, 6), 4)
     rows, columns = attention.filterbanks(window, (8, 6), 4)
-    outputs = (*window.__dict__.values(), rows, columns)
+    outputs = (*jax.tree.leaves(window), rows, columns)
     outputs += (attention.read(image, window, 4), attention.write(patch, window, (8, 6)))
     assert {a.dtype for a in outputs} == {jnp.dtype(dtype)}
 
@@ -297,12 +297,13 @@ def test_far_filters_pick_the_edge():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda w: attention.window_from_logits(jnp.zeros((2, 4)), (5, 5), 3), "[..., 5]"),
+        (lambda w: attention.window_from_logits(jnp.zeros((2, 4)), (5, 5), 3), "[..., 5] (to 8)"),
         (lambda w: attention.window_from_logits(jnp.zeros(5), (5, 0), 3), "(5, 0)"),
         (lambda w: attention.window_from_logits(jnp.zeros(5), (5, 5), 0), "at least 1, got 0"),
         (lambda w: attention.read(jnp.zeros((5, 5)), w, 3), "[5, 5]"),
         (lambda w: attention.read(jnp.zeros((4, 5, 5, 1)), w, 3), "[4] and [2]"),
-        (lambda w: attention.write(jnp.zeros((3, 4, 1)), w, (5, 5)), "[3, 4, 1]"),
+        (lambda w: attention.write(jnp.zeros((3, 3)), w, (5, 5)), "[3, 3]"),
+        (lambda w: attention.read(jnp.zeros((5, 5, 1)), w, (3, 0)), "at least 1, got (3, 0)"),
         (lambda w: attention.write(jnp.zeros((3, 3, 1)), w, (5, 5, 1)), "(height, width)"),
     ],
 )

@@ -1,0 +1,119 @@
+"""Windows from boxes, and the boxes that windows span."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from drawjax.attention.window import (
+    ArrayLike,
+    PatchSize,
+    Window,
+    as_arrays,
+    check_image_shape,
+    rows_and_columns,
+)
+
+__all__ = ["Coordinates", "box_of_window", "window_from_box"]
+
+Coordinates = Literal["pixels", "normalized", "paper"]
+
+
+def window_from_box(
+    box: Shaped[ArrayLike, "*batch 4"],
+    patch_size: PatchSize,
+    *,
+    coordinates: Coordinates = "pixels",
+    image_shape: tuple[int, int] | None = None,
+) -> Window:
+    """The window whose filters share out a box evenly, one in the middle of each of its cells.
+
+    The standard deviation of the filters is half a stride along each axis, which leaves no gaps.
+
+    Args:
+      box: `[*batch, 4]`: left, top, right, bottom ("XYXY").
+      patch_size: N, filters a side, or `(rows, columns)`.
+      coordinates: of the box. "pixels": the image's edges are 0 and its width, and 0 and its
+        height, as in COCO and torchvision; "normalized": they are 0 and 1; "paper": 1 is the center
+        of the first pixel, so that the edges are 0.5 and A + 0.5.
+      image_shape: `(height, width)` of the image, for normalized boxes.
+
+    Returns:
+      A `Window` whose fields have shape `[*batch]`, with intensity 1. A box whose right side is
+      left of its left one is read mirrored; one without extent is read at one point.
+
+    Raises:
+      ValueError: if the last axis is not 4, a size is not positive, or `image_shape` is missing.
+    """
+    rows, columns = rows_and_columns(patch_size)
+    box = jnp.asarray(box)
+    if box.ndim < 1 or box.shape[-1] != 4:
+        raise ValueError(f"box must have shape [..., 4], got {list(box.shape)}")
+    if not jnp.issubdtype(box.dtype, jnp.floating):
+        box = box.astype(jnp.float32)
+    left, top, right, bottom = (box[..., i] for i in range(4))
+    (unit_x, unit_y), first = _units(coordinates, image_shape)
+    stride, stride_y = (right - left) * (unit_x / columns), (bottom - top) * (unit_y / rows)
+    return Window(
+        center_x=(left + right) * (unit_x / 2) + (0.5 - first),
+        center_y=(top + bottom) * (unit_y / 2) + (0.5 - first),
+        stride=stride,
+        variance=jnp.square(stride / 2),
+        intensity=jnp.ones_like(stride),
+        stride_y=stride_y,
+        variance_y=jnp.square(stride_y / 2),
+    )
+
+
+def box_of_window(
+    window: Window,
+    patch_size: PatchSize,
+    *,
+    coordinates: Coordinates = "pixels",
+    image_shape: tuple[int, int] | None = None,
+) -> Float[Array, "*batch 4"]:
+    """The box that a window spans, N strides wide: the way back from `window_from_box`.
+
+    Its sides are differentiable in the window, so a window can be trained towards a box.
+
+    Args:
+      window: fields `[*batch]`. Of a rotated one, the upright box around the turned one is meant.
+      patch_size: N, filters a side, or `(rows, columns)`.
+      coordinates: of the box, as for `window_from_box`.
+      image_shape: `(height, width)` of the image, for normalized boxes.
+
+    Returns:
+      `[*batch, 4]`: left, top, right, bottom.
+
+    Raises:
+      ValueError: if a size is not positive, or `image_shape` is missing.
+    """
+    rows, columns = rows_and_columns(patch_size)
+    window = as_arrays(window)
+    half_x = columns / 2 * window.stride
+    half_y = rows / 2 * (window.stride if window.stride_y is None else window.stride_y)
+    if window.rotation is not None:
+        sine, cosine = jnp.abs(jnp.sin(window.rotation)), jnp.abs(jnp.cos(window.rotation))
+        half_x, half_y = jnp.abs(half_x), jnp.abs(half_y)
+        half_x, half_y = cosine * half_x + sine * half_y, sine * half_x + cosine * half_y
+    (unit_x, unit_y), first = _units(coordinates, image_shape)
+    x, y = window.center_x - (0.5 - first), window.center_y - (0.5 - first)
+    lows, highs = (x - half_x, y - half_y), (x + half_x, y + half_y)
+    sides = (*lows, *highs)
+    return jnp.stack(
+        [side / unit for side, unit in zip(sides, (unit_x, unit_y) * 2, strict=True)], axis=-1
+    )
+
+
+def _units(
+    coordinates: Coordinates, image_shape: tuple[int, int] | None
+) -> tuple[tuple[float, float], float]:
+    """Pixels a unit along x and y, and where the first pixel's left edge is, in pixels."""
+    if coordinates == "normalized":
+        if image_shape is None:
+            raise ValueError("normalized boxes need image_shape=(height, width)")
+        height, width = check_image_shape(image_shape)
+        return (float(width), float(height)), 0.0
+    if coordinates not in ("pixels", "paper"):
+        raise ValueError(f"coordinates must be pixels, normalized or paper, got {coordinates!r}")
+    return (1.0, 1.0), 0.5 if coordinates == "paper" else 0.0
