@@ -1,6 +1,7 @@
 """Parameters somebody trained before, to start training from or to evaluate as they are."""
 
 import dataclasses
+import logging
 import pathlib
 from typing import Any
 
@@ -9,9 +10,14 @@ import numpy as np
 
 from drawjax import modules, pretrained
 from drawjax.recipes.config import with_saved
-from drawjax.training import Run
+from drawjax.training import Run, RunError
 
 __all__ = ["initial_params", "with_model_of"]
+
+_log = logging.getLogger(__name__)
+
+# A model trained without them starts with zeros here, which is what it had: N(0, 1).
+_OF_A_PRIOR = ("prior_mean", "prior_log_scale")
 
 
 def with_model_of(config: Any) -> Any:
@@ -40,7 +46,8 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
       like: parameters as the run needs them, or their shapes.
 
     Returns:
-      Parameters in the structure of `like`.
+      Parameters in the structure of `like`. A learned prior that the source lacks starts as
+      N(0, 1).
 
     Raises:
       ValueError: if there is neither such a model nor such a folder, or its parameters have other
@@ -49,10 +56,19 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
     """
     if pathlib.Path(source).is_dir():
         theirs = with_saved(dataclasses.replace(config, workdir=source))
-        with Run(source, theirs) as run:
-            found, _ = run.restore_best(like)
+        has_prior = getattr(theirs.model, "prior", None) != "standard"
+        try:
+            with Run(source, theirs) as run:
+                found, _ = run.restore_best(like if has_prior else _without_prior(like))
+        except RunError:
+            _check_same_model(source, theirs.model, config.model)
+            raise
     else:
         found = modules.split(pretrained.load(source))[1]
+    if set(like) - set(found) == set(_OF_A_PRIOR):
+        _log.info("%s has no learned prior: it starts as N(0, 1)", source)
+        zeros = {name: _zeros(like[name]) for name in _OF_A_PRIOR}
+        found = {name: found[name] if name in found else zeros[name] for name in like}
     there, here = _shapes(found), _shapes(like)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
@@ -62,6 +78,23 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
             )
     # On the host, from where they go to whatever devices the run is on.
     return jax.tree.map(lambda leaf, new: np.asarray(leaf, new.dtype), found, like)
+
+
+def _check_same_model(source: str, theirs: Any, ours: Any) -> None:
+    for field in dataclasses.fields(theirs):
+        there, here = getattr(theirs, field.name), getattr(ours, field.name, None)
+        if there != here:
+            raise ValueError(
+                f"init_from {source} is another model: {field.name} is {there} there, {here} here"
+            )
+
+
+def _without_prior(params: Any) -> Any:
+    return {name: value for name, value in params.items() if name not in _OF_A_PRIOR}
+
+
+def _zeros(like: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
 
 def _shapes(params: Any) -> dict[str, list[int]]:

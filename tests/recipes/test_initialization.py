@@ -60,6 +60,36 @@ def test_a_run_starts_where_another_ended(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_learned_prior_starts_from_a_model_without_one(tmp_path, caplog):
+    first = dataclasses.replace(CONFIG, workdir=str(tmp_path / "first"))
+    before = drawjax.train(first, dataset="mnist")["test"]
+    learned = dataclasses.replace(CONFIG.model, prior="learned")
+    second = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "second"), init_from=first.workdir, train=STILL,
+        model=learned,
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        after = drawjax.train(second, dataset="mnist")["test"]
+    assert "has no learned prior: it starts as N(0, 1)" in caplog.text
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+    # The way back would drop what was learned.
+    third = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "third"), init_from=second.workdir, train=STILL
+    )
+    with pytest.raises(ValueError, match="another model: prior is learned there, standard here"):
+        drawjax.train(third, dataset="mnist")
+
+
+def test_a_trained_model_of_the_package_takes_a_learned_prior():
+    config = dataclasses.replace(pretrained.load("mnist").config, prior="learned")
+    _, like = modules.abstract(modules.Draw, config, (28, 28, 1))
+    params = initial_params("mnist", CONFIG, like)
+    assert jax.tree.structure(params) == jax.tree.structure(like)
+    assert not np.any(params["prior_mean"]["kernel"])
+    assert np.any(params["mean"]["kernel"])
+
+
+@pytest.mark.slow
 def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     code = (
