@@ -7,7 +7,8 @@ only the products' outputs, the carry and values with a `checkpoint_name` are st
 between is elementwise or small, and is computed again in the backward pass rather than read back
 from memory. Over several devices the sum of dW across them happens once, not once a step. And since
 dy_t is still there for each image of a batch when the loop is done, an image's gradient can be
-scaled before all are summed (`clip_ratio`).
+scaled before all are summed (`clip_ratio`). Products of the same inputs are computed as one, and
+their inputs are kept once.
 
 The body asks for its products by `dense`, as the layers of `drawjax.modules` do:
 
@@ -141,10 +142,22 @@ def scan(
 class _Call:
     """A product that one step of a body asks for."""
 
+    inputs: jax.Array
     kernel: jax.Array
     bias: jax.Array
     dtype: Any
     output: jax.ShapeDtypeStruct
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Products of the same inputs, which are computed as one."""
+
+    members: list[int]  # places of their weights among those of the body
+    edges: list[int]  # where the outputs of each begin, and where the last ends
+    dtype: Any
+    batch: tuple[int, ...]
+    result: Any  # type of the outputs
 
 
 def _scan(
@@ -152,39 +165,45 @@ def _scan(
 ) -> tuple[Any, Any]:
     first = jax.tree.map(lambda leaf: leaf[0], xs)
     calls = _deferred(body, state, first)
-    # Kernel, bias and type of each product; a product asked for twice has one gradient.
-    unique = {(id(c.kernel), id(c.bias), c.dtype): c for c in calls if c is not None}
-    places = {key: place for place, key in enumerate(unique)}
-    weights = [(c.kernel, c.bias) for c in unique.values()]
-    dtypes = [c.dtype or c.kernel.dtype for c in unique.values()]
-    used = [(places[id(c.kernel), id(c.bias), c.dtype], c.output) for c in calls if c is not None]
+    # A product asked for twice has one gradient.
+    unique = {(id(c.kernel), id(c.bias)): (c.kernel, c.bias) for c in calls if c is not None}
+    weights = list(unique.values())
+    groups, order = _grouped(calls, list(unique))
 
     def prepared(weights):
         # The backward pass multiplies with the transpose. Taken once and not in the loop, it is a
         # product of rows and columns like the forward one: XLA's CPU backend has no other kernel
         # for bfloat16 and would turn to float32, at half the rate.
-        casts = [(k.astype(dtype), b) for (k, b), dtype in zip(weights, dtypes, strict=True)]
-        return [(kernel, kernel.T, bias) for kernel, bias in casts]
+        ready = []
+        for group in groups:
+            kernels, biases = zip(*(weights[place] for place in group.members), strict=True)
+            kernel = jnp.concatenate(kernels, axis=1).astype(group.dtype)
+            ready.append((kernel, kernel.T, jnp.concatenate(biases)))
+        return ready
 
     def tapped(probes: list[jax.Array], weights: list, state: Any, x: Any) -> Any:
-        taps, order = [], iter(calls)
+        taps, outputs, asked = [], [], iter(order)
 
         def linear(inputs, kernel, bias, dtype):
-            if next(order) is None:
+            place = next(asked)
+            if place is None:
                 return _plain(inputs, kernel, bias, dtype)
-            place, _ = used[len(taps)]
-            outputs = _probed(inputs, *weights[place], probes[len(taps)])
-            # Stored as they are, and cast at once after the loop: XLA's CPU backend spends more
-            # on a cast fused with the store than the narrower store saves.
-            taps.append(inputs)
-            return checkpoint_name(outputs, "product")
+            group, member = place
+            if group == len(outputs):  # the first of its group computes all
+                product = _probed(inputs, *weights[group], probes[group])
+                # Stored as they are, and cast at once after the loop: XLA's CPU backend spends
+                # more on a cast fused with the store than the narrower store saves.
+                taps.append(inputs)
+                outputs.append(checkpoint_name(product, "product"))
+            edges = groups[group].edges
+            return outputs[group][..., edges[member] : edges[member + 1]]
 
         with _products_by(linear):
             state, y = body(state, x)
         return state, (y, taps)
 
     def probes(length: tuple[int, ...] = ()) -> list[jax.Array]:
-        return [jnp.zeros((*length, *out.shape), out.dtype) for _, out in used]
+        return [jnp.zeros((*length, *g.batch, g.edges[-1]), g.result) for g in groups]
 
     # What the body closes over becomes an argument, so that gradients reach it.
     tapped, closed = jax.closure_convert(tapped, probes(), prepared(weights), state, first)
@@ -229,11 +248,18 @@ def _scan(
             else:
                 gradients, state = _scaled(gradients, factors, 1), _scaled(state, factors, 0)
         sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
-        for (place, _), inputs, gradient in zip(used, taps, gradients, strict=True):
-            kernel, bias = sums[place]
-            more = _contract(inputs.astype(dtypes[place]), gradient, kernel.dtype)
-            axes = tuple(range(gradient.ndim - 1))
-            sums[place] = kernel + more, bias + jnp.sum(gradient, axis=axes, dtype=bias.dtype)
+        for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
+            result = weights[group.members[0]][0].dtype
+            to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
+            to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
+            for place, start, stop in zip(
+                group.members, group.edges, group.edges[1:], strict=False
+            ):
+                kernel, bias = sums[place]
+                sums[place] = (
+                    kernel + to_kernel[:, start:stop].astype(kernel.dtype),
+                    bias + to_bias[start:stop].astype(bias.dtype),
+                )
         return sums, closed, state, xs
 
     run.defvjp(forward, backward)
@@ -271,7 +297,7 @@ def _deferred(body: Callable, state: Any, x: Any) -> Sequence[_Call | None]:
         def record(inputs, kernel, bias, dtype):
             outputs = _plain(inputs, kernel, bias, dtype)
             shape = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
-            found.append(_Call(kernel, bias, dtype, shape))
+            found.append(_Call(inputs, kernel, bias, dtype, shape))
             return outputs
 
         def step(state, x):
@@ -287,6 +313,26 @@ def _deferred(body: Callable, state: Any, x: Any) -> Sequence[_Call | None]:
         call if call.kernel is again.kernel and call.bias is again.bias else None
         for call, again in zip(calls(), calls(), strict=True)
     ]
+
+
+def _grouped(
+    calls: Sequence[_Call | None], keys: Sequence[tuple[int, int]]
+) -> tuple[list[_Group], list[tuple[int, int] | None]]:
+    """Groups of calls of the same inputs, and of each call its group and its place in it."""
+    groups: dict[Any, _Group] = {}
+    order: list[tuple[int, int] | None] = []
+    for call in calls:
+        if call is None:
+            order.append(None)
+            continue
+        dtype = call.dtype or call.kernel.dtype
+        key = id(call.inputs), jnp.dtype(dtype), call.kernel.dtype, call.bias.dtype
+        *batch, outputs = call.output.shape
+        group = groups.setdefault(key, _Group([], [0], dtype, tuple(batch), call.output.dtype))
+        order.append((list(groups).index(key), len(group.members)))
+        group.members.append(keys.index((id(call.kernel), id(call.bias))))
+        group.edges.append(group.edges[-1] + outputs)
+    return list(groups.values()), order
 
 
 def _unroll() -> int:

@@ -227,3 +227,37 @@ def test_there_is_no_forward_mode():
 
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(total, (state,), (state,))
+
+
+def test_products_of_the_same_inputs_are_one(x64):
+    rng = np.random.default_rng(0)
+    kernels = [jnp.asarray(rng.normal(size=(4, n))) for n in (3, 1, 4)]
+    biases = [jnp.asarray(rng.normal(size=n)) for n in (3, 1, 4)]
+
+    def body(linear, weights, hidden, x):
+        kernels, biases = weights
+        both = hidden + x
+        first, again = (linear(both, kernels[0], biases[0]) for _ in range(2))
+        second = linear(both, kernels[1], biases[1])
+        hidden = jnp.tanh(linear(hidden, kernels[2], biases[2])) * second
+        return hidden, first * again
+
+    def loss(run, linear, weights, state, xs):
+        state, ys = run(functools.partial(body, linear, weights), state, xs)
+        return jnp.sum(jnp.sin(ys)) + jnp.sum(state)
+
+    def plain(inputs, kernel, bias):
+        return inputs @ kernel + bias[None]
+
+    inputs = (kernels, biases), jnp.ones((2, 4)), jnp.asarray(rng.normal(size=(5, 2, 4)))
+    ours = functools.partial(loss, scan, dense)
+    stock = functools.partial(loss, jax.lax.scan, plain)
+    for one, other in zip(
+        jax.tree.leaves(jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(*inputs)),
+        jax.tree.leaves(jax.jit(jax.value_and_grad(stock, argnums=(0, 1, 2)))(*inputs)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    # Two in place of four: those of `both`, and that of `hidden`.
+    assert str(jax.make_jaxpr(ours)(*inputs)).count("dot_general[") == 2
+    assert str(jax.make_jaxpr(stock)(*inputs)).count("dot_general[") == 4
