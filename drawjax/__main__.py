@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from drawjax import flags
+from drawjax import flags, huge_pages
 
 __all__ = ["main"]
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
       argv: the arguments; None: the process's.
     """
+    if argv is None:
+        huge_pages.use()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("-h", "--help"):

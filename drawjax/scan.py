@@ -194,9 +194,9 @@ def _scan(
                 # Stored as they are, and cast at once after the loop: XLA's CPU backend spends
                 # more on a cast fused with the store than the narrower store saves.
                 taps.append(inputs)
-                outputs.append(checkpoint_name(product, "product"))
-            edges = groups[group].edges
-            return outputs[group][..., edges[member] : edges[member + 1]]
+                product = checkpoint_name(product, "product")
+                outputs.append(jnp.split(product, groups[group].edges[1:-1], axis=-1))
+            return outputs[group][member]
 
         with _products_by(linear):
             state, y = body(state, x)
