@@ -33,7 +33,7 @@ def measure() -> list[dict[str, Any]]:
 
         from benchmarks.torch_port import TorchDraw
 
-        model = TorchDraw()
+        model = TorchDraw(DrawConfig(), problem.IMAGE_SHAPE)
         functions["torch float32"] = lambda: model.generate(torch.randn(64, IMAGES, 100)).numpy()
     times = timing.compare(functions, rounds=7)
     return [

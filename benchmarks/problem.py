@@ -1,4 +1,4 @@
-"""The training problem that the benchmarks time: Table 3's MNIST row on random images."""
+"""The training problem that the benchmarks time: Table 3's rows on random images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,14 @@ __all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
 IMAGE_SHAPE = (28, 28, 1)
 
 
-def images(batch: int) -> jax.Array:
-    """Random binary images, `[batch, 28, 28, 1]`, as sparse as digits."""
-    return (jax.random.uniform(jax.random.key(1), (batch, *IMAGE_SHAPE)) > 0.8).astype(jnp.float32)
+def images(batch: int, shape: tuple[int, int, int] = IMAGE_SHAPE) -> jax.Array:
+    """Random binary images, `[batch, *shape]`, as sparse as digits."""
+    return (jax.random.uniform(jax.random.key(1), (batch, *shape)) > 0.8).astype(jnp.float32)
 
 
-def task(config: DrawConfig) -> Task:
+def task(config: DrawConfig, shape: tuple[int, int, int] = IMAGE_SHAPE) -> Task:
     """The task of training DRAW on batches that are arrays of images."""
-    graph, _ = modules.split(modules.Draw(config, IMAGE_SHAPE, key=jax.random.key(0)))
+    graph, _ = modules.split(modules.Draw(config, shape, key=jax.random.key(0)))
 
     def loss(params: Any, batch: jax.Array, key: jax.Array, constants: Any):
         del constants
@@ -35,27 +35,31 @@ def task(config: DrawConfig) -> Task:
         return parts["reconstruction"] + parts["latent"], parts
 
     return Task(
-        init=lambda key: modules.split(modules.Draw(config, IMAGE_SHAPE, key=key))[1],
+        init=lambda key: modules.split(modules.Draw(config, shape, key=key))[1],
         loss=loss,
         batches=lambda seed: iter(()),
     )
 
 
 def training_step(
-    config: DrawConfig, batch: int, *, devices: int = 1
+    config: DrawConfig,
+    batch: int,
+    *,
+    devices: int = 1,
+    shape: tuple[int, int, int] = IMAGE_SHAPE,
 ) -> tuple[Callable[[], jax.Array], Any]:
     """The library's own training step on one fixed batch, spread over `devices`.
 
     Returns:
       A function that takes one step and returns its loss, and the compiled program.
     """
-    bound = task(config)
+    bound = task(config, shape)
     hyperparams = Hyperparams.of(TrainConfig())
     auto = (jax.sharding.AxisType.Auto,)
     grid = jax.make_mesh((devices,), ("data",), auto, devices=jax.devices()[:devices])
     whole = mesh.replicated(grid)
     state: TrainState = jax.jit(lambda: initial_state(bound, hyperparams), out_shardings=whole)()
-    x = mesh.put_batch(grid, np.asarray(images(batch)))
+    x = mesh.put_batch(grid, np.asarray(images(batch, shape)))
 
     def step(state: TrainState, x: jax.Array, hyperparams: Hyperparams):
         return train_step(bound, state, x, hyperparams, ())
@@ -72,8 +76,12 @@ def training_step(
     return run, program
 
 
-def model_flops(config: DrawConfig, batch: int) -> int:
+def model_flops(config: DrawConfig, batch: int, shape: tuple[int, int, int] = IMAGE_SHAPE) -> int:
     """Operations of the products with learned weights, forward and both backward ones."""
-    shapes = jax.eval_shape(task(config).init, jax.random.key(0))
-    kernels = [layer["kernel"] for layer in shapes.values() if isinstance(layer, dict) and layer]
+    shapes = jax.eval_shape(task(config, shape).init, jax.random.key(0))
+    kernels = [
+        leaf
+        for path, leaf in jax.tree.leaves_with_path(shapes)
+        if jax.tree_util.keystr(path).endswith("['kernel']")
+    ]
     return 3 * 2 * batch * config.num_glimpses * sum(kernel.size for kernel in kernels)

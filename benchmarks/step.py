@@ -23,9 +23,9 @@ def torch_step() -> Any:
     from benchmarks.torch_port import TorchDraw, train_step
 
     torch.manual_seed(0)
-    model = TorchDraw()
+    model = TorchDraw(DrawConfig(), problem.IMAGE_SHAPE)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    images = torch.from_numpy(np.array(problem.images(BATCH))[..., 0])
+    images = torch.from_numpy(np.array(problem.images(BATCH)).swapaxes(2, 3))
     return lambda: train_step(model, optimizer, images, 5.0)
 
 
