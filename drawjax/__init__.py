@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     __version__: str
     from drawjax import attention
     from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
-    from drawjax.pretrained import load_pretrained
+    from drawjax.pretrained import load_pretrained, save_pretrained
     from drawjax.recipes.runner import load_run, main, train
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "load_pretrained",
     "load_run",
     "main",
+    "save_pretrained",
     "train",
 ]
 
@@ -34,6 +35,7 @@ _MODULES = {
     "load_pretrained": "pretrained",
     "load_run": "recipes.runner",
     "main": "recipes.runner",
+    "save_pretrained": "pretrained",
     "train": "recipes.runner",
 }
 

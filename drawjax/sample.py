@@ -16,13 +16,13 @@ class SampleConfig:
     """What to draw."""
 
     model: str = "mnist"
-    """A pretrained model (`drawjax.pretrained.available`)."""
+    """A model's name, or a folder that `drawjax.save_pretrained` wrote."""
     num: int = 64
     """How many images."""
     seed: int = 0
     """Seeds the noise."""
     out: pathlib.Path | None = None
-    """PNG to write; None: samples_MODEL.png."""
+    """PNG to write; None: samples_MODEL_SEED.png."""
     gif: pathlib.Path | None = None
     """GIF to write too, of the drawing step by step."""
 
@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     command.main(lambda: run(flags.parse(SampleConfig(), argv, description=_DESCRIPTION)))
 
 
-_DESCRIPTION = "Draws a grid of images with a pretrained model. Needs no data set."
+_MODELS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "pretrained").glob("*.json"))
+_DESCRIPTION = (
+    "Draws a grid of images with a trained model. Needs no data set. Models: "
+    + ", ".join(name for name in _MODELS if not name.startswith("ram"))
+    + "; `drawjax models` says how good each is."
+)
 
 
 def run(config: SampleConfig) -> None:
@@ -56,18 +61,20 @@ def run(config: SampleConfig) -> None:
         from drawjax import figures, pretrained
         from drawjax.modules import Draw
 
-        model = pretrained.load(config.model)
+        model = pretrained.load_pretrained(config.model)
         if not isinstance(model, Draw):
             raise ValueError(f"{config.model} is a classifier; it draws nothing")
         output = model.generate(config.num, key=jax.random.key(config.seed))
         means = np.asarray(model.likelihood(output.canvases).mean)
-        out = config.out or pathlib.Path(f"samples_{config.model}.png")
+        out = config.out or pathlib.Path(
+            f"samples_{pathlib.Path(config.model).name}_{config.seed}.png"
+        )
         figures.save_grid(out, means[-1])
         if config.gif:
             windows = jax.tree.map(np.asarray, output.write_windows)
             size = model.config.write_size
             figures.save_animation(config.gif, means, windows, patch_size=size)
-    print(out)
+    print(*filter(None, (out, config.gif)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,9 @@
+import dataclasses
+import json
+import sys
+import types
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +62,7 @@ def test_a_class_of_ones_own_is_not_shipped(tmp_path):
     class Other(modules.Draw):
         pass
 
-    with pytest.raises(ValueError, match="only Draw and Ram can be shipped, got a Other"):
+    with pytest.raises(ValueError, match="only Draw and Ram can be saved so, got a Other"):
         pretrained.save("other", Other(CONFIG, (6, 5, 1), key=jax.random.key(0)), {}, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -90,21 +96,83 @@ def test_the_documented_names_are_those_that_ship():
     assert all(f"`{name}`" in known for name in pretrained.available())
 
 
-def test_bad_requests_are_one_line(folder, capsys, monkeypatch):
-    load = pretrained.load
-    monkeypatch.setattr(pretrained, "load", lambda name: load(name, folder))
-    assert (
-        exit_code(sample.main, ["--model", "small", "--num", "0", "--out", str(folder / "x.png")])
-        == 2
-    )
+def test_bad_requests_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawjax.save_pretrained(_model(), "small")
+    assert exit_code(sample.main, ["--model", "small", "--num", "0", "--out", "x.png"]) == 2
     assert capsys.readouterr().err.strip() == "error: --num must be at least 1, got 0"
-    assert not (folder / "x.png").exists()
-    out, gif = folder / "grid.png", folder / "draw.gif"
-    assert (
-        exit_code(
-            sample.main, ["--model", "small", "--num", "4", "--out", str(out), "--gif", str(gif)]
-        )
-        == 0
-    )
-    assert out.exists()
-    assert gif.exists()
+    assert not (tmp_path / "x.png").exists()
+    command = ["--model", "small", "--num", "4", "--seed", "3", "--gif", "draw.gif"]
+    assert exit_code(sample.main, command) == 0
+    assert capsys.readouterr().out.split() == ["samples_small_3.png", "draw.gif"]
+    assert (tmp_path / "samples_small_3.png").exists()
+    assert (tmp_path / "draw.gif").exists()
+
+
+def test_the_help_of_sample_names_what_draws(capsys):
+    assert exit_code(sample.main, ["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mnist_no_attention, mnist_static, two_digits" in said
+    assert "ram8" not in said
+
+
+@pytest.mark.parametrize("kind", ["draw", "ram"])
+def test_a_folder_holds_a_model_exactly(tmp_path, kind):
+    config = dataclasses.replace(CONFIG, prior="learned")
+    if kind == "draw":
+        model = modules.Draw(config, (6, 5, 1), key=jax.random.key(0))
+    else:
+        config = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3, num_scales=2)
+        model = modules.Ram(config, (9, 9, 1), key=jax.random.key(0))
+    drawjax.save_pretrained(model, tmp_path / "mine", provenance={"data": "digits"})
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
+        "config.json", "model.safetensors",
+    }  # fmt: skip
+    loaded = drawjax.load_pretrained(tmp_path / "mine")
+    assert type(loaded) is type(model)
+    assert loaded.config == config
+    chex.assert_trees_all_equal(modules.split(loaded)[1], modules.split(model)[1])
+    written = json.loads((tmp_path / "mine" / "config.json").read_text())
+    assert written["provenance"] == {"data": "digits"}
+    other = drawjax.load_pretrained(str(tmp_path / "mine"), precision="bfloat16")
+    assert other.config.precision == "bfloat16"
+
+
+def test_what_holds_no_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no model: there is no .*config.json"):
+        drawjax.load_pretrained(tmp_path)
+    drawjax.save_pretrained(_model(), tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"scribble")
+    with pytest.raises(ValueError, match=r"cannot be read \(SafetensorError"):
+        drawjax.load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"kind": "cat"}')
+    with pytest.raises(ValueError, match="cannot be read"):
+        drawjax.load_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="did you mean mnist"):
+        drawjax.load_pretrained("mnits")
+
+    class Other(modules.Draw):
+        pass
+
+    with pytest.raises(ValueError, match="only Draw and Ram can be saved so, got a Other"):
+        drawjax.save_pretrained(Other(CONFIG, (6, 5, 1), key=jax.random.key(0)), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_hub_is_asked_where_its_package_is(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"no folder me/mine; .* pip install huggingface_hub"):
+        drawjax.load_pretrained("me/mine")
+    drawjax.save_pretrained(_model(), tmp_path)
+
+    def snapshot_download(repository, allow_patterns):
+        if repository != "me/mine":
+            raise OSError("no such repository\nand more")
+        assert allow_patterns == ["config.json", "model.safetensors"]
+        return str(tmp_path)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert drawjax.load_pretrained("me/mine").config == CONFIG
+    with pytest.raises(ValueError, match=r"cannot download me/yours: no such repository$"):
+        drawjax.load_pretrained("me/yours")

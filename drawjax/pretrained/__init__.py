@@ -5,7 +5,8 @@ NAME.json   kind and sizes of the model, image shape, SHA-256 of the weights, wh
 NAME.npz    the parameters, float16, by their path; read without pickle
 ```
 
-`python -m drawjax.pretrained RUN NAME` makes both out of a finished run's best checkpoint.
+`python -m drawjax.pretrained RUN NAME` makes both out of a finished run's best checkpoint. Models
+of your own are folders (`save_pretrained`).
 """
 
 import dataclasses
@@ -17,17 +18,25 @@ from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from drawjax import modules
-from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
+from drawjax.modules import Draw, Ram
+from drawjax.pretrained import folder as folders
+from drawjax.pretrained.folder import save_pretrained
 
-__all__ = ["available", "check", "describe", "load", "load_pretrained", "save"]
+__all__ = [
+    "available",
+    "check",
+    "describe",
+    "load",
+    "load_pretrained",
+    "save",
+    "save_pretrained",
+]
 
 _Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
-_KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
 
 
 @overload
@@ -43,25 +52,32 @@ def load_pretrained(name: Literal["ram4", "ram8"], *, precision: _Precision = No
 
 
 @overload
-def load_pretrained(name: str, *, precision: _Precision = None) -> Draw | Ram: ...
+def load_pretrained(name: str | pathlib.Path, *, precision: _Precision = None) -> Draw | Ram: ...
 
 
-def load_pretrained(name: str, *, precision: _Precision = None) -> Draw | Ram:
-    """A trained model that comes with the package.
+def load_pretrained(name: str | pathlib.Path, *, precision: _Precision = None) -> Draw | Ram:
+    """A trained model: one that comes with the package, of a folder, or of a hub.
 
     Args:
       name: `mnist`, `mnist_static`, `mnist_no_attention`, `two_digits` or `cifar10`, which draw;
-        `ram4` or `ram8`, which name the class of cluttered digits. docs/results.md says how good
-        each is.
+        `ram4` or `ram8`, which name the class of cluttered digits: docs/results.md says how good
+        each is. Or a folder that `save_pretrained` wrote, or `OWNER/NAME` of the Hugging Face hub,
+        for which `huggingface_hub` has to be installed.
       precision: type of the matrix products' inputs; None: the one it was trained with.
 
     Returns:
       A `drawjax.Draw` or a `drawjax.Ram`, ready for use: `model.generate(16, key=key).images`.
 
     Raises:
-      ValueError: if there is no such model; the message names the nearest.
+      ValueError: if there is no such model, or it cannot be read; the message names the nearest.
     """
-    return load(name, precision=precision)
+    if str(name) in available():
+        return load(str(name), precision=precision)
+    if pathlib.Path(name).is_dir():
+        return folders.load_folder(pathlib.Path(name), precision)
+    if str(name).count("/") == 1:
+        return folders.load_folder(folders.download(str(name)), precision)
+    return load(str(name), precision=precision)
 
 
 def available(kind: str | None = None, folder: pathlib.Path = _HERE) -> list[str]:
@@ -113,16 +129,8 @@ def load(name: str, folder: pathlib.Path = _HERE, *, precision: _Precision = Non
     """
     check(name, folder)
     description, weights = describe(name, folder), folder / f"{name}.npz"
-    model_class, config_class = _KINDS[description["kind"]]
-    config = config_class(**description["config"])
-    if precision is not None:
-        config = dataclasses.replace(config, precision=precision)
-    graph, like = modules.abstract(model_class, config, tuple(description["image_shape"]))
     with np.load(weights, allow_pickle=False) as arrays:
-        params = jax.tree.map_with_path(
-            lambda path, leaf: jnp.asarray(arrays[_name(path)], leaf.dtype), like
-        )
-    return modules.merge(graph, params)
+        return folders.model_of(description, arrays, precision)
 
 
 def save(
@@ -134,12 +142,10 @@ def save(
       ValueError: if the model is of a class of your own, whose code would not come along, or a
         parameter is too large for float16.
     """
-    kinds = [kind for kind, (model_class, _) in _KINDS.items() if type(model) is model_class]
-    if not kinds:
-        raise ValueError(f"only Draw and Ram can be shipped, got a {type(model).__name__}")
+    kind = folders.kind_of(model)
     _, params = modules.split(model)
     arrays = {
-        _name(path): np.asarray(leaf, np.float16)
+        folders.name(path): np.asarray(leaf, np.float16)
         for path, leaf in jax.tree.leaves_with_path(params)
     }
     if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -147,7 +153,7 @@ def save(
     weights = folder / f"{name}.npz"
     np.savez_compressed(weights, allow_pickle=False, **arrays)
     description = {
-        "kind": kinds[0],
+        "kind": kind,
         "config": dataclasses.asdict(model.config),
         "image_shape": list(model.image_shape),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -155,7 +161,3 @@ def save(
     }
     (folder / f"{name}.json").write_text(json.dumps(description, indent=2) + "\n")
     return weights
-
-
-def _name(path: Any) -> str:
-    return "/".join(str(key.key) for key in path)

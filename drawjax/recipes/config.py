@@ -27,8 +27,8 @@ class RecipeConfig:
     model: Any = None
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     init_from: str | None = None
-    """A pretrained model's name, or a run's folder, whose parameters training starts from; None:
-    fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
+    """A pretrained model's name or folder, or a run's folder, whose parameters training starts
+    from; None: fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
     model_class: tyro.conf.Suppress[str] = ""
     """Name of the model's class; set by `drawjax.train`."""
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from drawjax import modules, pretrained
+from drawjax.pretrained.folder import WEIGHTS
 from drawjax.recipes.config import with_saved
 from drawjax.training import Run, RunError
 
@@ -28,8 +29,8 @@ def with_model_of(config: Any) -> Any:
       RunError: if the folder holds no run.
     """
     source = config.init_from
-    if not pathlib.Path(source).is_dir():
-        model = pretrained.load(source)
+    if not _is_run(source):
+        model = pretrained.load_pretrained(source)
         if not isinstance(model.config, type(config.model)):
             raise ValueError(f"init_from {source} is a model for another kind of experiment")
         return dataclasses.replace(config, model=model.config)
@@ -41,7 +42,7 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
     """Parameters to start from.
 
     Args:
-      source: a pretrained model's name, or the folder of a run, whose best checkpoint is taken.
+      source: a pretrained model, or the folder of a run, whose best checkpoint is taken.
       config: the config of the run that is to start; a run named by `source` is of its kind.
       like: parameters as the run needs them, or their shapes.
 
@@ -54,7 +55,7 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
         names or shapes than `like`; the message names the first that differ.
       RunError: if the folder holds no checkpoint that can be read, or another process uses it.
     """
-    if pathlib.Path(source).is_dir():
+    if _is_run(source):
         theirs = with_saved(dataclasses.replace(config, workdir=source))
         has_prior = getattr(theirs.model, "prior", None) != "standard"
         try:
@@ -64,7 +65,7 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
             _check_same_model(source, theirs.model, config.model)
             raise
     else:
-        found = modules.split(pretrained.load(source))[1]
+        found = modules.split(pretrained.load_pretrained(source))[1]
     if set(like) - set(found) == set(_OF_A_PRIOR):
         _log.info("%s has no learned prior: it starts as N(0, 1)", source)
         zeros = {name: _zeros(like[name]) for name in _OF_A_PRIOR}
@@ -78,6 +79,11 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
             )
     # On the host, from where they go to whatever devices the run is on.
     return jax.tree.map(lambda leaf, new: np.asarray(leaf, new.dtype), found, like)
+
+
+def _is_run(source: str) -> bool:
+    folder = pathlib.Path(source)
+    return folder.is_dir() and not (folder / WEIGHTS).exists()
 
 
 def _check_same_model(source: str, theirs: Any, ours: Any) -> None:

@@ -136,18 +136,16 @@ def test_a_run_goes_on_without_what_it_started_from(tmp_path):
         train_all(points, dataset="mnist")
 
 
-def test_pretrained_parameters_are_a_start(monkeypatch, tmp_path):
+def test_pretrained_parameters_are_a_start(tmp_path):
     params = _fresh(CONFIG.model, seed=7)
-    pretrained.save("small", _model(CONFIG.model, seed=7), {}, tmp_path)
-    model = pretrained.load("small", tmp_path)
-    monkeypatch.setattr(pretrained, "available", lambda: ["small"])
-    monkeypatch.setattr(pretrained, "load", lambda name: model)
-    found = initial_params("small", CONFIG, _fresh(CONFIG.model))
+    drawjax.save_pretrained(_model(CONFIG.model, seed=7), tmp_path)
+    small = str(tmp_path)
+    found = initial_params(small, CONFIG, _fresh(CONFIG.model))
     for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
         assert new.dtype == jnp.float32
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match=r"gates\.kernel is \[12, 32\] there, \[14, 32\] here"):
-        initial_params("small", CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
+        initial_params(small, CONFIG, _fresh(dataclasses.replace(CONFIG.model, latent_size=6)))
 
 
 @pytest.mark.slow
