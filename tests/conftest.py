@@ -23,6 +23,8 @@ atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
 jax.config.update("jax_compilation_cache_dir", _compiled)
 
+os.environ["DRAWJAX_CACHE_DIR"] = ""  # nothing of a test is kept for the next run
+
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (
     "attention", "cells", "draw", "likelihoods", "modules", "objective", "ram", "scan",

@@ -1,10 +1,11 @@
 """Prepared TFDS sets, read without TensorFlow.
 
-Sets up to a gibibyte of pixels are decoded once and held in memory; larger ones are read record by
-record.
+Sets up to a gibibyte of pixels are decoded once (`drawjax.data.decoded`) and held in memory; larger
+ones are read record by record.
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from drawjax.data import decoded
 from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.image_set import (
     ArraySource,
@@ -84,7 +86,12 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     parts: list[Source] = [part(*its_range) for its_range in ranges]
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
-        parts = [_in_memory(name, part) for part in parts]
+        parts = [
+            decoded.cached(
+                part, folder, (*its_range, config.size), functools.partial(_in_memory, name)
+            )
+            for part, its_range in zip(parts, ranges, strict=True)
+        ]
     train, validation, test = parts
     return ImageSet(name, train, validation, test, image_shape, tuple(notes))
 
