@@ -1,6 +1,8 @@
 """Bounds on a generating model's likelihood beside the one it is trained on (Eq. 12)."""
 
+import hashlib
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, draw, modules, objective
-from drawjax.recipes.evaluation import over_images, standard_error
+from drawjax.recipes.evaluation import Kept, over_images, standard_error
 
 __all__ = ["best_scales", "bits_per_dimension", "importance_weighted", "noise"]
 
@@ -36,6 +38,7 @@ def importance_weighted(
     *,
     num_samples: int,
     count: int,
+    folder: pathlib.Path | None = None,
 ) -> dict[str, float]:
     """The K-sample bound of Burda et al. (2016) on the first images of a source.
 
@@ -46,6 +49,8 @@ def importance_weighted(
       key: PRNG key of the evaluation.
       num_samples: K.
       count: how many images.
+      folder: where the values of images that are done are kept, as importance.npz: an evaluation
+        that was stopped goes on, and one of more images begins after them. None: nowhere.
 
     Returns:
       In nats an image, with standard errors: minus the bound, `importance_weighted`, and by how
@@ -63,9 +68,17 @@ def importance_weighted(
         )  # fmt: skip
         return {"weighted": -weighted, "gain": weighted - plain}
 
+    keep = None
+    if folder is not None:
+        # What the model sees of the first batch tells the data and its form.
+        batch, _ = next(data.eval_batches(source, batch_size=min(_IMAGES, count)))
+        seen, _ = inputs(batch, data.image_keys(key, batch["index"]))
+        parts = params, jax.random.key_data(key), num_samples, len(source), seen
+        digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
+        keep = Kept(folder / "importance.npz", digest.hexdigest())
     values = over_images(
         lambda batch, keys: losses(params, batch, keys), source, key,
-        batch_size=_IMAGES, count=count, what="evaluating by importance",
+        batch_size=_IMAGES, count=count, what="evaluating by importance", keep=keep,
     )  # fmt: skip
     weighted, gain = values["weighted"].astype(float), values["gain"].astype(float)
     return {

@@ -4,8 +4,12 @@ All that is random about image i (binarization, partner, place, noise) comes fro
 function of the evaluation's key and i alone.
 """
 
+import contextlib
+import dataclasses
 import itertools
 import math
+import pathlib
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +19,37 @@ import numpy as np
 from drawjax import data
 from drawjax.progress import track
 
-__all__ = ["over_images", "standard_error"]
+__all__ = ["Kept", "over_images", "standard_error"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Values of the first images of an evaluation, in a file.
+
+    Args:
+      path: of the file.
+      of: tells this evaluation (the parameters, the key, what is computed) from others, whose
+        values are not taken.
+    """
+
+    path: pathlib.Path
+    of: str
+
+    def read(self) -> dict[str, np.ndarray]:
+        """What is known, by name; nothing, if it is of another evaluation or cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+                if str(found["of"]) == self.of:
+                    return {name: found[name] for name in found.files if name != "of"}
+        return {}
+
+    def write(self, values: Mapping[str, np.ndarray]) -> None:
+        """Replaces what is known."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".tmp")
+        with draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, of=np.array(self.of), **values)
+        draft.replace(self.path)
 
 
 def over_images(
@@ -26,6 +60,7 @@ def over_images(
     batch_size: int,
     count: int | None = None,
     what: str = "evaluating",
+    keep: Kept | None = None,
 ) -> dict[str, np.ndarray]:
     """Calls a function on batches of images and joins what it gives for each image.
 
@@ -37,19 +72,25 @@ def over_images(
       batch_size: images a call.
       count: how many images, the first ones; None: all.
       what: what the progress bar says.
+      keep: where values are kept after each batch, so that an evaluation that was stopped goes on
+        from there, and one of more images takes those that are known.
 
     Returns:
       By name an array `[count, ...]`.
     """
     count = len(source) if count is None else min(count, len(source))
     size = min(batch_size, count)
+    known = {} if keep is None else keep.read()
+    done = min((len(values) for values in known.values()), default=0) // size * size
+    columns = {name: [values[:done]] for name, values in known.items()}
     batches = data.eval_batches(source, batch_size=size)
-    batches = itertools.islice(batches, math.ceil(count / size))
-    columns: dict[str, list[np.ndarray]] = {}
-    for batch, weight in track(batches, what, count, each=size):
+    batches = itertools.islice(batches, done // size, math.ceil(count / size))
+    for batch, weight in track(batches, what, max(0, count - done), each=size):
         values = function(batch, data.image_keys(key, batch["index"]))
         for name, value in values.items():
             columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
+        if keep is not None:
+            keep.write({name: np.concatenate(parts) for name, parts in columns.items()})
     return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
 
 

@@ -117,7 +117,7 @@ class Generation(Recipe[GenerationConfig]):
             results["test"] |= bounds.importance_weighted(
                 self.bound(params), functools.partial(self._inputs, pool=self.pool(source)), source,
                 self.evaluation_key, num_samples=config.importance_samples,
-                count=asked["importance_images"],
+                count=asked["importance_images"], folder=pathlib.Path(config.workdir),
             )  # fmt: skip
         likelihood = getattr(config.model, "likelihood", None)
         if likelihood == "discretized_logistic":

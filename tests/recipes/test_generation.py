@@ -141,9 +141,10 @@ def test_evaluation_does_not_depend_on_the_batch_size(changes):
 
 
 @pytest.mark.slow
-def test_both_bounds_are_of_the_same_images_and_noise():
+def test_both_bounds_are_of_the_same_images_and_noise(tmp_path):
     images = data.load("mnist", CONFIG.data)
-    recipe, params = _recipe(dataclasses.replace(CONFIG, importance_samples=1), _few(images, 30))
+    config = dataclasses.replace(CONFIG, importance_samples=1, workdir=str(tmp_path))
+    recipe, params = _recipe(config, _few(images, 30))
     test = recipe.test(params, {})["test"]
     assert test["importance_images"] == 30
     # With one sample the bound is log p(x, z) - log q(z | x) of the noise that the loss is of.
@@ -157,6 +158,36 @@ def test_both_bounds_are_of_the_same_images_and_noise():
     assert test["loss"] == pytest.approx(float(jnp.mean(loss + output.kl.sum(0))), rel=1e-5)
     single = loss - output.log_ratio.sum(0)
     assert test["importance_weighted"] == pytest.approx(float(jnp.mean(single)), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_an_importance_weighted_bound_that_was_stopped_goes_on(tmp_path):
+    images = data.load("mnist", CONFIG.data)
+    recipe, params = _recipe(CONFIG, images)
+
+    def bound(count, num_samples=3, folder=tmp_path, recipe=recipe):
+        return bounds.importance_weighted(
+            recipe.bound(params), functools.partial(recipe._inputs, pool=recipe.pool(images.test)),
+            images.test, recipe.evaluation_key, num_samples=num_samples, count=count, folder=folder,
+        )  # fmt: skip
+
+    whole = bound(60, folder=None)
+    bound(40)
+    values = dict(np.load(tmp_path / "importance.npz"))
+    values["gain"][:40] += 1000  # to see that they are taken
+    np.savez(tmp_path / "importance.npz", **values)
+    more = bound(60)
+    assert more["importance_weighted"] == pytest.approx(whole["importance_weighted"], rel=1e-6)
+    assert more["importance_gain"] == pytest.approx(whole["importance_gain"] + 2000 / 3, rel=1e-4)
+    again = bound(40)
+    assert again["importance_gain"] > 900  # known altogether
+    # Of other samples, or other images, nothing is taken.
+    assert bound(40, num_samples=2)["importance_gain"] < 900
+    inverted = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, invert=True))
+    images = data.load("mnist", inverted.data)
+    other, _ = _recipe(inverted, images)
+    np.savez(tmp_path / "importance.npz", **values)
+    assert bound(40, recipe=other)["importance_gain"] < 900
 
 
 @pytest.mark.slow
