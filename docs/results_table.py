@@ -1,0 +1,135 @@
+"""Writes the tables of docs/results.md and README.md from the files beside the weights.
+
+    python docs/results_table.py
+
+Figures, device and time are those of drawjax/pretrained/*.json.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+BEGIN, END = "<!-- table: docs/results_table.py -->\n", "<!-- end of the table -->\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row: what the paper says, and the model that is compared with it."""
+
+    experiment: str
+    paper: str
+    model: str | None
+    command: str
+    like: str  # how far the two can be compared
+    test: str = "test"
+
+
+ROWS = (
+    Row(
+        "MNIST, DRAW, fixed binarization alone", "80.97 nats", "mnist_static",
+        "experiments.mnist_generation", "yes; four runs in a row",
+    ),
+    Row(
+        "MNIST, DRAW, fresh binarizations", "80.97 nats", "mnist",
+        "experiments.mnist_generation --preset fresh",
+        "the paper's test images; trained on fresh binarizations, from `mnist_static` on",
+        "fixed_test",
+    ),
+    Row(
+        "MNIST, DRAW without attention", "87.40 nats", "mnist_no_attention",
+        "experiments.mnist_generation --preset no_attention", "yes; three runs in a row",
+    ),
+    Row(
+        "Cluttered MNIST, 4 glimpses", "4.18 %", "ram4",
+        "experiments.cluttered_mnist_classification --preset four_glimpses",
+        "yes; one run, clutter of our own making",
+    ),
+    Row(
+        "Cluttered MNIST, 8 glimpses", "3.36 %", "ram8",
+        "experiments.cluttered_mnist_classification", "yes; one run, clutter of our own making",
+    ),
+    Row(
+        "Two digits", "no number", "two_digits", "experiments.two_digit_mnist_generation",
+        "not trained to its end",
+    ),
+    Row(
+        "CIFAR-10", "no number", "cifar10", "experiments.cifar10_generation",
+        "a part of the training images; not trained to its end",
+    ),
+    Row(
+        "Street View house numbers", "no number", None, "experiments.svhn_generation",
+        "231 training images at hand",
+    ),
+)  # fmt: skip
+
+
+def full() -> str:
+    """The table of docs/results.md."""
+    lines = [
+        "| experiment | paper | ours | model | command | hardware and time | like for like |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in ROWS:
+        ours, trained = figure(row), ""
+        if row.model is not None:
+            known = _known(row.model)["provenance"]
+            trained = f"{_device(known['device'])}, {_time(known['seconds'])}"
+            if "init_from" in known or "in a row" in row.like:
+                trained += ", the last run"
+        model = f"`{row.model}`" if row.model else ""
+        lines.append(
+            f"| {row.experiment} | {row.paper} | {ours} | {model} | `python -m {row.command}` | "
+            f"{trained} | {row.like} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def short() -> str:
+    """The table of README.md."""
+    lines = ["| | paper | ours | command |", "| --- | --- | --- | --- |"]
+    for row in ROWS:
+        lines.append(
+            f"| {row.experiment} | {row.paper} | {figure(row)} | `python -m {row.command}` |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def figure(row: Row) -> str:
+    """Our figure with its standard error."""
+    if row.model is None:
+        return "not trained"
+    test = _known(row.model)["provenance"][row.test]
+    if "error" in test:
+        return f"{test['error']:.2f} +- {test['standard_error']:.2f} %"
+    return f"{test['loss']:,.2f} +- {test['standard_error']:.2f} nats"
+
+
+def rewritten(text: str, table: str) -> str:
+    """A page with the table between its marks replaced."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + "\n" + table + "\n" + END + after
+
+
+def pages() -> dict[pathlib.Path, str]:
+    """The two pages as they should be."""
+    tables = {ROOT / "docs" / "results.md": full(), ROOT / "README.md": short()}
+    return {path: rewritten(path.read_text(), table) for path, table in tables.items()}
+
+
+def _known(model: str) -> dict:
+    return json.loads((ROOT / "drawjax" / "pretrained" / f"{model}.json").read_text())
+
+
+def _device(device: str) -> str:
+    return "2 CPU cores" if device.endswith("cpu") else device.removeprefix("1 x ")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)

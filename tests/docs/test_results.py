@@ -1,0 +1,23 @@
+"""The results' tables are those of the figures beside the weights."""
+
+import importlib.util
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+spec = importlib.util.spec_from_file_location("results_table", ROOT / "docs" / "results_table.py")
+results_table = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(results_table)
+
+
+@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
+def test_the_table_is_generated(page):
+    assert (ROOT / page).read_text() == results_table.pages()[ROOT / page], (
+        "run python docs/results_table.py"
+    )
+
+
+def test_every_model_that_ships_has_a_row():
+    shipped = {path.stem for path in (ROOT / "drawjax" / "pretrained").glob("*.json")}
+    assert {row.model for row in results_table.ROWS} - {None} == shipped
