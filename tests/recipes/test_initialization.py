@@ -163,13 +163,12 @@ def test_what_cannot_be_a_start_leaves_no_folder(source, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
+def test_a_pretrained_model_is_evaluated_without_a_run(tmp_path):
     params = _fresh(CONFIG.model)
-    pretrained.save("small", _model(CONFIG.model), {}, tmp_path)
-    model = pretrained.load("small", tmp_path)
-    monkeypatch.setattr(pretrained, "load", lambda name: model)
+    model, small = _model(CONFIG.model), str(tmp_path / "small")
+    drawjax.save_pretrained(model, small)
     config = GenerationConfig(
-        workdir=str(tmp_path / "run"), mode="evaluate", init_from="small", samples=4,
+        workdir=str(tmp_path / "run"), mode="evaluate", init_from=small, samples=4,
         data=CONFIG.data,
     )  # fmt: skip
     results = drawjax.train(config, dataset="mnist")
@@ -181,7 +180,7 @@ def test_a_pretrained_model_is_evaluated_without_a_run(monkeypatch, tmp_path):
         recipe.evaluate(modules.split(model)[1], images.test)["loss"], rel=1e-5
     )
     looking = ClassificationConfig(
-        workdir=str(tmp_path / "other"), mode="draw", init_from="small",
+        workdir=str(tmp_path / "other"), mode="draw", init_from=small,
         data=data.ClutterDataConfig(dir="nowhere"),
     )  # fmt: skip
     with pytest.raises(ValueError, match="another kind of experiment"):
