@@ -57,8 +57,16 @@ def _plain_arrays(app, what, name, obj, options, signature, returns):
     return tuple(plain)
 
 
+def _plain_fields(app, doctree, docname):
+    """The same for the types of fields, which autodoc writes by itself."""
+    for text in list(doctree.findall(nodes.Text)):
+        if "jaxlib._jax.Array" in text:
+            text.parent.replace(text, nodes.Text(text.replace("jaxlib._jax.Array", "Array")))
+
+
 def setup(app):
     """Hooks of our own."""
     app.connect("autodoc-process-docstring", _markup, priority=400)
     app.connect("autodoc-process-signature", _plain_arrays)
+    app.connect("doctree-resolved", _plain_fields)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
