@@ -14,8 +14,9 @@ import jax
 
 from benchmarks import timing
 from drawjax import data, modules
+from drawjax.config import ClassificationConfig
 from drawjax.data import DataNotFoundError, prepared
-from drawjax.recipes.classification import Classification, ClassificationConfig
+from drawjax.recipes.classification import Classification
 from drawjax.recipes.generation import Generation
 from drawjax.recipes.recipe import Recipe
 from drawjax.training.program import Program

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from drawjax import attention
-    from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
+    from drawjax.config import DrawConfig, RamConfig
+    from drawjax.launch import main
+    from drawjax.modules import Draw, Ram
     from drawjax.pretrained import load_pretrained, save_pretrained
-    from drawjax.recipes.runner import load_run, main, train
+    from drawjax.recipes.runner import load_run, train
 
 __all__ = [
     "Draw",
@@ -29,12 +31,12 @@ __all__ = [
 
 _MODULES = {
     "Draw": "modules",
-    "DrawConfig": "modules",
+    "DrawConfig": "config",
     "Ram": "modules",
-    "RamConfig": "modules",
+    "RamConfig": "config",
     "load_pretrained": "pretrained",
     "load_run": "recipes.runner",
-    "main": "recipes.runner",
+    "main": "launch",
     "save_pretrained": "pretrained",
     "train": "recipes.runner",
 }

@@ -110,7 +110,7 @@ def _usage(call: str, names: dict[str, str]) -> str:
 def _print_completion(arguments: list[str]) -> None:
     import tyro
 
-    from drawjax.training.launch import Options
+    from drawjax.launch import Options
 
     app, train = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
     for name, (module, config) in _MODULES.items():

@@ -9,10 +9,7 @@ trains that likelihood itself.
 import dataclasses
 
 from drawjax import main
-from drawjax.data import GenerationDataConfig
-from drawjax.modules import DrawConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import TrainConfig
+from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 _PAPER = GenerationConfig(
     workdir="runs/cifar10_generation",

@@ -9,10 +9,7 @@ network on the glimpse, and a last view of the whole image.
 import dataclasses
 
 from drawjax import main
-from drawjax.data import ClutterDataConfig
-from drawjax.modules import RamConfig
-from drawjax.recipes.classification import ClassificationConfig
-from drawjax.training import TrainConfig
+from drawjax.config import ClassificationConfig, ClutterDataConfig, RamConfig, TrainConfig
 
 _PAPER = ClassificationConfig(
     workdir="runs/cluttered_mnist_classification",

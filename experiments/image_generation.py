@@ -14,11 +14,9 @@ from typing import NoReturn
 import numpy as np
 
 from drawjax import command, data, flags, main
-from drawjax.data import GenerationDataConfig, ImageSet
-from drawjax.modules import DrawConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import TrainConfig
-from drawjax.training.launch import Options
+from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
+from drawjax.data import ImageSet
+from drawjax.launch import Options
 
 _LOOKED_AT = 500  # images
 _SIDE, _LARGEST = 32, 64  # pixels: what is cut out of pictures that are larger, or of several sizes

@@ -11,10 +11,7 @@ validation images too; `fresh`, which draws the binarization of each training im
 import dataclasses
 
 from drawjax import main
-from drawjax.data import GenerationDataConfig
-from drawjax.modules import DrawConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import TrainConfig
+from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 _PAPER = GenerationConfig(
     workdir="runs/mnist_generation",

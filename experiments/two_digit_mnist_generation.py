@@ -6,10 +6,7 @@ with half the steps and larger windows for the larger image.
 """
 
 from drawjax import main
-from drawjax.data import GenerationDataConfig
-from drawjax.modules import DrawConfig
-from drawjax.recipes.generation import GenerationConfig
-from drawjax.training import TrainConfig
+from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 PRESETS = {
     "paper": GenerationConfig(

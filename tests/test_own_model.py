@@ -13,8 +13,8 @@ import pytest
 
 import drawjax
 from drawjax import Draw, DrawConfig, draw, modules, scan
+from drawjax.config import GenerationConfig
 from drawjax.objective import Normal
-from drawjax.recipes.generation import GenerationConfig
 from drawjax.training import RunError, TrainConfig
 from tests.docs import pages
 

@@ -3,16 +3,14 @@
 All for inside jit but `binarize_once`, which is done on the host when a set is loaded.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-__all__ = ["Binarization", "binarize", "binarize_once", "to_unit"]
+from drawjax.config.data import Binarization
 
-Binarization = Literal["static", "dynamic", "threshold", "none"]
+__all__ = ["binarize", "binarize_once", "to_unit"]
 
 
 def to_unit(images: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape"]:

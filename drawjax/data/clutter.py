@@ -9,9 +9,7 @@ from jaxtyping import Array, Float, UInt8
 
 from drawjax.data.patches import add_patches, cut_patches, random_corners
 
-__all__ = ["MAX_PIECES", "cluttered"]
-
-MAX_PIECES = 127  # with the target, as many as 16 bits can add up
+__all__ = ["cluttered"]
 
 
 def cluttered(

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import tyro
 
 from drawjax import command, flags
-from drawjax.data.config import DataConfig, data_dir
+from drawjax.config.data import DataConfig, data_dir
 from drawjax.data.sources import ALIASES
 from drawjax.progress import announced
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from drawjax.config.data import DataConfig, data_dir
 from drawjax.data import decoded
-from drawjax.data.config import DataConfig, data_dir
 from drawjax.data.image_set import (
     ArraySource,
     Batch,

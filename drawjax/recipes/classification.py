@@ -10,31 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, figures, ram, report
-from drawjax.data import ClutterDataConfig
-from drawjax.modules import RamConfig
-from drawjax.recipes.config import RecipeConfig
+from drawjax.config import ClassificationConfig
 from drawjax.recipes.evaluation import over_images
 from drawjax.recipes.recipe import Recipe
-from drawjax.training.config import harmless
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["Classification", "ClassificationConfig"]
+__all__ = ["Classification"]
 
 _SHOWN = 6  # images whose glimpses are drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassificationConfig(RecipeConfig):
-    """A run of the cluttered-digit experiment."""
-
-    data: ClutterDataConfig = dataclasses.field(default_factory=ClutterDataConfig)
-    model: RamConfig = dataclasses.field(default_factory=RamConfig)
-    eval_batch_size: int = harmless(500)
-    """Images a batch in evaluation; changes no figure beyond rounding."""
-
-    def __post_init__(self):
-        if self.eval_batch_size < 1:
-            raise ValueError(f"eval_batch_size must be at least 1, got {self.eval_batch_size}")
 
 
 @dataclasses.dataclass(frozen=True)

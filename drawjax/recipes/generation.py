@@ -12,56 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, draw
-from drawjax.data import GenerationDataConfig
-from drawjax.modules import DrawConfig
+from drawjax.config import GenerationConfig
 from drawjax.progress import track
 from drawjax.recipes import bounds, pictures
-from drawjax.recipes.config import RecipeConfig
 from drawjax.recipes.evaluation import over_images, standard_error
 from drawjax.recipes.neighbors import nearest_images
 from drawjax.recipes.recipe import Recipe
-from drawjax.training.config import harmless
 
-__all__ = ["Generation", "GenerationConfig"]
+__all__ = ["Generation"]
 
 _REDRAWN = 100  # images whose KL by step is averaged
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationConfig(RecipeConfig):
-    """A run of a generation experiment."""
-
-    data: GenerationDataConfig = dataclasses.field(default_factory=GenerationDataConfig)
-    model: DrawConfig = dataclasses.field(default_factory=DrawConfig)
-    eval_batch_size: int = harmless(200)
-    """Images a batch in evaluation; changes no figure beyond rounding."""
-    importance_samples: int = harmless(0)
-    """K of the importance-weighted bound on the test set; 0 leaves it out."""
-    importance_images: int | None = harmless(None)
-    """On how many test images it is estimated, the first ones; None: all of them."""
-    samples: int = harmless(100)
-    """How many images to generate for the figures."""
-
-    def __post_init__(self):
-        for name in ("eval_batch_size", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.importance_images is not None and self.importance_images < 2:
-            raise ValueError(f"importance_images must be at least 2, got {self.importance_images}")
-        if self.importance_samples < 0:
-            raise ValueError(f"importance_samples must not be negative: {self.importance_samples}")
-        _check_likelihood(self.model, self.data.binarization)
-
-
-def _check_likelihood(model: Any, binarization: str) -> None:
-    likelihood = getattr(model, "likelihood", None)
-    if likelihood == "bernoulli" and binarization == "none":
-        raise ValueError(
-            "model.likelihood bernoulli is of zeros and ones: give data.binarization static, "
-            "dynamic or threshold, or a likelihood intensities, discretized_logistic or gaussian"
-        )
-    if likelihood not in (None, "bernoulli") and binarization != "none":
-        raise ValueError(f"model.likelihood {likelihood} needs data.binarization none")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from drawjax import modules, pretrained
 from drawjax.pretrained.folder import WEIGHTS
-from drawjax.recipes.config import with_saved
+from drawjax.recipes.saved import with_saved
 from drawjax.training import Run, RunError
 
 __all__ = ["initial_params", "with_model_of"]

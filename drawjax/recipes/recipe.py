@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import jax
 
 from drawjax import data, modules
+from drawjax.config import RecipeConfig
 from drawjax.data import ImageSet
-from drawjax.recipes.config import RecipeConfig
 from drawjax.training import Task, streams
 from drawjax.training.task import BatchIterator
 

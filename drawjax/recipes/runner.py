@@ -12,22 +12,23 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
 
 from drawjax import data, modules, report
+from drawjax.config import ClassificationConfig, GenerationConfig, RecipeConfig
 from drawjax.progress import announced
-from drawjax.recipes.classification import Classification, ClassificationConfig
-from drawjax.recipes.config import RecipeConfig, with_saved
-from drawjax.recipes.generation import Generation, GenerationConfig
+from drawjax.recipes.classification import Classification
+from drawjax.recipes.generation import Generation
 from drawjax.recipes.initialization import initial_params, with_model_of
 from drawjax.recipes.recipe import Recipe
-from drawjax.training import Diverged, Run, RunError, hosts, launch, mesh, train_points
+from drawjax.recipes.saved import with_saved
+from drawjax.training import Diverged, Run, RunError, hosts, mesh, train_points
 
-__all__ = ["load_run", "main", "train", "train_all"]
+__all__ = ["load_run", "train", "train_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,30 +71,6 @@ def train(
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
-
-
-def main(
-    presets: Mapping[str, RecipeConfig],
-    *,
-    model: Callable[..., Any] | None = None,
-    dataset: Any = None,
-    optimizer: optax.GradientTransformation | None = None,
-    description: str | None = None,
-    argv: Sequence[str] | None = None,
-) -> NoReturn:
-    """The command line of an experiment; ends the process.
-
-    Args:
-      presets: configs by name, for `--preset`; flags replace their values. The first is the
-        default.
-      model: as for `train`.
-      dataset: as for `train`.
-      optimizer: as for `train`.
-      description: what `--help` says first.
-      argv: the arguments; None: the process's.
-    """
-    run = functools.partial(train_all, model=model, dataset=dataset, optimizer=optimizer)
-    launch.experiment(presets, run, argv, description=description)
 
 
 def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = None) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from drawjax.config.train import TrainConfig
 from drawjax.training import hosts
-from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.interrupts import Interrupts
 from drawjax.training.metrics import MetricWriter, Progress

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drawjax.config.train import TrainConfig
 from drawjax.progress import announced
 from drawjax.training import mesh
-from drawjax.training.config import TrainConfig
 from drawjax.training.step import Hyperparams, TrainState, initial_state, train_step
 from drawjax.training.task import Task
 

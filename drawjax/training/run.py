@@ -20,8 +20,8 @@ import re
 import time
 from typing import Any
 
+from drawjax.config.train import TrainConfig
 from drawjax.training import hosts
-from drawjax.training.config import TrainConfig
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 

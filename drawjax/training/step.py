@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from drawjax.training.config import TrainConfig
+from drawjax.config.train import TrainConfig
 from drawjax.training.keys import streams
 from drawjax.training.task import Task
 

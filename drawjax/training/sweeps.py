@@ -24,8 +24,8 @@ from typing import Any
 import tyro
 
 from drawjax import flags
+from drawjax.config.train import TrainConfig
 from drawjax.training import hosts, mesh
-from drawjax.training.config import TrainConfig
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
 from drawjax.training.run import flatten

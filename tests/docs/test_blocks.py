@@ -34,8 +34,8 @@ import matplotlib
 import pytest
 import yaml
 
-from drawjax import command, flags
-from drawjax.training import launch, sweeps
+from drawjax import command, flags, launch
+from drawjax.training import sweeps
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from drawjax import data, modules
+from drawjax.config import ClassificationConfig
 from drawjax.data.sources import from_arrays
-from drawjax.recipes.classification import Classification, ClassificationConfig
+from drawjax.recipes.classification import Classification
 from drawjax.recipes.generation import Generation
 from drawjax.training.step import Hyperparams, initial_state, train_step
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 import drawjax
 from drawjax import data, draw, modules, objective
+from drawjax.config import GenerationConfig
 from drawjax.modules import DrawConfig
 from drawjax.recipes import bounds
-from drawjax.recipes.generation import Generation, GenerationConfig
+from drawjax.recipes.generation import Generation
 from drawjax.recipes.neighbors import nearest_images
 from drawjax.training import RunError, TrainConfig
 

@@ -12,9 +12,9 @@ import pytest
 
 import drawjax
 from drawjax import data, modules, pretrained
+from drawjax.config import ClassificationConfig, GenerationConfig
 from drawjax.modules import DrawConfig, RamConfig
-from drawjax.recipes.classification import ClassificationConfig
-from drawjax.recipes.generation import Generation, GenerationConfig
+from drawjax.recipes.generation import Generation
 from drawjax.recipes.initialization import initial_params
 from drawjax.recipes.runner import train_all
 from drawjax.training import Run, RunError, TrainConfig

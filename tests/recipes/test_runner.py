@@ -9,8 +9,8 @@ import pytest
 
 import drawjax
 from drawjax import data
+from drawjax.config import GenerationConfig
 from drawjax.modules import DrawConfig
-from drawjax.recipes.generation import GenerationConfig
 from drawjax.recipes.runner import train_all
 from drawjax.training import Diverged, TrainConfig
 from drawjax.training.metrics import read_metrics

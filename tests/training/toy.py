@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from drawjax.training import Diverged, Run, Task, TrainConfig, launch, train_points
-from drawjax.training.config import harmless
+from drawjax import launch
+from drawjax.config.train import harmless
+from drawjax.training import Diverged, Run, Task, TrainConfig, train_points
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 _INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from drawjax.training import Diverged, launch
+from drawjax import launch
+from drawjax.training import Diverged
 from tests.commands import said_line
 from tests.training.toy import ToyConfig
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
 
 
@@ -114,10 +115,24 @@ def test_a_full_disk_is_one_line(small_disk):
 def test_help_waits_for_no_heavy_library():
     program = (
         "import sys\n"
-        "from drawjax.training import launch\n"
+        "from drawjax import launch\n"
         "heavy = {'torch', 'tensorboardX', 'orbax.checkpoint', 'matplotlib', 'flax', 'grain',"
         " 'tensorflow', 'tensorflow_datasets'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--nope",)])
+def test_flags_are_read_before_jax_is_loaded(arguments):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['mnist_generation', *{arguments!r}]\n"
+        "try:\n"
+        "    runpy.run_module('experiments.mnist_generation', run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    print(sorted({'jax', 'flax', 'grain', 'optax'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,18 +1,21 @@
-"""The command line that experiments share: presets, flags, sweeps, several processes."""
+"""The command line that experiments share: presets, flags, sweeps, several processes.
 
+Flags are read before JAX is loaded, so that `--help` and a wrong flag need not wait for it.
+"""
+
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import jax
 import tyro
 
 from drawjax import command, flags
-from drawjax.training import hosts, sweeps
-from drawjax.training.errors import Diverged
+from drawjax.config import RecipeConfig
 
-__all__ = ["Options", "experiment"]
+__all__ = ["Options", "experiment", "main"]
 
 Config = TypeVar("Config")
 
@@ -39,6 +42,36 @@ class Options:
     """Which of them this is, from 0."""
 
 
+def main(
+    presets: Mapping[str, RecipeConfig],
+    *,
+    model: Callable[..., Any] | None = None,
+    dataset: Any = None,
+    optimizer: Any = None,
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """The command line of an experiment; ends the process.
+
+    Args:
+      presets: configs by name, for `--preset`; flags replace their values. The first is the
+        default.
+      model: as for `drawjax.train`.
+      dataset: as for `drawjax.train`.
+      optimizer: as for `drawjax.train`.
+      description: what `--help` says first.
+      argv: the arguments; None: the process's.
+    """
+
+    def run(configs: Sequence[RecipeConfig]) -> Sequence[Any]:
+        with _extra():
+            from drawjax.recipes.runner import train_all
+
+        return train_all(configs, model=model, dataset=dataset, optimizer=optimizer)
+
+    experiment(presets, run, argv, description=description)
+
+
 def experiment(
     presets: Mapping[str, Config],
     run: Callable[[Sequence[Config]], Sequence[Any]],
@@ -55,7 +88,24 @@ def experiment(
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
-    command.main(lambda: _experiment(presets, run, argv, description), leave=hosts.leave)
+    command.main(lambda: _experiment(presets, run, argv, description), leave=_leave)
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Names what is missing of the extra that training needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("drawjax"):
+            raise
+        flags.fail(f"training needs {error.name}: pip install 'drawjax[train]'")
+
+
+def _leave(code: int) -> None:
+    hosts = sys.modules.get("drawjax.training.hosts")
+    if hosts is not None:
+        hosts.leave(code)
 
 
 def _experiment(
@@ -65,6 +115,12 @@ def _experiment(
     description: str | None,
 ) -> None:
     config, options = flags.parse(presets, argv, description=description, options=Options())
+
+    with _extra():
+        import jax
+
+        from drawjax.training import Diverged, hosts, sweeps
+
     try:
         points = sweeps.expand(config, options.sweep)
         if options.sweep_index is not None:

@@ -3,11 +3,19 @@
 import dataclasses
 import os
 import pathlib
+from typing import Literal
 
-from drawjax.data.binarize import Binarization
-from drawjax.data.clutter import MAX_PIECES
+__all__ = [
+    "MAX_PIECES",
+    "Binarization",
+    "ClutterDataConfig",
+    "DataConfig",
+    "GenerationDataConfig",
+    "data_dir",
+]
 
-__all__ = ["ClutterDataConfig", "DataConfig", "GenerationDataConfig", "data_dir"]
+Binarization = Literal["static", "dynamic", "threshold", "none"]
+MAX_PIECES = 127  # of clutter; with the target, as many as 16 bits can add up
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,37 +1,14 @@
-"""What the recipes' configs share, and how a run's config is read back from its folder."""
+"""A run's config, read back from its folder."""
 
 import dataclasses
 import json
 import pathlib
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-import tyro
+from drawjax.config import RecipeConfig
+from drawjax.training import RunError
 
-from drawjax.data import DataConfig
-from drawjax.training import RunError, TrainConfig
-from drawjax.training.config import harmless
-
-__all__ = ["RecipeConfig", "with_saved"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RecipeConfig:
-    """A run of a recipe, which adds its model."""
-
-    workdir: str = harmless("runs/experiment")
-    """The run's folder; a run that was interrupted goes on from there."""
-    mode: Literal["train", "evaluate", "draw"] = harmless("train")
-    """train: train (or go on), evaluate, draw. evaluate, draw: do so again from the best checkpoint
-    of a run; its folder says how it was trained."""
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: Any = None
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    init_from: str | None = None
-    """A pretrained model's name or folder, or a run's folder, whose parameters training starts
-    from; None: fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
-    model_class: tyro.conf.Suppress[str] = ""
-    """Name of the model's class; set by `drawjax.train`."""
-
+__all__ = ["with_saved"]
 
 Config = TypeVar("Config", bound=RecipeConfig)
 
