@@ -239,18 +239,34 @@ def glimpse(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
             return jax.vmap(one)(image, center)
 
-        functions = {}
-        for name, read in (("read", by_attention), ("scale_and_translate", by_translate)):
+        def by_coordinates(image, center, side=side):
+            offsets = (jnp.arange(patch) - (patch - 1) / 2) * 0.5 * side / patch
+
+            def one(image, center):
+                x, y = side * center[0] - 1 + offsets, side * center[1] - 1 + offsets
+                places = jnp.meshgrid(y, x, indexing="ij")
+                return jax.scipy.ndimage.map_coordinates(image[..., 0], places, order=1)
+
+            return jax.vmap(one)(image, center)
+
+        functions, memory = {}, {}
+        for name, read in (
+            ("read", by_attention),
+            ("scale_and_translate", by_translate),
+            ("map_coordinates", by_coordinates),
+        ):
             total = jax.jit(
                 jax.value_and_grad(lambda i, c, read=read: jnp.sum(read(i, c) ** 2), (0, 1))
             )
-            functions[name] = lambda total=total, i=image, c=center: total(i, c)
+            program = total.lower(image, center).compile()
+            functions[name] = functools.partial(program, image, center)
+            memory[name] = program.memory_analysis().temp_size_in_bytes / 2**20
         if timing.has_torch():
             functions["grid_sample (PyTorch)"] = _grid_sample(count, side, patch)
         for name, timed in timing.compare(functions, rounds=sizes.rounds).items():
             yield {
                 "row": f"glimpse {patch}x{patch} of {side}x{side}, with gradient", "batch": count,
-                "what": name, "ms": 1e3 * timed.fastest,
+                "what": name, "ms": 1e3 * timed.fastest, "temporary MiB": memory.get(name),
             }  # fmt: skip
 
 

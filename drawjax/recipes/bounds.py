@@ -60,13 +60,16 @@ def importance_weighted(
     """
     graph, params = modules.split(model)
     rows = _ROWS_ON_CPU if jax.default_backend() == "cpu" else _ROWS
+    size = min(_IMAGES * jax.local_device_count(), count)
+    sharding = _over_devices(size)
 
     @jax.jit
     def losses(params, batch, keys):
         images, noise_keys = inputs(batch, keys)
         weighted, plain = draw.importance_weighted_bound(
             modules.merge(graph, params), images, noise_keys,
-            num_samples=num_samples, chunk=max(1, rows // len(images)),
+            num_samples=num_samples,
+            chunk=max(1, rows * sharding.num_devices // len(images)),
         )  # fmt: skip
         return {"weighted": -weighted, "gain": weighted - plain}
 
@@ -79,8 +82,8 @@ def importance_weighted(
         digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
         keep = Kept(folder / "importance.npz", digest.hexdigest())
     values = over_images(
-        lambda batch, keys: losses(params, batch, keys), source, key,
-        batch_size=_IMAGES, count=count, what="evaluating by importance", keep=keep,
+        lambda batch, keys: losses(params, *jax.device_put((batch, keys), sharding)), source, key,
+        batch_size=size, count=count, what="evaluating by importance", keep=keep,
     )  # fmt: skip
     weighted, gain = values["weighted"].astype(float), values["gain"].astype(float)
     return {
@@ -91,6 +94,15 @@ def importance_weighted(
         "importance_samples": num_samples,
         "importance_images": len(weighted),
     }
+
+
+def _over_devices(batch_size: int) -> jax.sharding.NamedSharding:
+    """Spreads a batch over the devices of this process, as far as it divides."""
+    count = math.gcd(batch_size, jax.local_device_count())
+    mesh = jax.make_mesh(
+        (count,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.local_devices()[:count]
+    )
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 
 
 _Means = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]

@@ -29,7 +29,7 @@ def test_every_part_for_a_gpu_gives_rows(part):
     whats = {row["what"] for row in rows}
     expected = {
         "steps": "drawjax, tf32", "plain": "lax.scan, bfloat16", "generate": "drawjax, float32",
-        "glimpse": "scale_and_translate", "torch": "PyTorch, eager",
+        "glimpse": "map_coordinates", "torch": "PyTorch, eager",
     }  # fmt: skip
     assert expected[part] in whats
 

@@ -1,6 +1,10 @@
 import dataclasses
 import functools
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +37,6 @@ def finished(tmp_path_factory):
 
 
 def _folder(config):
-    import pathlib
 
     return pathlib.Path(config.workdir)
 
@@ -189,6 +192,36 @@ def test_an_importance_weighted_bound_that_was_stopped_goes_on(tmp_path):
     other, _ = _recipe(inverted, images)
     np.savez(tmp_path / "importance.npz", **values)
     assert bound(40, recipe=other)["importance_gain"] < 900
+
+
+_ON_TWO = """
+import functools, jax
+from drawjax import data
+from drawjax.recipes import bounds
+from tests.recipes.test_generation import CONFIG, _recipe
+
+images = data.load("mnist", CONFIG.data)
+recipe, params = _recipe(CONFIG, images)
+inputs = functools.partial(recipe._inputs, pool=recipe.pool(images.test))
+found = bounds.importance_weighted(
+    recipe.bound(params), inputs, images.test, recipe.evaluation_key, num_samples=5, count=50
+)
+print([bounds._over_devices(size).num_devices for size in (50, 7)], found["importance_weighted"])
+"""
+
+
+@pytest.mark.slow
+def test_the_importance_weighted_bound_is_the_same_on_two_devices():
+    said = []
+    for devices in (1, 2):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_TWO], capture_output=True, text=True, check=True,
+            env={**os.environ, "XLA_FLAGS": flags},
+        )  # fmt: skip
+        said.append(done.stdout.rsplit(maxsplit=1))
+    assert [devices for devices, _ in said] == ["[1, 1]", "[2, 1]"]
+    assert float(said[1][1]) == pytest.approx(float(said[0][1]), rel=1e-6)
 
 
 @pytest.mark.slow
