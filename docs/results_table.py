@@ -1,4 +1,4 @@
-"""Writes the tables of docs/results.md and README.md from the files beside the weights.
+"""Writes the results' tables and docs/models.md from the files beside the weights.
 
     python docs/results_table.py
 
@@ -95,6 +95,47 @@ def short() -> str:
     return "\n".join(lines) + "\n"
 
 
+def cards() -> str:
+    """docs/models.md: a card for each model that comes with the package."""
+    lines = [
+        "# Models",
+        "",
+        "The models that come with the package, `drawjax.load_pretrained(NAME)`, in float16.",
+        "docs/results_table.py writes this page from the files beside the weights; their history",
+        "is in [the logbook](logbook.md). `drawjax models` lists them too.",
+    ]
+    for row in sorted((row for row in ROWS if row.model), key=lambda row: str(row.model)):
+        known = _known(str(row.model))
+        provenance, config = known["provenance"], known["config"]
+        shape = "x".join(map(str, known["image_shape"]))
+        of = "draws" if known["kind"] == "draw" else "names the class of"
+        sizes = ", ".join(
+            f"{name} {value}"
+            for name, value in config.items()
+            if isinstance(value, int | str) and not isinstance(value, bool)
+        )
+        data = provenance["data"]
+        if provenance.get("binarization") not in (None, "none"):
+            data += f", binarization {provenance['binarization']}"
+        lines += [
+            "",
+            f"## {row.model}",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| what it does | {of} images of {shape}: {row.experiment} |",
+            f"| sizes | {sizes}; {provenance['parameters']:,} parameters |",
+            f"| trained on | {data} |",
+            f"| test | {figure(row)}; the paper: {row.paper} |",
+            f"| compares with the paper | {row.like} |",
+            f"| last run | {_device(provenance['device'])}, {_time(provenance['seconds'])}, "
+            f"commit {provenance['commit']} |",
+            f"| weights | {known['sha256'][:16]}... (SHA-256) |",
+        ]
+        lines += [f"| note | {note} |" for note in provenance.get("notes", ())]
+    return "\n".join(lines) + "\n"
+
+
 def figure(row: Row) -> str:
     """Our figure with its standard error."""
     if row.model is None:
@@ -113,9 +154,10 @@ def rewritten(text: str, table: str) -> str:
 
 
 def pages() -> dict[pathlib.Path, str]:
-    """The two pages as they should be."""
+    """The pages as they should be."""
     tables = {ROOT / "docs" / "results.md": full(), ROOT / "README.md": short()}
-    return {path: rewritten(path.read_text(), table) for path, table in tables.items()}
+    texts = {path: rewritten(path.read_text(), table) for path, table in tables.items()}
+    return texts | {ROOT / "docs" / "models.md": cards()}
 
 
 def _known(model: str) -> dict:

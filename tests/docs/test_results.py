@@ -11,7 +11,7 @@ results_table = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(results_table)
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "README.md", "docs/models.md"])
 def test_the_table_is_generated(page):
     assert (ROOT / page).read_text() == results_table.pages()[ROOT / page], (
         "run python docs/results_table.py"
