@@ -4,6 +4,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -66,3 +67,15 @@ def real_data_dir() -> pathlib.Path:
     if not folder or not pathlib.Path(folder).is_dir():
         pytest.skip("TFDS_DATA_DIR names no folder of prepared sets")
     return pathlib.Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)

@@ -1,6 +1,4 @@
-"""What tests of training share: toys compiled once a session, and a disk that is soon full."""
-
-import subprocess
+"""What tests of training share: toys compiled once a session."""
 
 import jax
 import pytest
@@ -14,15 +12,3 @@ def _compilation_cache(tmp_path_factory):
     yield
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small file system")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
