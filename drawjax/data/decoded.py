@@ -9,14 +9,11 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import tempfile
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from drawjax.data.image_set import ArraySource, Source
+from drawjax.kept import Kept
 
 __all__ = ["cached"]
 
@@ -42,14 +39,13 @@ def cached(
     if cache is None or len(part) < _FEW:
         return decode(part)
     key = hashlib.sha256(repr((_FORM, str(folder.resolve()), what)).encode()).hexdigest()[:20]
-    path, stamp = cache / f"{key}.npz", _stamp(folder)
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            if str(found["stamp"]) == stamp:
-                return ArraySource(found["images"], found["labels"])
+    kept = Kept(cache / f"{key}.npz", _stamp(folder))
+    known = kept.read()
+    if known:
+        return ArraySource(known["images"], known["labels"])
     source = decode(part)
     with contextlib.suppress(OSError):  # a full disk, or one that may not be written to
-        _write(path, images=source.images, labels=source.labels, stamp=np.array(stamp))
+        kept.write({"images": source.images, "labels": source.labels})
     return source
 
 
@@ -66,15 +62,3 @@ def _stamp(folder: pathlib.Path) -> str:
         if path.is_file()
     )
     return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def _write(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as draft:
-        try:
-            np.savez(draft, allow_pickle=False, **arrays)
-            draft.close()
-            os.replace(draft.name, path)
-        except BaseException:
-            os.unlink(draft.name)
-            raise

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from drawjax import data, draw, modules, objective
-from drawjax.recipes.evaluation import Kept, over_images, standard_error
+from drawjax.kept import Kept
+from drawjax.recipes.evaluation import over_images, standard_error
 
 __all__ = ["best_scales", "bits_per_dimension", "importance_weighted", "noise"]
 

@@ -4,12 +4,8 @@ All that is random about image i (binarization, partner, place, noise) comes fro
 function of the evaluation's key and i alone.
 """
 
-import contextlib
-import dataclasses
 import itertools
 import math
-import pathlib
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,39 +13,10 @@ import jax
 import numpy as np
 
 from drawjax import data
+from drawjax.kept import Kept
 from drawjax.progress import track
 
-__all__ = ["Kept", "over_images", "standard_error"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """Values of the first images of an evaluation, in a file.
-
-    Args:
-      path: of the file.
-      of: tells this evaluation (the parameters, the key, what is computed) from others, whose
-        values are not taken.
-    """
-
-    path: pathlib.Path
-    of: str
-
-    def read(self) -> dict[str, np.ndarray]:
-        """What is known, by name; nothing, if it is of another evaluation or cannot be read."""
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-                if str(found["of"]) == self.of:
-                    return {name: found[name] for name in found.files if name != "of"}
-        return {}
-
-    def write(self, values: Mapping[str, np.ndarray]) -> None:
-        """Replaces what is known."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, of=np.array(self.of), **values)
-        draft.replace(self.path)
+__all__ = ["over_images", "standard_error"]
 
 
 def over_images(
