@@ -5,6 +5,7 @@ reach the image and the place in both. A Gaussian filter also looks at the whole
 bilinear sampling does not.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,21 +17,25 @@ from drawjax import attention
 IMAGES, SIZE, PATCH = 256, 100, 12
 
 
-def _torch() -> Any:
+def by_grid_sample(count: int, side: int, patch: int) -> Callable[[], Any]:
+    """PyTorch's op and its gradient on `count` images, where PyTorch would run it."""
     import torch
     from torch.nn import functional
 
-    image = torch.rand(IMAGES, 1, SIZE, SIZE, requires_grad=True)
-    theta = torch.zeros(IMAGES, 2, 3)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    image = torch.rand(count, 1, side, side, device=device, requires_grad=True)
+    theta = torch.zeros(count, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = 0.5
     theta.requires_grad_()
 
     def run() -> Any:
         image.grad = theta.grad = None
-        grid = functional.affine_grid(theta, [IMAGES, 1, PATCH, PATCH], align_corners=False)
-        patch = functional.grid_sample(image, grid, align_corners=False)
-        (patch**2).sum().backward()
-        return image.grad.numpy()
+        grid = functional.affine_grid(theta, [count, 1, patch, patch], align_corners=False)
+        seen = functional.grid_sample(image, grid, align_corners=False)
+        (seen**2).sum().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return theta.grad.cpu().numpy()
 
     return run
 
@@ -49,7 +54,7 @@ def measure() -> list[dict[str, Any]]:
 
     functions = {"attention.read": lambda: gradient(image, logits)}
     if timing.has_torch():
-        functions["torch grid_sample"] = _torch()
+        functions["torch grid_sample"] = by_grid_sample(IMAGES, SIZE, PATCH)
     times = timing.compare(functions, rounds=30)
     return [
         {

@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import problem, timing
+from benchmarks.glimpse import by_grid_sample
 from drawjax import attention, command, draw, flags, modules, scan
 from drawjax.modules import DrawConfig
 
@@ -262,34 +263,12 @@ def glimpse(sizes: Sizes) -> Iterator[dict[str, Any]]:
             functions[name] = functools.partial(program, image, center)
             memory[name] = program.memory_analysis().temp_size_in_bytes / 2**20
         if timing.has_torch():
-            functions["grid_sample (PyTorch)"] = _grid_sample(count, side, patch)
+            functions["grid_sample (PyTorch)"] = by_grid_sample(count, side, patch)
         for name, timed in timing.compare(functions, rounds=sizes.rounds).items():
             yield {
                 "row": f"glimpse {patch}x{patch} of {side}x{side}, with gradient", "batch": count,
                 "what": name, "ms": 1e3 * timed.fastest, "temporary MiB": memory.get(name),
             }  # fmt: skip
-
-
-def _grid_sample(count: int, side: int, patch: int) -> Callable[[], Any]:
-    import torch
-    from torch.nn import functional
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    image = torch.rand(count, 1, side, side, device=device, requires_grad=True)
-    theta = torch.zeros(count, 2, 3, device=device)
-    theta[:, 0, 0] = theta[:, 1, 1] = 0.5
-    theta.requires_grad_()
-
-    def run() -> Any:
-        image.grad = theta.grad = None
-        grid = functional.affine_grid(theta, [count, 1, patch, patch], align_corners=False)
-        seen = functional.grid_sample(image, grid, align_corners=False)
-        (seen**2).sum().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return theta.grad.cpu().numpy()
-
-    return run
 
 
 def switches(sizes: Sizes) -> Iterator[dict[str, Any]]:
@@ -351,7 +330,7 @@ def run(config: GpuConfig) -> None:
         if left < (1 if config.tiny else 20):
             print(f"{part}: left out, the time is over", file=sys.stderr)
             continue
-        arguments = ["--part", part, *(["--tiny"] if config.tiny else [])]
+        arguments = ["--part", part, *_tiny(TINY if config.tiny else FULL)]
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.gpu", *arguments], stdout=subprocess.PIPE, text=True
         )

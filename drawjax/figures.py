@@ -50,12 +50,10 @@ def outlines(
     y, x = (np.asarray(means) - 0.5 for means in attention.filter_grid(windows, patch_size))
     rows, columns = (0, 0, -1, -1), (0, -1, -1, 0)
     corners = np.stack([x[..., rows, columns], y[..., rows, columns]], axis=-1)
-    variance = np.asarray(windows.variance)
-    if windows.variance_y is not None:
-        variance = np.sqrt(variance * np.asarray(windows.variance_y))
+    variance_x, variance_y = (np.asarray(variance) for variance in windows.variances)
     return (
         np.where(finite[..., None, None], corners, math.nan),
-        np.where(finite, np.sqrt(variance), math.nan),
+        np.where(finite, np.sqrt(np.sqrt(variance_x * variance_y)), math.nan),
     )
 
 
@@ -187,8 +185,7 @@ def save_zooms(
     scale = max(1, round(300 / max(image.shape[:2])))
     outline = _outlines(windows, tuple(size))
     y, x = (np.asarray(a) - 0.5 for a in attention.filter_grid(windows, tuple(size)))
-    variance_y = windows.variance if windows.variance_y is None else windows.variance_y
-    radius_x, radius_y = np.sqrt(windows.variance), np.sqrt(variance_y)
+    radius_x, radius_y = (np.sqrt(variance) for variance in windows.variances)
     page = []
     for row in range(len(patches)):
         shown = outline(row)

@@ -90,8 +90,8 @@ def box_of_window(
     """
     rows, columns = rows_and_columns(patch_size)
     window = as_arrays(window)
-    half_x = columns / 2 * window.stride
-    half_y = rows / 2 * (window.stride if window.stride_y is None else window.stride_y)
+    stride_x, stride_y = window.strides
+    half_x, half_y = columns / 2 * stride_x, rows / 2 * stride_y
     if window.rotation is not None:
         sine, cosine = jnp.abs(jnp.sin(window.rotation)), jnp.abs(jnp.cos(window.rotation))
         half_x, half_y = jnp.abs(half_x), jnp.abs(half_y)

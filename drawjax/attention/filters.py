@@ -39,9 +39,9 @@ def filter_means(
     """
     rows, columns = rows_and_columns(patch_size)
     window = _upright(window)
-    stride_y = window.stride if window.stride_y is None else window.stride_y
+    stride_x, stride_y = window.strides
     means_y = _limited(window.center_y[..., None] + _offsets(stride_y, rows))
-    means_x = _limited(window.center_x[..., None] + _offsets(window.stride, columns))
+    means_x = _limited(window.center_x[..., None] + _offsets(stride_x, columns))
     return means_y, means_x
 
 
@@ -62,9 +62,9 @@ def filter_grid(
     """
     rows, columns = rows_and_columns(patch_size)
     window = as_arrays(window)
-    stride_y = window.stride if window.stride_y is None else window.stride_y
+    stride_x, stride_y = window.strides
     down = _offsets(stride_y, rows)[..., :, None]
-    across = _offsets(window.stride, columns)[..., None, :]
+    across = _offsets(stride_x, columns)[..., None, :]
     if window.rotation is None:
         sine, cosine = jnp.zeros_like(window.stride), jnp.ones_like(window.stride)
     else:
@@ -95,14 +95,13 @@ def filterbanks(
         its filters then do not separate into rows and columns.
     """
     height, width = check_image_shape(image_shape)
-    rows_and_columns(patch_size)
     window = _upright(window)
     dtype = window.center_x.dtype
     window = _widened(window)
     means_y, means_x = filter_means(window, patch_size)
-    variance_y = window.variance if window.variance_y is None else window.variance_y
+    variance_x, variance_y = window.variances
     rows = _filters(means_y, variance_y, height)
-    columns = _filters(means_x, window.variance, width)
+    columns = _filters(means_x, variance_x, width)
     return rows.astype(dtype), columns.astype(dtype)
 
 

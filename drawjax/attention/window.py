@@ -1,6 +1,7 @@
 """Where an attention window looks, from five unbounded numbers: Eq. 21-24."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,16 @@ class Window:
     #: by how many radians the grid is turned around its center, clockwise as images are shown (from
     #: the x axis to the y axis, which points down); None: not at all, and cheaper than zero
     rotation: Float[ArrayLike, "*batch"] | None = None
+
+    @property
+    def strides(self) -> tuple[Any, Any]:
+        """Along the width and along the height."""
+        return self.stride, self.stride if self.stride_y is None else self.stride_y
+
+    @property
+    def variances(self) -> tuple[Any, Any]:
+        """Along the width and along the height."""
+        return self.variance, self.variance if self.variance_y is None else self.variance_y
 
 
 def window_from_logits(
