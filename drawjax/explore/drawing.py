@@ -44,8 +44,10 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """What can be asked for."""
-        return sorted(self._folders)
+        """What can be asked for: a person's own models first, then `mnist`, which is shown first."""
+        return sorted(
+            self._folders, key=lambda name: (self._folders[name] is None, name != "mnist", name)
+        )
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, image shape, steps and data set of every model, without loading any.

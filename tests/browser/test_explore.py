@@ -102,7 +102,7 @@ def drop(page, name, content):
         [name, content if isinstance(content, int) else base64.b64encode(content).decode()],
     )
     for event in ("dragover", "drop"):
-        page.dispatch_event("#scene", event, {"dataTransfer": transfer})
+        page.dispatch_event("main", event, {"dataTransfer": transfer})
 
 
 def test_the_pictures_are_those_of_the_library(look):
@@ -299,6 +299,52 @@ def test_a_model_completes_what_is_painted(draw):
     mine = pixels(draw, "#paint")
     draw.get_by_role("button", name="Put a digit there").click()
     eventually(draw, lambda: np.testing.assert_(np.any(pixels(draw, "#paint") != mine)))
+
+
+def test_the_tab_opens_on_a_model_of_ones_own_and_then_mnist(draw):
+    names = draw.get_by_label("Model", exact=True).locator("option").all_text_contents()
+    assert names[:2] == ["scribble", "mnist"]
+
+
+def test_it_says_that_it_loads_and_what_is_stale_is_dim(draw):
+    def opacity():
+        return float(draw.locator("#drawings").evaluate("e => getComputedStyle(e).opacity"))
+
+    assert opacity() == 1
+    held = []
+    draw.route("**/draw?*", lambda route: held.append(route))
+    draw.get_by_role("button", name="Another seed").click()
+    expect(draw.locator("#drawn")).to_have_text("Drawing …")
+    eventually(draw, lambda: np.testing.assert_(opacity() < 0.5 and held))
+    held.pop().continue_()
+    eventually(draw, lambda: np.testing.assert_(opacity() == 1))
+    draw.get_by_label("Model", exact=True).select_option("mnist")
+    expect(draw.locator("#drawn")).to_have_text("Loading mnist … (some seconds, the first time)")
+    eventually(draw, lambda: np.testing.assert_(opacity() < 0.5 and held))
+    held.pop().continue_()
+    eventually(draw, lambda: np.testing.assert_(opacity() == 1))
+    expect(draw.locator("#drawn")).to_contain_text("4 drawings in 64 steps")
+
+
+def test_a_picture_is_dropped_into_the_completion(draw):
+    picture = np.zeros((40, 80, 3), np.uint8)
+    picture[:, 20:60] = (0, 255, 0)  # the middle square
+    picture[:20, 20:60] = 255
+    drop(draw, "half.png", file(picture))
+    expect(draw.locator("#drawn")).to_contain_text("4 completions of your drawing")
+    expect(draw.get_by_label("what is missing in my drawing")).to_be_checked()
+    draw.get_by_label("The model fills in").select_option("nothing: it redraws all")
+    shown = pixels(draw, "#paint")
+    assert shown[:13].min() > 250
+    assert set(shown[16:].ravel()) <= {149, 150}  # green as gray
+    draw.get_by_role("button", name="Swap black and white").click()
+    assert pixels(draw, "#paint")[:13].max() < 5
+    drop(draw, "letter.png", b"Dear Sir or Madam")
+    expect(draw.get_by_role("alert")).to_contain_text("This is not an image that can be read")
+    draw.get_by_label("Put a picture there").set_input_files(
+        {"name": "half.png", "mimeType": "image/png", "buffer": file(picture)}
+    )
+    eventually(draw, lambda: np.testing.assert_array_equal(pixels(draw, "#paint"), shown))
 
 
 def test_without_a_model_the_page_says_how_to_make_one(page):

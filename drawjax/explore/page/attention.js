@@ -1,6 +1,6 @@
 // The tab of the attention window. All that is shown comes from drawjax.attention on the server;
 // this file turns pointer, keys and sliders into the five numbers of Eq. 21, and pictures it.
-import {ask, complain, element, frame, image, latest, paint, place} from "./shared.js";
+import {ask, complain, element, frame, image, latest, paint, place, tooLarge} from "./shared.js";
 
 const SLIDERS = [  // the five numbers in the order of Eq. 21
   {id: "center-x", label: "Center x", symbol: "g̃X", min: -1.25, max: 1.25, text: v => `${v} px`},
@@ -224,7 +224,7 @@ export function startLooking(about) {
 
   function open(file) {
     if (file.size > about.maxBytes) {
-      complain(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${about.maxBytes / 1e6} MB are taken.`);
+      complain(tooLarge(file, about.maxBytes));
       return;
     }
     load("image", {method: "POST", body: file}, file.name);

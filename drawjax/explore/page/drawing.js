@@ -1,5 +1,5 @@
 // The tab of the model that draws: an easel, requests to the server, and a player of the steps.
-import {ask, bytes, complain, element, frame, image, latest, paint, place} from "./shared.js";
+import {ask, bytes, complain, element, image, latest, paint, place, tooLarge} from "./shared.js";
 
 const NEUTRAL = [70, 110, 190];  // what is not known on the easel
 
@@ -7,14 +7,21 @@ export function startDrawing(about) {
   const models = Object.fromEntries(about.models.map(model => [model.name, model]));
   element("no-models").hidden = about.models.length > 0;
   element("studio").hidden = about.models.length === 0;
-  if (!about.models.length) return {shown() {}, left() {}};
+  if (!about.models.length) return {shown() {}, left() {}, open: null};
   for (const {name} of about.models) element("model").add(new Option(name, name));
 
   const player = startPlayer(about.count);
   const easel = startEasel(() => request(false));
   const mode = () => document.querySelector("input[name=mode]:checked").value;
   const model = () => models[element("model").value];
+  const loaded = new Set();
   let playNext = false, opened = false;
+
+  // What is shown is dim until it is what was asked for.
+  function stale(is) {
+    element("drawings").classList.toggle("stale", is);
+    element("drawings").setAttribute("aria-busy", is);
+  }
 
   function request(play) {
     playNext = play;
@@ -28,7 +35,9 @@ export function startDrawing(about) {
       return;
     }
     complain("");
-    element("drawn").textContent = "Drawing … (the first time takes some seconds)";
+    element("drawn").textContent = loaded.has(name + completing) ? "Drawing …" :
+      `Loading ${name} … (some seconds, the first time)`;
+    stale(true);
     let drawing;
     try {
       const query = new URLSearchParams({model: name, seed: seed.value});
@@ -40,6 +49,8 @@ export function startDrawing(about) {
       element("drawn").textContent = "";
       throw problem;
     }
+    loaded.add(name + completing);
+    stale(false);
     const [steps, count] = drawing.shape;
     const what = completing ? "completions of your drawing" : "drawings";
     element("drawn").textContent = `${count} ${what} in ${steps} steps, seed ${seed.value}.`;
@@ -59,13 +70,27 @@ export function startDrawing(about) {
     request(true);
   }
 
-  element("model").addEventListener("change", choose);
+  async function open(file) {
+    complain("");
+    if (file.size > about.maxBytes) return complain(tooLarge(file, about.maxBytes));
+    const picture = await image("image", {method: "POST", body: file});
+    document.querySelector("input[name=mode][value=complete]").checked = true;
+    element("easel").hidden = false;
+    easel.put(picture);
+    request(false);
+  }
+
+  element("model").addEventListener("change", () => choose().catch(complain));
   for (const radio of document.querySelectorAll("input[name=mode]")) {
     radio.addEventListener("change", () => {
       element("easel").hidden = mode() !== "complete";
       request(mode() === "seed");
     });
   }
+  element("put-file").addEventListener("change", event => {
+    if (event.target.files.length) open(event.target.files[0]).catch(complain);
+    event.target.value = "";
+  });
   element("another-seed").addEventListener("click", another);
   element("go").addEventListener("click", () => request(true));
   element("seed").addEventListener("keydown", event => { if (event.key === "Enter") request(true); });
@@ -75,6 +100,7 @@ export function startDrawing(about) {
       opened = true;
     },
     left: player.stop,
+    open,
   };
 }
 
@@ -168,22 +194,34 @@ function startEasel(changed) {
     show();
   }
 
-  async function putDigit() {
-    const {pixels: gray, height: rows, width: columns} = await image(`digit/${digit++}`);
-    const small = document.createElement("canvas"), large = document.createElement("canvas");
-    paint(small, gray, rows, columns, 1, 1);
-    Object.assign(large, {width, height});
-    const context = large.getContext("2d");
-    context.drawImage(small, 0, 0, width, height);
+  // The middle of a picture, as large as it fits, in the model's size and channels.
+  function put(picture) {
+    const own = document.createElement("canvas"), fitted = document.createElement("canvas");
+    paint(own, picture.pixels, picture.height, picture.width, picture.channels, 1);
+    Object.assign(fitted, {width, height});
+    const context = fitted.getContext("2d"), scale = Math.max(width / own.width, height / own.height);
+    context.imageSmoothingQuality = "high";
+    const [w, h] = [scale * own.width, scale * own.height];
+    context.drawImage(own, (width - w) / 2, (height - h) / 2, w, h);
     const {data} = context.getImageData(0, 0, width, height);
     painted.fill(0);
-    pixels = pixels.map((_, i) => data[4 * Math.floor(i / channels)]);
+    pixels = pixels.map((_, i) => {
+      const [red, green, blue] = data.subarray(4 * Math.floor(i / channels));
+      return channels === 1 ? Math.round(0.299 * red + 0.587 * green + 0.114 * blue) : [red, green, blue][i % channels];
+    });
     show();
   }
+
+  const putDigit = async () => put(await image(`digit/${digit++}`));
 
   region.addEventListener("change", () => { show(); changed(); });
   element("clear").addEventListener("click", () => { clear(); changed(); });
   element("put-digit").addEventListener("click", () => putDigit().then(changed, complain));
+  element("invert").addEventListener("click", () => {
+    pixels = pixels.map(value => 255 - value);
+    show();
+    changed();
+  });
   return {
     async resize(shape) {
       [height, width, channels] = shape;
@@ -191,6 +229,7 @@ function startEasel(changed) {
       clear();
       await putDigit();
     },
+    put,
     content: () => new Blob([pixels, known()]),
   };
 }

@@ -42,9 +42,11 @@ async function start() {
   body.addEventListener("drop", event => {
     event.preventDefault();
     body.classList.remove("over");
-    select(tabs[0], about, studio);
-    const [file] = event.dataTransfer.files;
-    if (file) look.open(file); else complain("Nothing was dropped that is a file.");
+    const [file] = event.dataTransfer.files, onEasel = studio.open && !element("draw").hidden;
+    if (!onEasel) select(tabs[0], about, studio);
+    if (!file) complain("Nothing was dropped that is a file.");
+    else if (onEasel) studio.open(file).catch(complain);
+    else look.open(file);
   });
 }
 

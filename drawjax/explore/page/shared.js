@@ -19,6 +19,9 @@ export async function ask(address, options = {}) {
   throw new Error(message);
 }
 
+export const tooLarge = (file, limit) =>
+  `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${limit / 1e6} MB are taken.`;
+
 export const bytes = base64 => Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
 
 export async function image(address, options) {
