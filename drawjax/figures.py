@@ -23,6 +23,7 @@ __all__ = [
     "save_curves",
     "save_glimpses",
     "save_grid",
+    "save_pairs",
     "save_sequence",
     "save_zooms",
 ]
@@ -85,6 +86,30 @@ def save_grid(
         for row, image in zip(rows, beside, strict=True):
             row += [gap, _cell(image, None, _RED, scale)]
     _tile(rows).save(path)
+
+
+def save_pairs(
+    path: str | pathlib.Path,
+    images: Float[np.ndarray, "count height width channels"],
+    others: Float[np.ndarray, "count height width channels"],
+    *,
+    columns: int = 5,
+) -> None:
+    """Writes each image beside its other: test images and what a model makes of them.
+
+    Args:
+      path: PNG to write.
+      images: values in [0, 1].
+      others: alike; shown to the right of the image at the same place.
+      columns: pairs to a row.
+    """
+    _check_shown("images", images, 1)
+    scale = _scale(images.shape[1:3])
+    pairs = [
+        _tile([[_cell(image, None, _RED, scale) for image in pair]])
+        for pair in zip(images, others, strict=True)
+    ]
+    _tile([pairs[i : i + columns] for i in range(0, len(pairs), columns)]).save(path)
 
 
 def save_sequence(
@@ -244,7 +269,7 @@ def save_curves(
 ) -> None:
     """Plots metrics over training steps, training thin and validation with dots (Fig. 11).
 
-    A panel each, whose scale leaves out the first tenth of the steps: it would flatten the rest.
+    A panel each, without the first tenth of the steps, which would flatten the rest.
 
     Args:
       path: picture to write; its suffix is the format.
@@ -252,30 +277,26 @@ def save_curves(
       names: which of their values to plot.
       unit: of the values.
     """
+    begin = 0.1 * max((entry["step"] for entry in entries), default=0)
     ratios = [2, *[1] * (len(names) - 1)]
     from matplotlib.figure import Figure  # half a second, which drawing a model can do without
 
     figure = Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, name, color in zip(panels, names, ("C3", "C0", "C2"), strict=False):
-        shown = []
         for split, style in (("train", "-"), ("validation", "o-")):
             points = [
                 (entry["step"], entry[name])
                 for entry in entries
-                if entry["split"] == split and name in entry
+                if entry["split"] == split and name in entry and entry["step"] >= begin
             ]
             if points:
-                steps, values = zip(*points, strict=True)
                 axes.plot(
-                    steps, values, style, color=color, label=split, markersize=4, linewidth=1,
+                    *zip(*points, strict=True), style, color=color, markersize=4, linewidth=1,
+                    label="training" if split == "train" else split,
                     alpha=0.6 if split == "train" else 1.0,
                 )  # fmt: skip
-                shown += [value for step, value in points if step >= 0.1 * steps[-1]]
-        shown = [value for value in shown if math.isfinite(value)]
-        if shown:
-            margin = 0.05 * (max(shown) - min(shown)) or 1.0
-            axes.set_ylim(min(shown) - margin, max(shown) + margin)
+        if axes.lines:
             axes.legend(fontsize="small")
         axes.set_ylabel(f"{name},\n{unit}")
     panels[-1].set_xlabel("training steps")

@@ -88,6 +88,7 @@ def write_run(
             description="3 test images redrawn in 6 steps.", kl=[6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
             write=(windows(), 3) if attends else None,
             read=(windows(center_x=4.0), 3) if attends else None,
+            beside=np.ones(frames.shape[1:]),
         )  # fmt: skip
     name = "glimpses.png" if classifies else "samples.png"
     Image.fromarray(rng.integers(0, 255, (900, 900, 3), np.uint8)).save(folder / name)

@@ -122,11 +122,11 @@ class Generation(Recipe[GenerationConfig]):
         source = self.images.test if final else self.images.validation
         images = self.first_images(source, _REDRAWN)
         redrawn = self._reconstruct(params, images)
-        pictures.save_drawings(folder, model, prior, redrawn, split=split, **sizes)
+        pictures.save_drawings(folder, model, prior, images, redrawn, split=split, **sizes)
         columns = math.isqrt(config.samples)
         beside = None
         if final:
-            pictures.save_finally(folder, model, prior, images, redrawn, columns, **sizes)
+            pictures.save_finally(folder, model, prior, images, redrawn, write_size=sizes["write_size"])
             edge = prior.images[columns - 1 : columns**2 : columns]
             beside = nearest_images(edge, self._seen(self.images.train))
         pictures.save_samples(folder, prior, columns, beside)

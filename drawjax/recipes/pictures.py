@@ -13,12 +13,14 @@ from drawjax.training.metrics import read_metrics
 __all__ = ["save_drawings", "save_finally", "save_samples"]
 
 _ROWS = 8  # drawing sequences that are shown
+_PAIRS = 25  # images beside their reconstruction
 
 
 def save_drawings(
     folder: pathlib.Path,
     model: Model,
     prior: DrawOutput,
+    images: jax.Array,
     redrawn: DrawOutput,
     *,
     split: str,
@@ -39,7 +41,9 @@ def save_drawings(
         folder / f"{split}.drawing.json",
         frames,
         title=f"{split.capitalize()} images redrawn",
-        description=f"{frames.shape[1]} {split} images redrawn in {len(frames)} steps.",
+        description=f"{frames.shape[1]} {split} images, and beside each how it is redrawn in "
+        f"{len(frames)} steps.",
+        beside=np.asarray(images)[:_ROWS],
         write=_with_size(redrawn.write_windows, write_size),
         read=_with_size(redrawn.read_windows, read_size),
         kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
@@ -52,25 +56,21 @@ def save_finally(
     prior: DrawOutput,
     images: jax.Array,
     redrawn: DrawOutput,
-    columns: int,
     *,
-    read_size: int | None,
     write_size: int | None,
 ) -> None:
     """Writes the pictures of a finished run.
 
     drawing.png, drawing.gif: how the first samples were drawn (Figs. 1, 7). reconstructions.png:
-    test images above what the model makes of them. loss.png: the curves.
+    test images, and to the right of each what the model makes of it. loss.png: the curves.
     """
-    del read_size
     frames, windows = _frames(model, prior), _first(prior.write_windows)
     figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
     figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
-    means = np.asarray(redrawn.images)
-    figures.save_grid(
+    figures.save_pairs(
         folder / "reconstructions.png",
-        np.concatenate([np.asarray(images)[:columns], means[:columns]]),
-        columns=min(columns, len(means)),
+        np.asarray(images)[:_PAIRS],
+        np.asarray(redrawn.images)[:_PAIRS],
     )
     (folder / "validation.drawing.json").unlink(missing_ok=True)
     figures.save_curves(folder / "loss.png", read_metrics(folder))

@@ -33,9 +33,11 @@ function short(value, digits = 4) {
   return value.toLocaleString("en", {maximumSignificantDigits: digits});
 }
 
-// lines: [{label, points: [[x, y or null], ...], color: 0.., dashed}]
-function chart(parent, id, {title, unit, across, lines, wide = false, whole = false}) {
-  lines = lines.filter(line => line.points.some(point => Number.isFinite(point[1])));
+// lines: [{label, points: [[x, y or null], ...], color: 0.., dashed}]; from: the share of x left out
+function chart(parent, id, {title, unit, across, lines, wide = false, from = 0}) {
+  const begin = from * Math.min(...lines.filter(line => line.points.length).map(line => line.points.at(-1)[0]));
+  lines = lines.map(line => ({...line, points: line.points.filter(point => point[0] >= begin)}))
+    .filter(line => line.points.some(point => Number.isFinite(point[1])));
   if (!lines.length) return;
   const figure = add(parent, "figure", null, wide ? {class: "wide"} : {});
   const heading = add(figure, "figcaption", title);
@@ -52,9 +54,7 @@ function chart(parent, id, {title, unit, across, lines, wide = false, whole = fa
     return add(item, "output", "", {"aria-live": "off"});
   });
   const xs = [...new Set(lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
-  // The first tenth of a run would flatten all that follows.
-  const ys = lines.flatMap(line => line.points.slice(whole ? 0 : Math.floor(line.points.length / 10))
-    .map(point => point[1])).filter(Number.isFinite);
+  const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(Number.isFinite);
   let [x0, x1] = [xs[0], xs.at(-1)], y0 = Math.min(...ys), y1 = Math.max(...ys);
   const room = (y1 - y0) * 0.05 || Math.abs(y1) * 0.1 || 1;
   [y0, y1] = [y0 >= 0 ? Math.max(0, y0 - room) : y0 - room, y1 + room];

@@ -3,7 +3,10 @@
 const UPDATE_EVERY = 10_000;  // milliseconds
 const root = document.getElementById("report");
 const opened = new Set();
-let data = null, follow = true;
+// Where curves begin, as a share of the steps: a run's first steps would flatten all that follow.
+const BEGINNINGS = [[0, "the first step on"], [0.1, "a tenth of the steps on"], [0.5, "half of the steps on"],
+  [0.8, "four fifths of the steps on"]];
+let data = null, follow = true, beginning = 0.1;
 
 // A row's first cell is its name, or a name and a unit; columns from `numbers` on hold numbers.
 function table(parent, label, columns, rows, numbers = 1) {
@@ -48,25 +51,40 @@ function picture(parent, {title, description, source, width, height}, alt = desc
   add(figure, "figcaption", description ?? title, {class: "soft"});
 }
 
-function curves(parent, id, run) {
+// Fills a box with charts whose curves begin where a person chooses.
+function charts(parent, id, fill) {
+  const label = add(parent, "label", "From "), choice = add(label, "select", null, {id: `${id}-from`});
+  for (const [share, said] of BEGINNINGS)
+    add(choice, "option", said, {value: share, ...(share === beginning ? {selected: ""} : {})});
   const box = add(parent, "div", null, {class: "curves"});
-  const both = (names, colors) => names.flatMap((name, i) => ["train", "validation"].map(split => ({
-    label: `${name}, ${split === "train" ? "training" : split}`, points: points(run, split, name),
-    color: colors[i], dashed: split === "validation"})));
-  chart(box, `${id}-loss`, {title: run.metrics.train.latent ? "Loss and its two parts" : "Loss",
-    unit: "nats per image", across: "step", wide: true,
-    lines: both(["loss", "reconstruction", "latent"], [0, 1, 2])});
-  chart(box, `${id}-error`, {title: "Error", unit: "%", across: "step", wide: true, lines: both(["error"], [0])});
+  fill(box);
+  choice.addEventListener("change", () => {
+    beginning = Number(choice.value);
+    box.replaceChildren();
+    fill(box);
+  });
+}
+
+function curves(box, id, run) {
+  const both = (name, color) => ["train", "validation"].map(split => ({
+    label: split === "train" ? "training" : split, points: points(run, split, name),
+    color, dashed: split === "validation"}));
+  const bySteps = (name, options) => chart(box, `${id}-${name}`, {across: "step", from: beginning, ...options});
+  const unit = "nats per image";
+  bySteps("loss", {title: "Loss", unit, wide: true, lines: both("loss", 0)});
+  bySteps("reconstruction", {title: "Reconstruction loss", unit, lines: both("reconstruction", 1)});
+  bySteps("latent", {title: "Latent loss (KL)", unit, lines: both("latent", 2)});
+  bySteps("error", {title: "Error", unit: "%", wide: true, lines: both("error", 0)});
   run.drawings.filter(drawing => drawing.kl).forEach((drawing, i) => chart(box, `${id}-kl${i}`, {
-    title: "KL by step of the drawing", unit: "nats", across: "drawing step", whole: true,
+    title: "KL by step of the drawing", unit: "nats", across: "drawing step",
     lines: [{label: drawing.title.toLowerCase(), color: 2, points: drawing.kl.map((value, i) => [i + 1, value])}]}));
   const one = name => [{label: "training", color: 1, points: points(run, "train", name)}];
-  chart(box, `${id}-rate`, {title: "Learning rate", across: "step", whole: true, lines: one("learning_rate")});
-  chart(box, `${id}-norm`, {title: "Gradient norm", unit: "before clipping", across: "step", lines: one("gradient_norm")});
+  bySteps("rate", {title: "Learning rate", from: 0, lines: one("learning_rate")});
+  bySteps("norm", {title: "Gradient norm", unit: "before clipping", lines: one("gradient_norm")});
   const drawn = new Set(["step", "loss", "reconstruction", "latent", "error", "learning_rate", "gradient_norm"]);
   const others = new Set(["train", "validation"].flatMap(split => Object.keys(run.metrics[split])));
   for (const name of others) if (!drawn.has(name))  // whatever else a loss returns
-    chart(box, `${id}-${name}`, {title: name, across: "step", lines: both([name], [1])});
+    bySteps(name, {title: name, lines: both(name, 1)});
 }
 
 function status(parent, run) {
@@ -79,6 +97,16 @@ function status(parent, run) {
 function body(parent, id, run, level) {
   status(parent, run);
   for (const note of run.notes) add(parent, "p", note);
+  for (const image of run.pictures) {
+    add(parent, level, image.title);
+    picture(parent, image);
+  }
+  if (run.drawings.length) add(parent, level, "Step by step");
+  run.drawings.forEach((drawing, i) => player(parent, `${id}-player${i}`, drawing));
+  if (run.metrics.train.step.length || run.metrics.validation.step.length) {
+    add(parent, level, "Curves");
+    charts(parent, id, box => curves(box, id, run));
+  } else add(parent, "p", "No training step has been logged yet.");
   const side = add(parent, "div", null, {class: "side"});
   if (run.numbers.rows.length) {
     const box = add(side, "div", null);
@@ -90,16 +118,6 @@ function body(parent, id, run, level) {
     const box = add(side, "div", null);
     add(box, level, "Data and machine");
     table(box, "Data and machine", null, run.facts, 2);
-  }
-  if (run.metrics.train.step.length || run.metrics.validation.step.length) {
-    add(parent, level, "Curves");
-    curves(parent, id, run);
-  } else add(parent, "p", "No training step has been logged yet.");
-  if (run.drawings.length) add(parent, level, "Step by step");
-  run.drawings.forEach((drawing, i) => player(parent, `${id}-player${i}`, drawing));
-  for (const image of run.pictures) {
-    add(parent, level, image.title);
-    picture(parent, image);
   }
   fold(parent, `${id}-config`, "Config", level, box =>
     table(box, "Config", null, Object.entries(run.config), 2));
@@ -117,12 +135,6 @@ function comparison(parent, runs) {
   table(parent, "Runs", ["run", ...differ, "steps", `validation ${what}`, `test ${what}`], runs.map(run => [
     run.name, ...differ.map(name => run.config[name] ?? ""), run.step.toLocaleString("en"),
     value(run, "Validation"), value(run, "Test")]));
-  const box = add(parent, "div", null, {class: "curves"});
-  const lines = (split, name) => runs.map((run, i) => ({label: run.name, points: points(run, split, name),
-    color: i % 6, dashed: i % 12 > 5}));
-  for (const [name, unit] of [["loss", "nats per image"], ["error", "%"]])
-    for (const [split, said] of [["validation", "Validation"], ["train", "Training"]])
-      chart(box, `all-${split}-${name}`, {title: `${said} ${name}`, unit, across: "step", lines: lines(split, name), wide: true});
   const shown = runs.filter(run => run.pictures.length);
   if (shown.length) {
     add(parent, "h2", shown[0].pictures[0].title);
@@ -130,6 +142,21 @@ function comparison(parent, runs) {
     for (const run of shown) picture(gallery, {...run.pictures[0], description: run.name},
       `${run.pictures[0].title} of ${run.name}`);
   }
+  const drawn = runs.filter(run => run.drawings.length);
+  if (drawn.length) {
+    add(parent, "h2", drawn[0].drawings[0].title);
+    const gallery = add(parent, "div", null, {class: "players"});
+    drawn.forEach((run, i) => player(gallery, `all-player${i}`, {...run.drawings[0], title: run.name}));
+  }
+  add(parent, "h2", "Curves");
+  const lines = (split, name) => runs.map((run, i) => ({label: run.name, points: points(run, split, name),
+    color: i % 6, dashed: i % 12 > 5}));
+  charts(parent, "all", box => {
+    for (const [name, unit] of [["loss", "nats per image"], ["error", "%"]])
+      for (const [split, said] of [["validation", "Validation"], ["train", "Training"]])
+        chart(box, `all-${split}-${name}`, {title: `${said} ${name}`, unit, across: "step", from: beginning,
+          lines: lines(split, name), wide: true});
+  });
   runs.forEach((run, i) => fold(parent, `run${i}`, run.name, "h2", box => body(box, `run${i}`, run, "h3")));
 }
 

@@ -21,7 +21,7 @@ _PICTURES = {
     ),
     "reconstructions.png": (
         "Reconstructions",
-        "Test images, and below each what the model makes of it.",
+        "Test images, and to the right of each what the model makes of it.",
     ),
     "glimpses.png": (
         "Glimpses",

@@ -24,6 +24,14 @@ COLORED = """(canvas, of) => {
   return count;
 }"""
 
+# How much of a canvas is white.
+WHITE = """canvas => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) if (Math.min(...data.slice(i, i + 3)) > 250) count++;
+  return count / (canvas.width * canvas.height);
+}"""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -62,7 +70,7 @@ def test_a_report_tells_what_was_run_on_what(page, runs):
     expect(page.get_by_text("200 of 200 training steps, finished")).to_be_visible()
     headings = page.get_by_role("heading", level=2).all_text_contents()
     assert headings == [
-        "Numbers", "Data and machine", "Curves", "Step by step", "Samples", "Config",
+        "Samples", "Step by step", "Curves", "Numbers", "Data and machine", "Config",
     ]  # fmt: skip
     expect(page.get_by_role("row", name=re.compile("Data set used a set"))).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("Loss.*100.0 ± 1.2"))).to_be_visible()
@@ -84,7 +92,8 @@ def test_it_needs_nothing_but_its_file(page, runs, tmp_path):
 
 def test_playing_goes_from_the_first_step_to_the_last_and_ends(page, runs):
     player = _player(_open(page, runs / "generation"))
-    assert _step(player) == STEPS
+    assert _step(player) == STEPS + 1
+    expect(player.get_by_text("done")).to_be_visible()
     player.get_by_label("Speed").select_option("0.25")
     player.get_by_role("button", name="Play").click()
     assert _step(player) < STEPS
@@ -95,7 +104,7 @@ def test_playing_goes_from_the_first_step_to_the_last_and_ends(page, runs):
     player.get_by_label("Speed").select_option("4")
     player.get_by_role("button", name="Play").click()
     expect(player.get_by_role("button", name="Play")).to_be_visible()
-    assert _step(player) == STEPS
+    assert _step(player) == STEPS + 1
 
 
 def test_speed_is_a_factor(page, runs):
@@ -108,7 +117,7 @@ def test_speed_is_a_factor(page, runs):
         page.clock.run_for(int(3.5 * milliseconds))
         assert _step(player) == 4
         page.clock.run_for(int(6 * milliseconds))
-        assert _step(player) == STEPS
+        assert _step(player) == STEPS + 1
 
 
 def test_scrubbing_shows_the_step(page, runs):
@@ -157,6 +166,9 @@ def test_windows_are_drawn_and_can_be_hidden(page, runs):
     player = _player(_open(page, runs / "generation"))
     canvas = player.get_by_role("img")
     page.wait_for_function("document.querySelectorAll('canvas').length === 2")
+    page.wait_for_timeout(100)
+    assert canvas.evaluate(COLORED, "red") == canvas.evaluate(COLORED, "green") == 0  # done
+    player.get_by_role("slider", name="Step").fill(str(STEPS))
     for label, color in (("Write window", "red"), ("Read window", "green")):
         page.wait_for_timeout(100)
         assert canvas.evaluate(COLORED, color) > 100
@@ -164,6 +176,15 @@ def test_windows_are_drawn_and_can_be_hidden(page, runs):
         assert canvas.evaluate(COLORED, color) == 0
     prior = _player(page, "Drawn from the prior")
     expect(prior.get_by_label("Read window")).to_have_count(0)
+
+
+def test_an_image_redrawn_is_beside_its_drawing(page, runs):
+    _open(page, runs / "generation")
+    # The still images are white, the drawings dark: half of each pair is white at any step.
+    player = _player(page)
+    for step in ("1", "4"):
+        player.get_by_role("slider", name="Step").fill(step)
+        assert player.get_by_role("img").evaluate(WHITE) == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_attention_there_are_no_windows_to_hide(page, runs):
@@ -184,22 +205,39 @@ def test_curves_have_round_ticks_and_tell_their_values(page, runs):
     charts = page.locator(".plot")
     names = [chart.get_attribute("aria-label") for chart in charts.all()]
     assert names == [
-        "Loss and its two parts, nats per image, by step",
+        "Loss, nats per image, by step",
+        "Reconstruction loss, nats per image, by step",
+        "Latent loss (KL), nats per image, by step",
         "KL by step of the drawing, nats, by drawing step",
         "Learning rate, by step",
         "Gradient norm, before clipping, by step",
     ]
     loss = charts.first
     ticks = [float(text.replace(",", "")) for text in loss.locator("text").all_text_contents()]
-    assert all(tick % 5 == 0 for tick in ticks)
+    assert all(tick % 1 == 0 for tick in ticks)
     loss.focus()
     page.keyboard.press("Home")
-    said = loss.get_attribute("aria-valuetext")
-    assert said.startswith("step 10: loss, training 200, reconstruction, training 160")
+    assert loss.get_attribute("aria-valuetext") == "step 20: training 150"
     page.keyboard.press("End")
-    assert "loss, validation 105" in loss.get_attribute("aria-valuetext")
+    assert loss.get_attribute("aria-valuetext") == "step 200: training 105, validation 105"
     loss.hover(position={"x": 60, "y": 50})
-    expect(loss.locator("xpath=..").get_by_text("step 10", exact=True)).to_be_visible()
+    expect(loss.locator("xpath=..").get_by_text("step 20", exact=True)).to_be_visible()
+
+
+def test_curves_begin_where_a_person_says(page, runs):
+    _open(page, runs / "generation")
+    loss = page.get_by_role("slider", name="Loss, nats per image, by step", exact=True)
+
+    def first():
+        loss.focus()
+        page.keyboard.press("Home")
+        return loss.get_attribute("aria-valuenow"), loss.get_attribute("aria-valuemin")
+
+    for share, step in (("0.1", "20"), ("0", "10"), ("0.5", "100"), ("0.8", "160")):
+        page.get_by_role("combobox", name="From").select_option(share)
+        assert first() == (step, step)
+    rate = page.get_by_role("slider", name="Learning rate, by step")
+    assert rate.get_attribute("aria-valuemin") == "10"  # all of it, always
 
 
 def test_the_kl_of_the_first_step_is_on_the_chart(page, tmp_path):
@@ -316,8 +354,13 @@ def test_runs_are_compared_in_one_page(page, tmp_path):
     loss = page.get_by_role("slider", name="Validation loss, nats per image, by step")
     assert "rate=0.001 105, rate=0.01 105" in loss.get_attribute("aria-valuetext")
     expect(page.get_by_role("img", name="Samples of rate=0.01")).to_be_visible()
-    expect(page.get_by_role("button", name="Play")).to_have_count(0)
-    page.get_by_role("heading", name="rate=0.01").click()
+    for name in ("rate=0.001", "rate=0.01"):
+        player = _player(page, name)
+        player.get_by_label("Speed").select_option("4")
+        player.get_by_role("button", name="Play").click()
+        expect(player.get_by_text("done")).to_be_visible()
     expect(page.get_by_role("button", name="Play")).to_have_count(2)
+    page.get_by_role("heading", name="rate=0.01", level=2).click()
+    expect(page.get_by_role("button", name="Play")).to_have_count(4)
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
