@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 NAMES = (
-    "step", "generate", "glimpse", "scaling", "remat", "startup", "saving", "input", "precision",
+    "step", "generate", "glimpse", "scaling", "remat", "startup", "saving", "input", "presets",
+    "precision",
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """What can be asked for: a person's own models first, then `mnist`, which is shown first."""
+        """What can be asked for: a person's own models, then `mnist`, then the others."""
         return sorted(
             self._folders, key=lambda name: (self._folders[name] is None, name != "mnist", name)
         )

@@ -115,18 +115,21 @@ class Generation(Recipe[GenerationConfig]):
     def draw(self, params: Any, folder: pathlib.Path, *, final: bool) -> None:
         """Writes samples and drawings, finally with nearest neighbors (see `pictures`)."""
         model, config = self.bound(params), self.config
-        sizes = {"read_size": config.model.read_size, "write_size": config.model.write_size}
+        write_size = config.model.write_size
         shape = (model.num_glimpses, config.samples, model.latent_size)
         prior = self._generate(params, jax.random.normal(self.figures_key, shape))
         split = "test" if final else "validation"
         source = self.images.test if final else self.images.validation
         images = self.first_images(source, _REDRAWN)
         redrawn = self._reconstruct(params, images)
-        pictures.save_drawings(folder, model, prior, images, redrawn, split=split, **sizes)
+        pictures.save_drawings(
+            folder, model, prior, images, redrawn,
+            split=split, read_size=config.model.read_size, write_size=write_size,
+        )  # fmt: skip
         columns = math.isqrt(config.samples)
         beside = None
         if final:
-            pictures.save_finally(folder, model, prior, images, redrawn, write_size=sizes["write_size"])
+            pictures.save_finally(folder, model, prior, images, redrawn, write_size=write_size)
             edge = prior.images[columns - 1 : columns**2 : columns]
             beside = nearest_images(edge, self._seen(self.images.train))
         pictures.save_samples(folder, prior, columns, beside)

@@ -1,14 +1,16 @@
 """The benchmarks at sizes that say nothing of speed: that they run, and count right."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import gpu, problem, timing
-from drawjax.modules import DrawConfig
+from benchmarks import gpu, presets, problem, timing
+from drawjax.config import ClassificationConfig, GenerationConfig
+from drawjax.modules import DrawConfig, RamConfig
 
 
 def test_operations_of_a_step_are_those_of_its_products():
@@ -46,6 +48,24 @@ def test_switches_reach_a_process_of_their_own():
         for name in ("as it is", "unroll 16")
         for precision in ("float32", "bfloat16")
     ]
+
+
+@pytest.mark.slow
+def test_the_rate_of_a_preset_is_of_both_kinds():
+    generation = GenerationConfig(
+        model=DrawConfig(num_glimpses=2, hidden_size=4, latent_size=2, read_size=2, write_size=2)
+    )
+    classification = ClassificationConfig(
+        model=RamConfig(num_glimpses=2, hidden_size=4, read_size=3)
+    )
+    for config in (generation, classification):
+        assert presets.rate(config, (28, 28, 1), 0.01) > 0
+
+
+def test_presets_of_every_experiment_are_timed():
+    folder = pathlib.Path(presets.__file__).parents[1] / "experiments"
+    names = {path.stem for path in folder.glob("*_*.py")} - {"__init__"}
+    assert set(presets.STORED) == names - {"attention_zoom", "image_generation"}
 
 
 def test_parts_are_named_rightly():

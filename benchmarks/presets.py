@@ -1,0 +1,73 @@
+"""How long each preset takes: its own training step on random images, times its steps.
+
+Loading, evaluating and drawing are left out; of a real run they are a few per cent.
+"""
+
+import dataclasses
+import importlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from drawjax import data, huge_pages, modules
+from drawjax.config import ClassificationConfig, RecipeConfig
+from drawjax.data.sources import from_arrays
+from drawjax.recipes.classification import Classification
+from drawjax.recipes.generation import Generation
+from drawjax.training.program import Program
+
+STORED = {  # shapes of the experiments' images, as their sets have them
+    "mnist_generation": (28, 28, 1),
+    "two_digit_mnist_generation": (28, 28, 1),
+    "cluttered_mnist_classification": (28, 28, 1),
+    "cifar10_generation": (32, 32, 3),
+    "svhn_generation": (64, 64, 3),
+}
+SECONDS = 8.0  # of steps, for each preset
+
+
+def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> float:
+    """Training images a second of a config on random images of a shape, after compiling."""
+    rng = np.random.default_rng(0)
+    count = 2 * config.train.batch_size
+    pixels = rng.integers(0, 256, size=(count, *stored), dtype=np.uint8)
+    labels = {part: rng.integers(0, 10, size=count) for part in ("train", "validation", "test")}
+    images = data.load(from_arrays(pixels, pixels, pixels, labels=labels), config.data)
+    recipe = (
+        Classification(config, images, modules.Ram)
+        if isinstance(config, ClassificationConfig)
+        else Generation(config, images, modules.Draw)
+    )
+    task = recipe.task(init_params=None, optimizer=None)
+    program, batches = Program(task, [config.train]), task.batches(0)
+    state, _ = jax.block_until_ready(program.step(program.initial(), [next(batches)]))
+    taken, start = 0, time.perf_counter()
+    while taken < 2 or time.perf_counter() - start < seconds:
+        state, _ = jax.block_until_ready(program.step(state, [next(batches)]))
+        taken += 1
+    return config.train.batch_size * taken / (time.perf_counter() - start)
+
+
+def measure(seconds: float = SECONDS) -> list[dict[str, Any]]:
+    rows = []
+    for experiment, stored in STORED.items():
+        presets = importlib.import_module(f"experiments.{experiment}").PRESETS
+        for name, config in presets.items():
+            model = dataclasses.replace(config.model, precision="bfloat16")
+            both = {"float32": config, "bfloat16": dataclasses.replace(config, model=model)}
+            images = config.train.steps * config.train.batch_size
+            row: dict[str, Any] = {"experiment": experiment, "preset": name}
+            row["million images"] = images / 1e6
+            for precision, chosen in both.items():
+                row[f"images/s, {precision}"] = rate(chosen, stored, seconds)
+                row[f"hours, {precision}"] = images / row[f"images/s, {precision}"] / 3600
+            rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    huge_pages.use()
+    timing.main(measure, __doc__)
