@@ -22,7 +22,9 @@ from tests import typechecking
 _compiled = tempfile.mkdtemp(prefix="drawjax-compiled-")
 atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 jax.config.update("jax_compilation_cache_dir", _compiled)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 os.environ["DRAWJAX_CACHE_DIR"] = ""  # nothing of a test is kept for the next run
 
