@@ -6,7 +6,6 @@ pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.folder`) do
 """
 
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import pathlib
@@ -53,7 +52,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     if own is None and importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + _nearest(name, [*_OWN, *ALIASES])
+            + flags.nearest(name, [*_OWN, *ALIASES])
         )
     import tensorflow_datasets as tfds
 
@@ -62,7 +61,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         plain = name.split(":")[0].split("/")[0]
         known = tfds.list_builders()
         if plain not in known:
-            near = _nearest(plain, [*known, *_OWN, *ALIASES])
+            near = flags.nearest(plain, [*known, *_OWN, *ALIASES])
             raise ValueError(f"TFDS has no set called {plain!r}{near}")
         builder = tfds.builder(name, data_dir=folder)
     else:
@@ -131,11 +130,6 @@ def run(config: PrepareConfig) -> int:
         else:
             print(f"{name}: {where}")
     return int(failed)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def app(models: Models) -> Starlette:
 
     async def complete(request: Request) -> Response:
         name, seed = _name_and_seed(request)
-        height, width, channels = models.load(name).image_shape
+        height, width, channels = (await run_in_threadpool(models.load, name)).image_shape
         content = np.frombuffer(await _body(request), np.uint8)
         if content.size != height * width * (channels + 1):
             raise ValueError(f"expected {height * width * (channels + 1)} bytes of pixels and mask")

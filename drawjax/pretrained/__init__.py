@@ -10,7 +10,6 @@ of your own are folders (`save_pretrained`).
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import pathlib
@@ -20,7 +19,7 @@ from typing import Any, Literal, overload
 import jax
 import numpy as np
 
-from drawjax import modules
+from drawjax import flags, modules
 from drawjax.modules import Draw, Ram
 from drawjax.pretrained import folder as folders
 from drawjax.pretrained.folder import save_pretrained
@@ -102,9 +101,8 @@ def describe(name: str, folder: pathlib.Path = _HERE) -> Mapping[str, Any]:
     """
     names = available(folder=folder)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no pretrained model {name!r}{hint}; there are: {', '.join(names)}")
+        near, listed = flags.nearest(name, names), ", ".join(names)
+        raise ValueError(f"no pretrained model {name!r}{near}; there are: {listed}")
     return json.loads((folder / f"{name}.json").read_text())
 
 
