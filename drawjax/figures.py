@@ -128,7 +128,7 @@ def save_sequence(
       path: PNG to write.
       frames: the image at every step.
       windows: fields `[T, rows]`: each frame's window as a line through its outermost
-        filters, whose width shows the filters' standard deviation. None draws none.
+        filters, as wide as the filters' standard deviation, a pixel at most. None draws none.
       columns: how many steps to show, spread evenly; the last is always there.
       patch_size: N of the windows, or `(rows, columns)`.
       color: of the line.
@@ -335,7 +335,7 @@ def _cell(
     *,
     thin: bool = False,
 ) -> Image.Image:
-    """One image, enlarged, with a window drawn on it, as thick as its filters or `thin`."""
+    """One image, enlarged, with a window as wide as its filters, up to a pixel, or `thin`."""
     pixels = np.clip(np.round(255 * np.nan_to_num(image)), 0, 255).astype(np.uint8)
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
@@ -345,7 +345,7 @@ def _cell(
         return cell
     corners, deviation = outline
     corners = [tuple(min(max(scale * side, -1e4), 1e4) for side in corner) for corner in corners]
-    line = 1 if thin else int(np.clip(round(deviation * scale), 1, 3 * scale))
+    line = 1 if thin else int(np.clip(round(deviation * scale), 1, scale))
     ImageDraw.Draw(cell).polygon(corners, outline=color, width=line)
     return cell
 
