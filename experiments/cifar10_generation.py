@@ -3,7 +3,7 @@
 RGB values are treated as independent emission probabilities, so the cost in nats is a
 cross-entropy and no likelihood of the 8-bit image. `discretized` in results.json is a bound of that
 kind in bits per dimension: the same means with a discretized logistic emission. `--preset logistic`
-trains that likelihood itself.
+is ours: it trains that likelihood itself, its scales drawn with the image, and has a learned prior.
 """
 
 import dataclasses
@@ -29,7 +29,12 @@ PRESETS = {
     "logistic": dataclasses.replace(
         _PAPER,
         workdir="runs/cifar10_generation_logistic",
-        model=dataclasses.replace(_PAPER.model, likelihood="discretized_logistic"),
+        model=dataclasses.replace(
+            _PAPER.model,
+            likelihood="discretized_logistic",
+            likelihood_scale="canvas",
+            prior="learned",
+        ),
     ),
     "demo": GenerationConfig(
         workdir="runs/cifar10_generation_demo",
