@@ -72,7 +72,9 @@ def test_gradients_match_finite_differences(x64):
         window = attention.window_from_logits(logits, (5, 7), 3)
         return attention.read(image, window, 3), attention.write(patch, window, (5, 7))
 
-    check_grads(jax.jit(both), (logits, image, patch), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
+    check_grads(
+        jax.jit(both), (logits, image, patch), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_whole_image_is_read_back(x64):

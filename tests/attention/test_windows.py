@@ -110,7 +110,9 @@ def test_gradients_match_finite_differences(x64, rotated):
         window = _window(logits, (5, 7), (2, 3))
         return attention.read(image, window, (2, 3)), attention.write(patch, window, (5, 7))
 
-    check_grads(jax.jit(both), (logits, image, patch), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
+    check_grads(
+        jax.jit(both), (logits, image, patch), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("rotation", [None, 0.4])
