@@ -3,7 +3,7 @@
     python docs/results_table.py
 
 Figures, device and time are those of drawjax/pretrained/*.json, beside the weights, and of
-docs/runs/*.json, the results.json of runs whose weights are not kept.
+docs/measured/*.json, the results.json of runs whose weights are not kept.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Row:
     command: str
     like: str  # how far the two can be compared
     test: str = "test"
-    run: str | None = None  # in docs/runs, where there is no model
+    run: str | None = None  # in docs/measured, where there is no model
     measured: str = ""  # from the logbook, where neither is kept
 
 
@@ -193,7 +193,7 @@ def pages() -> dict[pathlib.Path, str]:
 
 def _provenance(row: Row) -> dict | None:
     if row.run is not None:
-        return json.loads((ROOT / "docs" / "runs" / f"{row.run}.json").read_text())
+        return json.loads((ROOT / "docs" / "measured" / f"{row.run}.json").read_text())
     return None if row.model is None else _known(row.model)["provenance"]
 
 
