@@ -51,7 +51,7 @@ def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> 
     return config.train.batch_size * taken / (time.perf_counter() - start)
 
 
-def measure(seconds: float = SECONDS) -> list[dict[str, Any]]:
+def measure() -> list[dict[str, Any]]:
     rows = []
     for experiment, stored in STORED.items():
         presets = importlib.import_module(f"experiments.{experiment}").PRESETS
@@ -62,7 +62,7 @@ def measure(seconds: float = SECONDS) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"experiment": experiment, "preset": name}
             row["million images"] = images / 1e6
             for precision, chosen in both.items():
-                row[f"images/s, {precision}"] = rate(chosen, stored, seconds)
+                row[f"images/s, {precision}"] = rate(chosen, stored, SECONDS)
                 row[f"hours, {precision}"] = images / row[f"images/s, {precision}"] / 3600
             rows.append(row)
     return rows
