@@ -38,7 +38,9 @@ PRESETS = {
         model=dataclasses.replace(
             _PAPER.model, num_glimpses=6, num_scales=2, glimpse_features=16, last_view=12
         ),
-        train=dataclasses.replace(_PAPER.train, steps=100_000),
+        train=dataclasses.replace(
+            _PAPER.train, steps=50_000, learning_rate=5e-4, clip_norm=10.0, eval_every=5_000
+        ),
     ),
     "demo": ClassificationConfig(
         workdir="runs/cluttered_mnist_classification_demo",
