@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
-__all__ = ["fail", "nearest", "parse", "read", "together"]
+__all__ = ["fail", "given", "nearest", "parse", "read", "together"]
 
 T = TypeVar("T")
 
@@ -116,6 +116,14 @@ def read(
         if not stop.code:
             raise
         raise ValueError(_unboxed(said.getvalue())) from None
+
+
+def given(argv: Sequence[str] | None = None) -> set[str]:
+    """The fields that arguments name, `model.hidden_size`; argv None: the process's."""
+    flags = (a.partition("=")[0] for a in (sys.argv[1:] if argv is None else argv))
+    names = {f.removeprefix("--").replace("-", "_") for f in flags if f.startswith("--")}
+    # --model.no-remat is --model.remat False.
+    return names | {re.sub(r"(^|\.)no_", r"\1", name) for name in names}
 
 
 def fail(message: str) -> NoReturn:

@@ -67,7 +67,9 @@ def main(
         with _extra():
             from drawjax.recipes.runner import train_all
 
-        return train_all(configs, model=model, dataset=dataset, optimizer=optimizer)
+        return train_all(
+            configs, model=model, dataset=dataset, optimizer=optimizer, given=flags.given(argv)
+        )
 
     experiment(presets, run, argv, description=description)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from drawjax import launch
+from drawjax import flags, launch
 from drawjax.training import Diverged
 from tests.commands import said_line
 from tests.training.toy import ToyConfig
@@ -57,6 +57,12 @@ def test_help_explains_every_flag_with_its_default(capsys):
     # Without an explanation a default stands alone behind the flag's type.
     for line in text.splitlines():
         assert not line.strip("│ ").endswith("STR (default: toy)") or "--workdir" not in line
+
+
+def test_the_fields_that_arguments_name_are_given():
+    arguments = ["--model.hidden-size=3", "--train.seed", "-1", "--no-debug-nans", "--data.no-x"]
+    assert flags.given(arguments) >= {"model.hidden_size", "train.seed", "debug_nans", "data.x"}
+    assert not flags.given(["x", "-1"])
 
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):

@@ -20,7 +20,7 @@ class RecipeConfig:
     """The run's folder; a run that was interrupted goes on from there."""
     mode: Literal["train", "evaluate", "draw"] = harmless("train")
     """train: train (or go on), evaluate, draw. evaluate, draw: do so again from the best checkpoint
-    of a run; its folder says how it was trained."""
+    of a run; its folder says how it was trained, and flags cannot say otherwise."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: Any = None
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

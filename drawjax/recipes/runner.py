@@ -12,7 +12,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from drawjax.recipes.initialization import initial_params, with_model_of
 from drawjax.recipes.recipe import Recipe
 from drawjax.recipes.saved import with_saved
 from drawjax.training import Diverged, Run, RunError, hosts, mesh, train_points
+from drawjax.training.run import flatten
 
 __all__ = ["load_run", "train", "train_all"]
 
@@ -109,17 +110,29 @@ def train_all(
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
     optimizer: optax.GradientTransformation | None = None,
+    given: Collection[str] = (),
 ) -> list[dict[str, Any] | Diverged]:
     """As `train`, for points of a sweep that can be trained side by side (`training.sweeps`).
 
     With several processes all of them train; the first alone evaluates and draws.
+
+    Args:
+      configs: one for each point.
+      model: as for `train`.
+      dataset: as for `train`.
+      optimizer: as for `train`.
+      given: fields that the user named, `model.hidden_size`: where evaluating or drawing takes what
+        a model was trained with, it is a ValueError that one of them says something else.
     """
     training = configs[0].mode == "train"
     recipe_class, default_model = _RECIPES[type(configs[0])]
     model = model or default_model
     configs = [dataclasses.replace(config, model_class=_name(model)) for config in configs]
     if not training:
+        asked = configs
         configs = [with_model_of(c) if _untrained(c) else with_saved(c) for c in configs]
+        for wanted, config in zip(asked, configs, strict=True):
+            _check_given(given, wanted, config)
 
     # 1. The data, once for all points, and the model on it.
     load = functools.cache(functools.partial(_load, dataset))
@@ -232,6 +245,18 @@ class _Shown:
 def _untrained(config: RecipeConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
     return config.mode != "train" and config.init_from is not None and not _has(config, "best")
+
+
+def _check_given(given: Collection[str], asked: RecipeConfig, trained: RecipeConfig) -> None:
+    """Refuses what would be ignored."""
+    wanted, values = flatten(asked), flatten(trained)
+    for name in sorted(set(given) & values.keys()):
+        if wanted[name] != values[name]:
+            source = trained.init_from if _untrained(trained) else trained.workdir
+            raise ValueError(
+                f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
+                f"trained; got {wanted[name]}"
+            )
 
 
 def _has(config: RecipeConfig, what: str) -> bool:

@@ -97,6 +97,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
         ("--preset", "demo", "--data.pieces", "2"): (2, "unknown flag --data.pieces"),
         ("--preset", "demo", "--data.crop", "29"): (1, "data.crop must be at most 28"),
         ("--mode", "evaluate"): (1, "holds no run"),
+        ("--mode", "draw", "--init-from", "mnist", "--model.precision", "float32"): (
+            1,
+            "model.precision is bfloat16 in mnist",
+        ),
     }
     for flags, (code, message) in cases.items():
         done = _run("mnist_generation", *flags, "--workdir", str(workdir))

@@ -19,6 +19,7 @@ from drawjax.modules import DrawConfig
 from drawjax.recipes import bounds
 from drawjax.recipes.generation import Generation
 from drawjax.recipes.neighbors import nearest_images
+from drawjax.recipes.runner import train_all
 from drawjax.training import RunError, TrainConfig
 
 CONFIG = GenerationConfig(
@@ -105,6 +106,10 @@ def test_a_finished_run_is_evaluated_and_drawn_without_training(finished):
     assert again["test"]["importance_samples"] == 3
     assert again["test"]["importance_images"] == 30
     assert (folder / "samples.png").exists()
+    # What the user asked for by name is not ignored.
+    assert train_all([other], dataset="mnist", given={"model.read_size", "samples", "process"})
+    with pytest.raises(ValueError, match=r"model.latent_size is 4 in .*--mode evaluate .*got 100"):
+        train_all([other], dataset="mnist", given={"model.latent_size"})
 
 
 def test_evaluating_where_there_is_no_run_is_one_clear_error(tmp_path):
