@@ -119,11 +119,20 @@ def read(
 
 
 def given(argv: Sequence[str] | None = None) -> set[str]:
-    """The fields that arguments name, `model.hidden_size`; argv None: the process's."""
-    flags = (a.partition("=")[0] for a in (sys.argv[1:] if argv is None else argv))
-    names = {f.removeprefix("--").replace("-", "_") for f in flags if f.startswith("--")}
-    # --model.no-remat is --model.remat False.
-    return names | {re.sub(r"(^|\.)no_", r"\1", name) for name in names}
+    """The fields that arguments name, `model.hidden_size`, --sweep's too; None: the process's."""
+    names, before = set(), ""
+    for argument in sys.argv[1:] if argv is None else argv:
+        flag, _, rest = argument.partition("=")
+        if before == "--sweep":
+            names.add(flag)
+        elif flag == "--sweep":
+            names.add(rest.partition("=")[0])
+        elif flag.startswith("--"):
+            name = flag.removeprefix("--").replace("-", "_")
+            # --model.no-remat is --model.remat False.
+            names |= {name, re.sub(r"(^|\.)no_", r"\1", name)}
+        before = argument
+    return names - {""}
 
 
 def fail(message: str) -> NoReturn:

@@ -129,6 +129,8 @@ def _experiment(
             if not options.sweep:
                 raise ValueError("--sweep-index picks a point of a --sweep, and there is none")
             points = [sweeps.pick(points, options.sweep_index)]
+        if options.sweep_parallel is not None and not options.sweep:
+            raise ValueError("--sweep-parallel is of the points of a --sweep, and there is none")
         groups = sweeps.grouped(points, options.sweep_parallel)
     except ValueError as error:
         flags.fail(str(error))

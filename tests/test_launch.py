@@ -25,6 +25,7 @@ PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
     (["--sweep", "train.sed=1"], "error: --sweep over an unknown field, 'train.sed'"),
     (["--sweep", "train.seed=1,2", "--sweep-index", "2"], "error: --sweep-index must lie in 0..1"),
     (["--sweep-index", "2"], "error: --sweep-index picks a point of a --sweep, and there is none"),
+    (["--sweep-parallel", "2"], "error: --sweep-parallel is of the points of a --sweep, and there"),
     (["--sweep", "train.seed=1,2", "--sweep-parallel", "0"], "error: --sweep-parallel must be at"),
 ])  # fmt: skip
 def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
@@ -62,6 +63,9 @@ def test_help_explains_every_flag_with_its_default(capsys):
 def test_the_fields_that_arguments_name_are_given():
     arguments = ["--model.hidden-size=3", "--train.seed", "-1", "--no-debug-nans", "--data.no-x"]
     assert flags.given(arguments) >= {"model.hidden_size", "train.seed", "debug_nans", "data.x"}
+    assert flags.given(["--sweep", "train.seed=0,1", "--sweep=train.steps=2"]) == {
+        "train.seed", "train.steps",
+    }  # fmt: skip
     assert not flags.given(["x", "-1"])
 
 

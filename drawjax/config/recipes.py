@@ -54,6 +54,8 @@ class GenerationConfig(RecipeConfig):
             raise ValueError(f"importance_images must be at least 2, got {self.importance_images}")
         if self.importance_samples < 0:
             raise ValueError(f"importance_samples must not be negative: {self.importance_samples}")
+        if self.importance_images is not None and not self.importance_samples:
+            raise ValueError("importance_images needs importance_samples, how many for each image")
         _check_likelihood(self.model, self.data.binarization)
 
 

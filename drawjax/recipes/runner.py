@@ -37,6 +37,10 @@ _RECIPES: dict[type[RecipeConfig], tuple[type[Recipe], Callable[..., Any]]] = {
     GenerationConfig: (Generation, modules.Draw),
     ClassificationConfig: (Classification, modules.Ram),
 }
+_OPTIMIZER = {  # what is the optimizer's own business
+    f"train.{name}"
+    for name in ("learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay")
+}
 
 
 def train(
@@ -121,8 +125,8 @@ def train_all(
       model: as for `train`.
       dataset: as for `train`.
       optimizer: as for `train`.
-      given: fields that the user named, `model.hidden_size`: where evaluating or drawing takes what
-        a model was trained with, it is a ValueError that one of them says something else.
+      given: fields that the user named, `model.hidden_size`: a ValueError where one would be
+        ignored, for what a model was trained with or for an optimizer of one's own.
     """
     training = configs[0].mode == "train"
     recipe_class, default_model = _RECIPES[type(configs[0])]
@@ -133,6 +137,8 @@ def train_all(
         configs = [with_model_of(c) if _untrained(c) else with_saved(c) for c in configs]
         for wanted, config in zip(asked, configs, strict=True):
             _check_given(given, wanted, config)
+    elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
+        raise ValueError(f"{min(unused)} does nothing beside an optimizer of one's own")
 
     # 1. The data, once for all points, and the model on it.
     load = functools.cache(functools.partial(_load, dataset))

@@ -329,6 +329,11 @@ def test_filling_is_no_neighbor():
     np.testing.assert_array_equal(found, np.ones((1, 2, 2, 1)))
 
 
+def test_images_without_importance_samples_are_an_error():
+    with pytest.raises(ValueError, match="importance_images needs importance_samples"):
+        GenerationConfig(importance_images=30)
+
+
 @pytest.mark.parametrize("field", ["samples", "eval_batch_size"])
 def test_zero_sizes_are_refused(field):
     with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):

@@ -114,6 +114,14 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     assert model.generate(2, key=jax.random.key(0)).images.shape == (2, 6, 5, 1)
 
 
+def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
+    config = _small(tmp_path / "run")
+    own = {"dataset": IMAGES, "optimizer": optax.sgd(0.0)}
+    with pytest.raises(ValueError, match=r"train.clip_norm does nothing beside an optimizer"):
+        train_all([config], given={"train.steps", "train.clip_norm"}, **own)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
