@@ -102,13 +102,13 @@ def test_long_curves_are_thinned_and_keep_their_end(run):
     assert steps[-1] == 39_990
 
 
-def test_windows_are_corners_and_deviation(run):
+def test_windows_are_corners(run):
     (data,) = _data(report.write_report([run]))
     prior, test = data["drawings"]
-    # (3 - 1)/2 strides of 1.5 around (5, 4), pixel 1's center being 0.5; sqrt(1/4)
-    assert prior["write"][2][1] == [3.0, 2.0, 6.0, 2.0, 6.0, 5.0, 3.0, 5.0, 0.5]
+    # (3 - 1)/2 strides of 1.5 around (5, 4), pixel 1's center being 0.5
+    assert prior["write"][2][1] == [3.0, 2.0, 6.0, 2.0, 6.0, 5.0, 3.0, 5.0]
     assert prior["read"] is None
-    assert test["read"][0][0] == [2.0, 2.0, 5.0, 2.0, 5.0, 5.0, 2.0, 5.0, 0.5]
+    assert test["read"][0][0] == [2.0, 2.0, 5.0, 2.0, 5.0, 5.0, 2.0, 5.0]
     assert (prior["steps"], prior["count"]) == (6, 3)
 
 

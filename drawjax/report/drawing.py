@@ -70,9 +70,8 @@ def _sprite(frames: np.ndarray) -> str:
 
 
 def _outlines(windows: tuple[Window, PatchSize] | None) -> list[list[list[float]]] | None:
-    """Corners and deviation of `figures.outlines`, flat: `[T][count][9]`."""
+    """Corners of `figures.outlines`, flat: `[T][count][8]`."""
     if windows is None or windows[0] is None:
         return None
-    corners, deviation = figures.outlines(*windows)
-    flat = corners.reshape(*deviation.shape, 8)
-    return np.round(np.concatenate([flat, deviation[..., None]], axis=-1), 2).tolist()
+    corners, _ = figures.outlines(*windows)
+    return np.round(corners.reshape(*corners.shape[:2], 8), 2).tolist()
