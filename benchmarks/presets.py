@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from drawjax import data, huge_pages, modules
-from drawjax.config import ClassificationConfig, RecipeConfig
+from drawjax import data, huge_pages
+from drawjax.config import RecipeConfig
 from drawjax.data.sources import from_arrays
-from drawjax.recipes.classification import Classification
-from drawjax.recipes.generation import Generation
+from drawjax.recipes.runner import recipe_of
+from drawjax.training import Task
 from drawjax.training.program import Program
 
 STORED = {  # shapes of the experiments' images, as their sets have them
@@ -29,20 +29,20 @@ STORED = {  # shapes of the experiments' images, as their sets have them
 SECONDS = 8.0  # of steps, for each preset
 
 
-def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> float:
-    """Training images a second of a config on random images of a shape, after compiling."""
+def task(config: RecipeConfig, stored: tuple[int, int, int]) -> Task:
+    """What training does by a config, on two batches of random images as its set has them."""
     rng = np.random.default_rng(0)
     count = 2 * config.train.batch_size
     pixels = rng.integers(0, 256, size=(count, *stored), dtype=np.uint8)
     labels = {part: rng.integers(0, 10, size=count) for part in ("train", "validation", "test")}
     images = data.load(from_arrays(pixels, pixels, pixels, labels=labels), config.data)
-    recipe = (
-        Classification(config, images, modules.Ram)
-        if isinstance(config, ClassificationConfig)
-        else Generation(config, images, modules.Draw)
-    )
-    task = recipe.task(init_params=None, optimizer=None)
-    program, batches = Program(task, [config.train]), task.batches(0)
+    return recipe_of(config, images).task(init_params=None, optimizer=None)
+
+
+def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> float:
+    """Training images a second of a config on random images of a shape, after compiling."""
+    its_task = task(config, stored)
+    program, batches = Program(its_task, [config.train]), its_task.batches(0)
     state, _ = jax.block_until_ready(program.step(program.initial(), [next(batches)]))
     taken, start = 0, time.perf_counter()
     while taken < 2 or time.perf_counter() - start < seconds:

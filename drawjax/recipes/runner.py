@@ -29,7 +29,7 @@ from drawjax.recipes.saved import with_saved
 from drawjax.training import Diverged, Run, RunError, hosts, mesh, train_points
 from drawjax.training.run import flatten
 
-__all__ = ["load_run", "train", "train_all"]
+__all__ = ["load_run", "recipe_of", "train", "train_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,14 @@ def train(
     return outcome
 
 
+def recipe_of(
+    config: RecipeConfig, images: data.ImageSet, model: Callable[..., Any] | None = None
+) -> Recipe:
+    """The recipe of a config on its images, with `Draw` or `Ram` where no model is given."""
+    recipe_class, default_model = _RECIPES[type(config)]
+    return recipe_class(config, images, model or default_model)
+
+
 def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = None) -> Any:
     """The model of a run, with the parameters of its best checkpoint.
 
@@ -98,7 +106,8 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
     looks = "model.num_classes" in json.loads(fields.read_text())
     config = (ClassificationConfig if looks else GenerationConfig)(workdir=str(folder))
     config = with_saved(config)
-    model = model or _RECIPES[type(config)][1]
+    _, default_model = _RECIPES[type(config)]
+    model = model or default_model
     if _name(model) != config.model_class:
         raise RunError(f"{folder} trained a {config.model_class}, got {_name(model)}")
     image_shape = tuple(json.loads(path.read_text())["image_shape"])
@@ -129,7 +138,7 @@ def train_all(
         ignored, for what a model was trained with or for an optimizer of one's own.
     """
     training = configs[0].mode == "train"
-    recipe_class, default_model = _RECIPES[type(configs[0])]
+    _, default_model = _RECIPES[type(configs[0])]
     model = model or default_model
     configs = [dataclasses.replace(config, model_class=_name(model)) for config in configs]
     if not training:
@@ -142,7 +151,7 @@ def train_all(
 
     # 1. The data, once for all points, and the model on it.
     load = functools.cache(functools.partial(_load, dataset))
-    recipes = [recipe_class(config, load(config.data), model) for config in configs]
+    recipes = [recipe_of(config, load(config.data), model) for config in configs]
 
     # 2. What cannot be trained leaves no folder behind.
     if training:

@@ -7,20 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from drawjax import data, modules
+from benchmarks import presets
 from drawjax.config import ClassificationConfig
-from drawjax.data.sources import from_arrays
-from drawjax.recipes.classification import Classification
-from drawjax.recipes.generation import Generation
 from drawjax.training.step import Hyperparams, initial_state, train_step
-
-SHAPES = {
-    "mnist_generation": (28, 28, 1),
-    "two_digit_mnist_generation": (28, 28, 1),
-    "svhn_generation": (64, 64, 3),
-    "cifar10_generation": (32, 32, 3),
-    "cluttered_mnist_classification": (28, 28, 1),
-}
 
 
 def _task(experiment):
@@ -34,14 +23,7 @@ def _task(experiment):
         model=dataclasses.replace(config.model, **tiny),
         train=dataclasses.replace(config.train, batch_size=4, warmup_steps=0),
     )
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, size=(20, *SHAPES[experiment]), dtype=np.uint8)
-    labels = {part: rng.integers(0, 10, size=20) for part in ("train", "validation", "test")}
-    sets = data.load(from_arrays(images, images, images, labels=labels), config.data)
-    looks = isinstance(config, ClassificationConfig)
-    recipe = (Classification(config, sets, modules.Ram) if looks
-              else Generation(config, sets, modules.Draw))  # fmt: skip
-    return recipe.task(init_params=None, optimizer=None), config
+    return presets.task(config, presets.STORED[experiment]), config
 
 
 def _two_steps(experiment):
@@ -57,7 +39,7 @@ def _two_steps(experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", SHAPES)
+@pytest.mark.parametrize("experiment", presets.STORED)
 def test_steps_under_debugging_switches(experiment):
     plain, said = _two_steps(experiment)
     assert plain.skipped == 0
