@@ -21,7 +21,7 @@ def _task(experiment):
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **tiny),
-        train=dataclasses.replace(config.train, batch_size=4, warmup_steps=0),
+        train=dataclasses.replace(config.train, batch_size=16, warmup_steps=0),
     )
     return presets.task(config, presets.STORED[experiment]), config
 
