@@ -82,8 +82,12 @@ def recipe_of(
     config: RecipeConfig, images: data.ImageSet, model: Callable[..., Any] | None = None
 ) -> Recipe:
     """The recipe of a config on its images, with `Draw` or `Ram` where no model is given."""
-    recipe_class, default_model = _RECIPES[type(config)]
-    return recipe_class(config, images, model or default_model)
+    recipe_class, _ = _RECIPES[type(config)]
+    return recipe_class(config, images, _model_class(config, model))
+
+
+def _model_class(config: RecipeConfig, model: Callable[..., Any] | None) -> Callable[..., Any]:
+    return model or _RECIPES[type(config)][1]
 
 
 def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = None) -> Any:
@@ -106,8 +110,7 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
     looks = "model.num_classes" in json.loads(fields.read_text())
     config = (ClassificationConfig if looks else GenerationConfig)(workdir=str(folder))
     config = with_saved(config)
-    _, default_model = _RECIPES[type(config)]
-    model = model or default_model
+    model = _model_class(config, model)
     if _name(model) != config.model_class:
         raise RunError(f"{folder} trained a {config.model_class}, got {_name(model)}")
     image_shape = tuple(json.loads(path.read_text())["image_shape"])
@@ -138,8 +141,7 @@ def train_all(
         ignored, for what a model was trained with or for an optimizer of one's own.
     """
     training = configs[0].mode == "train"
-    _, default_model = _RECIPES[type(configs[0])]
-    model = model or default_model
+    model = _model_class(configs[0], model)
     configs = [dataclasses.replace(config, model_class=_name(model)) for config in configs]
     if not training:
         asked = configs
