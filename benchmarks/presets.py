@@ -56,12 +56,12 @@ def measure() -> list[dict[str, Any]]:
     for experiment, stored in STORED.items():
         presets = importlib.import_module(f"experiments.{experiment}").PRESETS
         for name, config in presets.items():
-            model = dataclasses.replace(config.model, precision="bfloat16")
-            both = {"float32": config, "bfloat16": dataclasses.replace(config, model=model)}
             images = config.train.steps * config.train.batch_size
             row: dict[str, Any] = {"experiment": experiment, "preset": name}
             row["million images"] = images / 1e6
-            for precision, chosen in both.items():
+            for precision in ("float32", "bfloat16"):
+                model = dataclasses.replace(config.model, precision=precision)
+                chosen = dataclasses.replace(config, model=model)
                 row[f"images/s, {precision}"] = rate(chosen, stored, SECONDS)
                 row[f"hours, {precision}"] = images / row[f"images/s, {precision}"] / 3600
             rows.append(row)

@@ -16,8 +16,16 @@ from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, T
 _PAPER = GenerationConfig(
     workdir="runs/mnist_generation",
     data=GenerationDataConfig(binarization="static"),
-    model=DrawConfig(num_glimpses=64, hidden_size=256, latent_size=100, read_size=2, write_size=5),
-    train=TrainConfig(learning_rate=2e-3),
+    model=DrawConfig(
+        num_glimpses=64,
+        hidden_size=256,
+        latent_size=100,
+        read_size=2,
+        write_size=5,
+        precision="bfloat16",
+    ),
+    # 200 epochs. The fall of the rate brings as much as thousands of steps at a constant one.
+    train=TrainConfig(steps=100_000, batch_size=100, learning_rate=2e-3, decay_fraction=0.8),
 )
 _FRESH = dataclasses.replace(
     _PAPER,
