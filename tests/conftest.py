@@ -1,11 +1,9 @@
 """What every test shares: CPU, quiet logs, and x64 on request."""
 
-import atexit
+import hashlib
 import os
 import pathlib
-import shutil
 import subprocess
-import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,10 +16,18 @@ import pytest
 
 from tests import typechecking
 
+
+def _compilation_cache() -> str:
+    """A folder that all workers and later runs share, one for each kind of processor."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    name = hashlib.sha256(features.encode()).hexdigest()[:12]
+    return os.path.expanduser(f"~/.cache/drawjax/tests/{name}")
+
+
 # What one test compiled the next, and the commands that tests start, need not compile again.
-_compiled = tempfile.mkdtemp(prefix="drawjax-compiled-")
-atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+_compiled = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compilation_cache())
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 jax.config.update("jax_compilation_cache_dir", _compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
