@@ -22,23 +22,32 @@ def images(batch: int, shape: tuple[int, int, int] = IMAGE_SHAPE) -> jax.Array:
     return (jax.random.uniform(jax.random.key(1), (batch, *shape)) > 0.8).astype(jnp.float32)
 
 
-def task(config: DrawConfig, shape: tuple[int, int, int] = IMAGE_SHAPE) -> Task:
-    """The task of training DRAW on batches that are arrays of images."""
-    graph, _ = modules.split(modules.Draw(config, shape, key=jax.random.key(0)))
+class _Draw(Task):
+    """DRAW on batches that are arrays of images."""
 
-    def loss(params: Any, batch: jax.Array, key: jax.Array, constants: Any):
+    def __init__(self, config: DrawConfig, shape: tuple[int, int, int]):
+        self._config, self._shape = config, shape
+        self._graph, _ = modules.split(modules.Draw(config, shape, key=jax.random.key(0)))
+
+    def init(self, key: jax.Array) -> Any:
+        return modules.split(modules.Draw(self._config, self._shape, key=key))[1]
+
+    def loss(self, params: Any, batch: jax.Array, key: jax.Array, constants: Any):
         del constants
+        config = self._config
         noise = jax.random.normal(key, (config.num_glimpses, batch.shape[0], config.latent_size))
-        model = modules.merge(graph, params)
+        model = modules.merge(self._graph, params)
         reconstruction, latent = draw.loss(model, batch, noise, remat=config.remat)
         parts = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
         return parts["reconstruction"] + parts["latent"], parts
 
-    return Task(
-        init=lambda key: modules.split(modules.Draw(config, shape, key=key))[1],
-        loss=loss,
-        batches=lambda seed: iter(()),
-    )
+    def batches(self, seed: int) -> Any:
+        return iter(())
+
+
+def task(config: DrawConfig, shape: tuple[int, int, int] = IMAGE_SHAPE) -> Task:
+    """The task of training DRAW on batches that are arrays of images."""
+    return _Draw(config, shape)
 
 
 def training_step(

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import problem, timing
 from drawjax.modules import DrawConfig
-from drawjax.training import Run, TrainConfig
+from drawjax.training import RunWriter, TrainConfig
 from drawjax.training.program import Program
 
 
@@ -20,7 +20,7 @@ def measure() -> list[dict[str, Any]]:
     state = program.initial()
     batch = np.asarray(problem.images(train.batch_size))
     steps, saves = [], []
-    with tempfile.TemporaryDirectory() as folder, Run(pathlib.Path(folder), train) as run:
+    with tempfile.TemporaryDirectory() as folder, RunWriter(pathlib.Path(folder), train) as run:
         for _ in range(6):
             start = time.perf_counter()
             state, _ = jax.block_until_ready(program.step(state, [batch]))

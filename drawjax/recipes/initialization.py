@@ -11,7 +11,7 @@ import numpy as np
 from drawjax import modules, pretrained
 from drawjax.pretrained.folder import WEIGHTS
 from drawjax.recipes.saved import with_saved
-from drawjax.training import Run, RunError
+from drawjax.training import RunError, read_best
 
 __all__ = ["initial_params", "with_model_of"]
 
@@ -59,8 +59,7 @@ def initial_params(source: str, config: Any, like: Any) -> Any:
         theirs = with_saved(dataclasses.replace(config, workdir=source))
         has_prior = getattr(theirs.model, "prior", None) != "standard"
         try:
-            with Run(source, theirs) as run:
-                found, _ = run.restore_best(like if has_prior else _without_prior(like))
+            found, _ = read_best(source, like if has_prior else _without_prior(like))
         except RunError:
             _check_same_model(source, theirs.model, config.model)
             raise

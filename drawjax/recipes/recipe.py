@@ -107,12 +107,25 @@ class Recipe(abc.ABC, Generic[Config]):
 
     def task(self, *, init_params: Any, optimizer: Any) -> Task:
         """What `drawjax.training` needs to train the model."""
-        return Task(
-            init=self.init,
-            loss=self.loss,
-            batches=self.batches,
-            evaluate=functools.partial(self.evaluate, source=self.images.validation),
-            init_params=init_params,
-            optimizer=optimizer,
-            constants=self.pool(self.images.train),
-        )
+        return _Training(self, init_params, optimizer)
+
+
+class _Training(Task):
+    """A recipe as a task."""
+
+    def __init__(self, recipe: Recipe, init_params: Any, optimizer: Any):
+        self._recipe = recipe
+        self.init_params, self.optimizer = init_params, optimizer
+        self.constants = recipe.pool(recipe.images.train)
+
+    def init(self, key: jax.Array) -> Any:
+        return self._recipe.init(key)
+
+    def loss(self, params: Any, batch: Any, key: jax.Array, constants: Any) -> Any:
+        return self._recipe.loss(params, batch, key, constants)
+
+    def batches(self, seed: int) -> BatchIterator:
+        return self._recipe.batches(seed)
+
+    def validate(self, params: Any) -> dict[str, float]:
+        return self._recipe.evaluate(params, self._recipe.images.validation)

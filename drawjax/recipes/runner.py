@@ -26,7 +26,7 @@ from drawjax.recipes.generation import Generation
 from drawjax.recipes.initialization import initial_params, with_model_of
 from drawjax.recipes.recipe import Recipe
 from drawjax.recipes.saved import with_saved
-from drawjax.training import Diverged, Run, RunError, hosts, mesh, train_points
+from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, read_best, train_points
 from drawjax.training.run import flatten
 
 __all__ = ["load_run", "recipe_of", "train", "train_all"]
@@ -115,8 +115,7 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
         raise RunError(f"{folder} trained a {config.model_class}, got {_name(model)}")
     image_shape = tuple(json.loads(path.read_text())["image_shape"])
     graph, like = modules.abstract(model, config.model, image_shape)
-    with Run(folder, config) as run:
-        params, _ = run.restore_best(like)
+    params, _ = read_best(folder, like)
     return modules.merge(graph, params)
 
 
@@ -166,7 +165,8 @@ def train_all(
 
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(Run(c.workdir, c, keep=c.train.keep_checkpoints)) for c in configs
+            stack.enter_context(RunWriter(c.workdir, c, keep=c.train.keep_checkpoints))
+            for c in configs
         ]
         for recipe, run in zip(recipes, runs, strict=True):
             hosts.on_first(functools.partial(_report, recipe, run.workdir))
@@ -178,8 +178,8 @@ def train_all(
                 recipe.task(init_params=init, optimizer=optimizer)
                 for recipe, init in zip(recipes, inits, strict=True)
             ]
-            task = dataclasses.replace(tasks[0], show=_Shown(recipes, runs))
-            outcomes = train_points(task, [config.train for config in configs], runs)
+            tasks[0].show = _Shown(recipes, runs)
+            outcomes = train_points(tasks[0], [config.train for config in configs], runs)
 
         # 4. Evaluate the best checkpoint, and draw.
         results: list[Any] = []
@@ -214,7 +214,9 @@ def _initial(recipe: Recipe, training: bool) -> Any:
     return initial_params(config.init_from, config, recipe.abstract_params)
 
 
-def _finish(recipe: Recipe, run: Run, params: Any, validation: dict[str, float]) -> dict[str, Any]:
+def _finish(
+    recipe: Recipe, run: RunWriter, params: Any, validation: dict[str, float]
+) -> dict[str, Any]:
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = recipe.config, run.workdir
     path = folder / "results.json"
@@ -250,7 +252,7 @@ def _finish(recipe: Recipe, run: Run, params: Any, validation: dict[str, float])
 class _Shown:
     """Keeps the reports of runs up to date while they train, for `Task.show`."""
 
-    def __init__(self, recipes: Sequence[Recipe], runs: Sequence[Run]):
+    def __init__(self, recipes: Sequence[Recipe], runs: Sequence[RunWriter]):
         self._recipes = {run.workdir: recipe for recipe, run in zip(recipes, runs, strict=True)}
 
     def __call__(self, folder: pathlib.Path, params: Any) -> None:

@@ -4,7 +4,7 @@ from drawjax.config.train import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.keys import Streams, streams
 from drawjax.training.loop import train, train_points
-from drawjax.training.run import Run
+from drawjax.training.run import Run, RunWriter, has_best, read_best, read_config, read_record
 from drawjax.training.step import TrainState
 from drawjax.training.task import Task
 
@@ -13,10 +13,15 @@ __all__ = [
     "Interrupted",
     "Run",
     "RunError",
+    "RunWriter",
     "Streams",
     "Task",
     "TrainConfig",
     "TrainState",
+    "has_best",
+    "read_best",
+    "read_config",
+    "read_record",
     "streams",
     "train",
     "train_points",

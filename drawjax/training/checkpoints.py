@@ -1,6 +1,7 @@
-"""Checkpoints of one kind in one folder, checked when they are read."""
+"""Checkpoints `FOLDER/STEP`, each an array tree and a JSON tree, checked when they are read."""
 
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,62 @@ import orbax.checkpoint as ocp
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
-__all__ = ["Checkpoints", "fingerprint"]
+__all__ = ["Checkpoints", "fingerprint", "read", "read_values", "steps"]
 
 PyTree = Any
 
+_DELETED = ".deleted"  # the end of the name of a checkpoint whose deletion has begun
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """The steps of the finished checkpoints in a folder, the newest first."""
+    # Orbax renames a checkpoint to its name when all of it is written.
+    names = [path.parent.name for path in folder.glob("*/_CHECKPOINT_METADATA")]
+    return sorted((int(n) for n in names if n.isdecimal() and n == str(int(n))), reverse=True)
+
+
+def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Reads one checkpoint.
+
+    Args:
+      path: its folder.
+      like: arrays, or their shapes, of the same structure; a leaf without a sharding is read onto
+        the first device.
+
+    Returns:
+      The array tree and the JSON tree.
+
+    Raises:
+      RunError: if it is torn, damaged, or of another structure. With several processes, on all of
+        them if on one.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here
+        ),
+        like,
+    )
+
+    def everything() -> tuple[PyTree, dict[str, Any]]:
+        described = _described(path)
+        arrays = _checkpointer().restore(
+            path, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
+        )["arrays"]
+        if int(_jitted_fingerprint(arrays)) != described["fingerprint"]:
+            raise ValueError("checksum mismatch: the checkpoint is corrupt")
+        return arrays, described["values"]
+
+    return _on_all(path, everything)
+
+
+def read_values(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the JSON tree of a checkpoint alone; errors as `read`."""
+    return _on_all(path, lambda: _described(path)["values"])
+
 
 class Checkpoints:
-    """The checkpoints `FOLDER/STEP`, each an array tree and a JSON tree.
+    """Writes the checkpoints of a folder; nobody else does meanwhile.
 
     Args:
       folder: where they are; made if need be. What an interrupted save left there is removed.
@@ -26,24 +76,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int):
-        self.folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=True,
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=False,
-            ),
-        )
-
-    def steps(self) -> list[int]:
-        """The steps there are, the newest first."""
-        return sorted(self._manager.all_steps(), reverse=True)
-
-    def path(self, step: int) -> pathlib.Path:
-        """The folder of one."""
-        return self.folder / str(step)
+        self.folder, self._keep = folder, keep
+        hosts.on_first(self._clean)
 
     def save(self, step: int, arrays: PyTree, values: dict[str, Any]) -> None:
         """Saves one, unless there is one of this step.
@@ -51,14 +85,17 @@ class Checkpoints:
         Raises:
           RunError: if it cannot be written; older checkpoints stay.
         """
-        if step in self._manager.all_steps():
+        if step in steps(self.folder):
             return
+        path = self.folder / str(step)
+        if path.exists():  # something of that name that is no checkpoint
+            self.quarantine(step)
         described = {"fingerprint": int(_jitted_fingerprint(arrays)), "values": values}
         # What a save that fails leaves behind in TensorStore goes on to raise where nobody catches.
         before, sys.unraisablehook = sys.unraisablehook, lambda left: None
         try:
-            self._manager.save(
-                step,
+            _checkpointer().save(
+                path,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays), described=ocp.args.JsonSave(described)
                 ),
@@ -69,48 +106,7 @@ class Checkpoints:
                 f"{_reason(error)}"
             ) from error
         sys.unraisablehook = before
-
-    def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """Reads one.
-
-        Args:
-          step: which.
-          like: arrays, or their shapes, of the same structure; a leaf without a sharding is read
-            onto the first device.
-
-        Returns:
-          The array tree and the JSON tree.
-
-        Raises:
-          RunError: if it is torn, damaged, or of another structure. With several processes, on all
-            of them if on one.
-        """
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here
-            ),
-            like,
-        )
-
-        def read() -> tuple[PyTree, dict[str, Any]]:
-            described = self._described(step)
-            found = self._manager.restore(
-                step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
-            )
-            if int(_jitted_fingerprint(found["arrays"])) != described["fingerprint"]:
-                raise ValueError("checksum mismatch: the checkpoint is corrupt")
-            return found["arrays"], described["values"]
-
-        return self._read(step, read)
-
-    def values(self, step: int) -> dict[str, Any]:
-        """Reads the JSON tree of one alone.
-
-        Raises:
-          RunError: as `restore`.
-        """
-        return self._read(step, lambda: self._described(step)["values"])
+        hosts.on_first(self._delete_old)
 
     def quarantine(self, step: int) -> pathlib.Path:
         """Renames one, so that it is no checkpoint any more; returns its new path."""
@@ -119,29 +115,43 @@ class Checkpoints:
         while aside.exists():
             number += 1
             aside = self.folder / f"{step}.broken{number}"
-        hosts.on_first(lambda: self.path(step).rename(aside))
-        self._manager.reload()
+        hosts.on_first(lambda: (self.folder / str(step)).rename(aside))
         return aside
 
-    def close(self) -> None:
-        """Ends the threads behind it."""
-        self._manager.close()
+    def _clean(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for pattern in ("*.orbax-checkpoint-tmp*", f"*{_DELETED}"):
+            for left in self.folder.glob(pattern):
+                shutil.rmtree(left)
+        self._delete_old()
 
-    def _described(self, step: int) -> dict[str, Any]:
-        wanted = ocp.args.Composite(described=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=wanted)["described"]
+    def _delete_old(self) -> None:
+        for step in steps(self.folder)[self._keep :]:
+            # Under another name first: one that is half deleted is no checkpoint.
+            path = self.folder / str(step)
+            shutil.rmtree(path.rename(path.with_name(path.name + _DELETED)))
 
-    def _read(self, step: int, read: Callable[[], Any]) -> Any:
-        """What `read` gives, if it can be read on every process."""
-        found, failure = None, None
-        try:
-            found = read()
-        except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
-            failure = error
-        if not hosts.all_agree(failure is None):
-            reason = _reason(failure) if failure is not None else "another process cannot read it"
-            raise RunError(f"checkpoint {self.path(step)} cannot be read: {reason}") from failure
-        return found
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+def _described(path: pathlib.Path) -> dict[str, Any]:
+    wanted = ocp.args.Composite(described=ocp.args.JsonRestore())
+    return _checkpointer().restore(path, args=wanted)["described"]
+
+
+def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
+    """What `read` gives, if it can be read on every process."""
+    found, failure = None, None
+    try:
+        found = read()
+    except Exception as error:  # whatever a torn file makes Orbax and TensorStore raise
+        failure = error
+    if not hosts.all_agree(failure is None):
+        reason = _reason(failure) if failure is not None else "another process cannot read it"
+        raise RunError(f"checkpoint {path} cannot be read: {reason}") from failure
+    return found
 
 
 def fingerprint(tree: PyTree) -> jax.Array:

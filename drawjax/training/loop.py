@@ -16,7 +16,7 @@ from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.interrupts import Interrupts
 from drawjax.training.metrics import MetricWriter, Progress
 from drawjax.training.program import Program
-from drawjax.training.run import Run
+from drawjax.training.run import RunWriter
 from drawjax.training.step import TrainState
 from drawjax.training.task import BatchIterator, Task
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _SHOW_EVERY = 10.0  # seconds, unless there are new parameters to show
 
 
-def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
+def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
     """Trains until `config.steps`, going on from the run's newest checkpoint.
 
     A run that was interrupted, however often, ends with the same bits as one that was not.
@@ -52,7 +52,7 @@ def train(task: Task, config: TrainConfig, run: Run) -> TrainState:
 
 
 def train_points(
-    task: Task, configs: Sequence[TrainConfig], runs: Sequence[Run]
+    task: Task, configs: Sequence[TrainConfig], runs: Sequence[RunWriter]
 ) -> list[TrainState | Diverged]:
     """Trains points of a sweep side by side in one program, each into its own folder.
 
@@ -78,7 +78,7 @@ class _Point:
     """One run of those that are trained side by side."""
 
     config: TrainConfig
-    run: Run
+    run: RunWriter
     writer: MetricWriter
     diverged: Diverged | None = None
     shown: float = -_SHOW_EVERY
@@ -108,7 +108,7 @@ class _Batches:
 class _Loop:
     """The state of a training loop, and what it does every so many steps."""
 
-    def __init__(self, task: Task, configs: Sequence[TrainConfig], runs: Sequence[Run]):
+    def __init__(self, task: Task, configs: Sequence[TrainConfig], runs: Sequence[RunWriter]):
         self._task = task
         self._config = config = configs[0]  # what steers the loop is the same in all of them
         self._program = Program(task, configs)
@@ -162,7 +162,7 @@ class _Loop:
             for number, point in enumerate(self._points)
         ]
 
-    def _restored(self, runs: Sequence[Run]) -> tuple[TrainState, int]:
+    def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int]:
         """The state at the newest checkpoint that all points have, or the initial one."""
         like = self._program.abstract
         while common := set.intersection(*(set(run.steps()) for run in runs)):
@@ -212,8 +212,7 @@ class _Loop:
 
     def _evaluate(self, step: int, *, missing: bool = False) -> None:
         """Evaluates the averaged parameters if it is time to; with `missing`, if not yet done."""
-        evaluate, config = self._task.evaluate, self._config
-        if evaluate is None or (step % config.eval_every and step != config.steps):
+        if step % self._config.eval_every and step != self._config.steps:
             return
         for number, point in enumerate(self._points):
             if point.diverged or (missing and point.writer.has(step, "validation")):
@@ -221,10 +220,13 @@ class _Loop:
             average = self._program.evaluated(self._state, number)
             # Placed anew, as a checkpoint's are too: one compiled program serves both.
             params = jax.device_put(jax.device_get(average))
+            validate = functools.partial(self._task.validate, params)
             with self._progress.resting():
-                values = self._interrupts.unless_stopped(functools.partial(evaluate, params))
+                values = self._interrupts.unless_stopped(validate)
             if values is None:  # it is made up for when the run goes on
                 return
+            if not values:
+                continue
             point.writer.write(step, "validation", values)
             point.run.save_best(step, average, values)
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -234,7 +236,7 @@ class _Loop:
 
     def _show(self, point: _Point, params: Any = None) -> None:
         """Has the task show how far the run is; what that takes does not count as training."""
-        if self._task.show is None or not hosts.is_first():
+        if not hosts.is_first():
             return
         show = functools.partial(self._task.show, point.run.workdir, params)
         with self._progress.resting():
@@ -258,7 +260,7 @@ def _means(rows: Sequence[dict[str, Any]], in_row: np.ndarray) -> dict[str, floa
     return values
 
 
-def _diverged(step: int, max_skipped: int, run: Run) -> Diverged:
+def _diverged(step: int, max_skipped: int, run: RunWriter) -> Diverged:
     return Diverged(
         f"no finite loss or gradient in {max_skipped} steps in a row, the last of them step "
         f"{step} (batch {step - 1}); the last good checkpoint is {run.newest()}"

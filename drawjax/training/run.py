@@ -1,7 +1,8 @@
-"""A run's folder: its config, its lock, its checkpoints, its metrics.
+"""A run's folder: one writer, which locks and records, and readers, which change no byte.
 
 ```
 WORKDIR/config.json      what was asked for
+WORKDIR/run.json         what else is the same whenever the run goes on: its model, its data
 WORKDIR/metrics.jsonl    one line an entry: step, split, values
 WORKDIR/tensorboard/     the same as TensorBoard events
 WORKDIR/checkpoints/N/   state after N steps and the position in the data, the newest few
@@ -18,14 +19,27 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from drawjax.config.train import TrainConfig
-from drawjax.training import hosts
+from drawjax.training import hosts, keys
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 
-__all__ = ["Run", "RunError", "flatten"]
+# Orbax takes a second to import, which only those that read or write checkpoints wait for: the
+# functions below import `checkpoints`.
+
+__all__ = [
+    "RunError",
+    "RunWriter",
+    "flatten",
+    "has_best",
+    "read_best",
+    "read_config",
+    "read_record",
+    "write_atomically",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +47,74 @@ _log = logging.getLogger(__name__)
 _UNTIL_DECAY = {"train.steps", "train.decay_fraction"}
 
 
-class Run:
+def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
+    """The flat config that a run was started with, `{"train.steps": 100, ...}`.
+
+    Raises:
+      RunError: if there is no run, or its config cannot be read.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        raise RunError(f"{workdir} holds no run: there is no {path.name}")
+    return _read_json(path)
+
+
+def read_record(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What a run's folder records of its model and its data; empty if the run is older than that.
+
+    Raises:
+      RunError: if it cannot be read.
+    """
+    path = pathlib.Path(workdir) / "run.json"
+    return _read_json(path) if path.exists() else {}
+
+
+def has_best(workdir: str | os.PathLike) -> bool:
+    """Whether a run's folder holds an evaluated checkpoint."""
+    from drawjax.training import checkpoints
+
+    return bool(checkpoints.steps(pathlib.Path(workdir) / "best"))
+
+
+def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, float]]:
+    """The averaged parameters with the lowest validation loss, and their metrics.
+
+    Args:
+      workdir: the run's folder; the run may be in training.
+      like: arrays, or their shapes, of the same structure.
+
+    Raises:
+      RunError: if there is no evaluated checkpoint, or it cannot be read.
+    """
+    from drawjax.training import checkpoints
+
+    folder = pathlib.Path(workdir).absolute() / "best"
+    while steps := checkpoints.steps(folder):
+        try:
+            return checkpoints.read(folder / str(steps[0]), like)
+        except RunError:
+            # A run that trains may have replaced it by a better one while it was read.
+            if steps[0] in checkpoints.steps(folder):
+                raise
+    raise RunError(f"{workdir} holds no evaluated checkpoint yet")
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a small file so that a reader, and a run that was killed, has the old or the new.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    with draft.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
+    draft.replace(path)
+
+
+class RunWriter:
     """Opens, or makes, a run's folder, and holds its lock until closed (or the process ends).
 
     Args:
@@ -41,52 +122,56 @@ class Run:
       config: a (nested) frozen dataclass; written to config.json, or compared with what is there.
         `train.steps` and `train.decay_fraction` may differ from before as long as the learning
         rate has not begun to fall, by the old values or the new.
+      record: flat facts that a run keeps for life, such as the model's class and a digest of the
+        data; written to run.json, or compared with what is there. Those that an older run lacks
+        are added. `version` alone may differ, and stays the one that the run began with.
       keep: how many checkpoints to keep.
 
     Raises:
-      RunError: if another process holds the folder, it belongs to a run of another config, or it
-        cannot be written.
+      RunError: if another process holds the folder, it belongs to a run of another config or
+        record, or it cannot be written.
     """
 
-    def __init__(self, workdir: str | os.PathLike, config: Any, *, keep: int = 3):
-        # Orbax takes a second to import, which `--help` need not wait for.
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        config: Any,
+        *,
+        record: Mapping[str, Any] | None = None,
+        keep: int = 3,
+    ):
         from drawjax.training.checkpoints import Checkpoints
 
         self.workdir = pathlib.Path(workdir).absolute()
         self._lock: int | None = None
-        self._opened: list[Any] = []
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
-        hosts.check_same(fields)
+        facts = dict(record or {}) | {"prng": keys.IMPLEMENTATION}
+        hosts.check_same(fields | facts)
         _check_path(self.workdir)
         try:
-            hosts.on_first(lambda: self._take(fields, config))
+            hosts.on_first(lambda: self._take(fields, config, facts))
             self._states = Checkpoints(self.workdir / "checkpoints", keep=keep)
-            self._opened.append(self._states)
             self._best = Checkpoints(self.workdir / "best", keep=1)
-            self._opened.append(self._best)
             self._lowest = self._lowest_loss()
         except OSError as error:
-            self._release()
+            self.close()
             raise RunError(f"{self.workdir} cannot be written: {error.strerror}") from error
         except BaseException:
-            self._release()
+            self.close()
             raise
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "RunWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Gives the folder free."""
-        try:
-            for checkpoints in self._opened:
-                checkpoints.close()
-        finally:
-            self._opened = []
-            self._release()
+        """Releases the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def save(self, state: TrainState, iterator_state: dict[str, Any]) -> None:
         """Saves a state, the data's iterator state and the seconds so far.
@@ -112,17 +197,19 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, over all sittings."""
+        """How long the run has taken, all sessions together."""
         return self._seconds + time.monotonic() - self._opened_at
 
     def newest(self) -> pathlib.Path | None:
         """The folder of the newest checkpoint, or None."""
-        steps = self._states.steps()
-        return self._states.path(steps[0]) if steps else None
+        steps = self.steps()
+        return self._states.folder / str(steps[0]) if steps else None
 
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, the newest first."""
-        return self._states.steps()
+        from drawjax.training import checkpoints
+
+        return checkpoints.steps(self._states.folder)
 
     def restore(
         self, like: TrainState, *, step: int | None = None
@@ -138,19 +225,20 @@ class Run:
         Raises:
           RunError: if there are checkpoints and none can be read; they stay as they are.
         """
+        from drawjax.training import checkpoints
+
         failures: dict[int, RunError] = {}
-        for candidate in self._states.steps():
+        for candidate in self.steps():
             if step is not None and candidate > step:
                 continue
             try:
-                restored = self._states.restore(candidate, like)
+                state, progress = checkpoints.read(self._states.folder / str(candidate), like)
             except RunError as error:
                 failures[candidate] = error
                 continue
             for broken, error in failures.items():
                 aside = self._states.quarantine(broken)
                 _log.warning("%s; quarantined as %s", error, aside.name)
-            state, progress = restored
             self._seconds, self._opened_at = progress["seconds"], time.monotonic()
             return state, progress["iterator_state"]
         if failures:
@@ -159,30 +247,26 @@ class Run:
         return None
 
     def restore_best(self, like: Any) -> tuple[Any, dict[str, float]]:
-        """The best averaged parameters and their validation metrics.
-
-        Raises:
-          RunError: if there is no such checkpoint, or it cannot be read.
-        """
-        if not self._best.steps():
-            raise RunError(f"{self.workdir} holds no evaluated checkpoint yet")
-        return self._best.restore(self._best.steps()[0], like)
+        """As `read_best` of this run."""
+        return read_best(self.workdir, like)
 
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
-        for step in self._best.steps():
+        from drawjax.training import checkpoints
+
+        for step in checkpoints.steps(self._best.folder):
             try:
-                return self._best.values(step)["loss"]
+                return checkpoints.read_values(self._best.folder / str(step))["loss"]
             except RunError as error:
                 aside = self._best.quarantine(step)
                 _log.warning("%s; quarantined as %s", error, aside.name)
         return math.inf
 
-    def _take(self, fields: dict[str, Any], config: Any) -> None:
-        """Locks the folder and writes the config, if it is free and of the same run."""
-        path = self.workdir / "config.json"
+    def _take(self, fields: dict[str, Any], config: Any, facts: dict[str, Any]) -> None:
+        """Locks the folder and writes what it is of, if it is free and of the same run."""
+        config_path, record_path = self.workdir / "config.json", self.workdir / "run.json"
         foreign = self.workdir.exists() and any(self.workdir.iterdir())
-        if foreign and not path.exists() and not (self.workdir / ".lock").exists():
+        if foreign and not config_path.exists() and not (self.workdir / ".lock").exists():
             raise RunError(f"{self.workdir} holds files that are not a run's; name another folder")
         self.workdir.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -190,18 +274,37 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{self.workdir} is in use by another process") from None
-        if path.exists():
-            try:
-                old = json.loads(path.read_text())
-            except ValueError as error:
-                raise RunError(f"{path} cannot be read: {error}") from error
-            _check_same(old, fields, config, self.workdir)
-        _write(path, json.dumps(fields, indent=2) + "\n")
+        if config_path.exists():
+            _check_same(_read_json(config_path), fields, config, self.workdir)
+        facts |= _check_record(read_record(self.workdir), facts, self.workdir)
+        write_atomically(config_path, json.dumps(fields, indent=2) + "\n")
+        write_atomically(record_path, json.dumps(facts, indent=2) + "\n")
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+
+Run = RunWriter  # until all callers have the new name
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _check_record(
+    old: dict[str, Any], new: dict[str, Any], workdir: pathlib.Path
+) -> dict[str, Any]:
+    """The facts that a run keeps; raises RunError if one is another now."""
+    differ = [
+        f"{name}: {old[name]} there, {new[name]} now"
+        for name in new
+        if name in old and old[name] != new[name] and name != "version"
+    ]
+    if differ:
+        raise RunError(
+            f"{workdir} holds a run of something else ({', '.join(differ)}); name another folder"
+        )
+    return old
 
 
 def _check_path(workdir: pathlib.Path) -> None:
@@ -285,10 +388,3 @@ def _check_decay(new: TrainConfig, old: TrainConfig, listed: str, workdir: pathl
             f"{workdir} has taken {taken} steps, and from step {limit} on the learning rate "
             f"depends on what cannot change any more ({listed}); name another folder"
         )
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old text or the new, never a part."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
-    draft.replace(path)

@@ -1,8 +1,7 @@
 """What the loop must know of an experiment."""
 
-import dataclasses
+import abc
 import pathlib
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -28,21 +27,9 @@ class BatchIterator(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+class Task(abc.ABC):
     """An experiment, as the training loop sees it: no model and no data set."""
 
-    init: Callable[[jax.Array], PyTree]
-    """Key -> parameters, a pytree of arrays."""
-    loss: Callable[[PyTree, PyTree, jax.Array, PyTree], tuple[jax.Array, dict[str, jax.Array]]]
-    """(parameters, batch, key, constants) -> (mean loss, scalars to log); traced under jit."""
-    batches: Callable[[int], BatchIterator]
-    """Seed -> training batches; with several processes, this process's share of each."""
-    evaluate: Callable[[PyTree], dict[str, float]] | None = None
-    """Averaged parameters -> validation metrics; `loss` among them picks the best checkpoint."""
-    show: Callable[[pathlib.Path, PyTree | None], None] | None = None
-    """(run's folder, averaged parameters or None) -> pictures and reports in the folder. Called on
-    the first process alone: with parameters after an evaluation, without some seconds later."""
     init_params: PyTree | None = None
     """Parameters that training starts from in place of `init`'s; used only where there is no
     checkpoint to go on from."""
@@ -50,3 +37,31 @@ class Task:
     """Takes the place of gradient clipping, AdamW and its schedule; None: as the config says."""
     constants: PyTree = ()
     """Arrays that stay on the device and are handed to each call of `loss`."""
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> PyTree:
+        """Fresh parameters, a pytree of arrays."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: PyTree, batch: PyTree, key: jax.Array, constants: PyTree
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """A batch's mean loss, and scalars to log; traced under jit."""
+
+    @abc.abstractmethod
+    def batches(self, seed: int) -> BatchIterator:
+        """Training batches; with several processes, this process's share of each."""
+
+    def validate(self, params: PyTree) -> dict[str, float]:
+        """Validation metrics of averaged parameters; the lowest `loss` is the best checkpoint's.
+
+        Empty if the task does not validate.
+        """
+        return {}
+
+    def show(self, folder: pathlib.Path, params: PyTree | None) -> None:  # noqa: B027 (optional)
+        """Puts pictures and reports into a run's folder.
+
+        Called on the first process alone: with averaged parameters after a validation, with None
+        some seconds later.
+        """

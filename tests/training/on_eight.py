@@ -12,7 +12,7 @@ import jax
 
 from drawjax.training import RunError, mesh, train_points
 from drawjax.training.program import Program
-from drawjax.training.run import Run
+from drawjax.training.run import RunWriter
 from tests.training import toy
 
 # Wide enough for the mesh to split the kernel; no decay, so that steps may be added.
@@ -51,7 +51,7 @@ def main(folder: pathlib.Path) -> None:
     toy.run([config(folder / "from8to1", steps=15)])
     toy.run([config(folder / "from1to8")])  # goes on with what one device left
     points = [config(folder / f"point{seed}", seed=seed) for seed in range(4)]
-    runs = [Run(point.workdir, point) for point in points]
+    runs = [RunWriter(point.workdir, point) for point in points]
     try:
         train_points(toy.task(CONFIG), [point.train for point in points], runs)
     except RunError as error:

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from drawjax.training import Run, RunError, hosts
+from drawjax.training import RunError, RunWriter, hosts
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
@@ -220,7 +220,7 @@ def test_processes_that_disagree_stop_with_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_an_error_of_the_first_process_is_told_by_both(tmp_path):
-    Run(tmp_path / "run", ToyConfig(width=77)).close()
+    RunWriter(tmp_path / "run", ToyConfig(width=77)).close()
     run = _Two(tmp_path / "run")
     assert run.codes() == [1, 1], run.said()
     for text in run.said():

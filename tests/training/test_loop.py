@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.training import Diverged, Interrupted, Run, RunError, train, train_points
+from drawjax.training import Diverged, Interrupted, RunError, RunWriter, train, train_points
 from drawjax.training.metrics import read_metrics
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -24,7 +24,7 @@ def _config(**changes):
 
 def _train(folder, config=None, **parts):
     config = config or _config()
-    with Run(folder, config, keep=config.train.keep_checkpoints) as run:
+    with RunWriter(folder, config, keep=config.train.keep_checkpoints) as run:
         return train(toy.task(config, **parts), config.train, run)
 
 
@@ -76,12 +76,12 @@ def test_it_trains_evaluates_and_saves(tmp_path, caplog):
     assert losses[-1] < 0.5 * losses[0]
     assert entries[0]["twice"] == pytest.approx(2 * entries[0]["loss"])
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
-    with Run(tmp_path, _config()) as run:
+    with RunWriter(tmp_path, _config()) as run:
         assert run.steps() == [30, 25]
         average, metrics = run.restore_best(state.ema_params)
         best = min(_validation(tmp_path).items(), key=lambda item: item[1])
         assert metrics["loss"] == best[1]
-        assert toy.task().evaluate(average)["loss"] == pytest.approx(best[1])
+        assert toy.task().validate(average)["loss"] == pytest.approx(best[1])
 
 
 def test_a_step_is_traced_once(tmp_path):
@@ -115,7 +115,7 @@ def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
     pickle.loads(pickle.dumps(Stop()))
     assert found.pop() == (__name__, "Stop")
     state = _train(tmp_path)
-    with Run(tmp_path, config) as run:
+    with RunWriter(tmp_path, config) as run:
         run.restore_best(state.ema_params)
     watching = False
     assert not found
@@ -140,13 +140,13 @@ def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(whole, tm
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("the signal should have ended this")
-        return toy.task().evaluate(params)
+        return toy.task().validate(params)
 
     config = _config(checkpoint_every=1000)
     with pytest.raises(Interrupted) as caught:
-        _train(tmp_path, config, evaluate=evaluate)
+        _train(tmp_path, config, validate=evaluate)
     assert caught.value.signum == signal.SIGTERM
-    with Run(tmp_path, config) as run:
+    with RunWriter(tmp_path, config) as run:
         assert run.steps() == [20]
     assert sorted(_validation(tmp_path)) == [10]
     state, folder = whole
@@ -161,7 +161,7 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
     shutil.rmtree(tmp_path / "best")
     _train(tmp_path)
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
-    with Run(tmp_path, _config()) as run:
+    with RunWriter(tmp_path, _config()) as run:
         chex.assert_trees_all_equal(run.restore_best(state.ema_params)[0], state.ema_params)
 
 
@@ -261,7 +261,7 @@ def test_a_run_that_diverges_says_where(tmp_path):
         "no finite loss or gradient in 4 steps in a row, the last of them step 17 (batch 16); "
         f"the last good checkpoint is {tmp_path}/checkpoints/15"
     )
-    with Run(tmp_path, config) as run:
+    with RunWriter(tmp_path, config) as run:
         state, _ = run.restore(toy_state(config))
         chex.assert_tree_all_finite(state.params)
     with pytest.raises(Diverged):  # again, and not a run without an end
@@ -302,7 +302,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
         _config(learning_rate=rate, seed=seed, clip_norm=clip)
         for rate, seed, clip in ((0.05, 0, 5.0), (0.01, 0, 5.0), (0.05, 3, 0.5))
     ]
-    runs = [Run(tmp_path / f"together{i}", c, keep=2) for i, c in enumerate(configs)]
+    runs = [RunWriter(tmp_path / f"together{i}", c, keep=2) for i, c in enumerate(configs)]
     together = train_points(toy.task(), [config.train for config in configs], runs)
     for number, (config, run, state) in enumerate(zip(configs, runs, together, strict=True)):
         run.close()
@@ -311,7 +311,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
         one, other = (_validation(tmp_path / f"{n}{number}") for n in ("alone", "together"))
         assert one.keys() == other.keys()
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-4)
-        with Run(tmp_path / f"together{number}", config) as run:
+        with RunWriter(tmp_path / f"together{number}", config) as run:
             assert run.steps() == [30, 25]
             _, metrics = run.restore_best(state.ema_params)
             assert metrics["loss"] == min(other.values())
@@ -322,7 +322,7 @@ def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
     configs = [_config(seed=seed) for seed in (1, 2)]
 
     def go(folder, **parts):
-        runs = [Run(tmp_path / folder / str(i), c, keep=2) for i, c in enumerate(configs)]
+        runs = [RunWriter(tmp_path / folder / str(i), c, keep=2) for i, c in enumerate(configs)]
         try:
             return train_points(toy.task(**parts), [c.train for c in configs], runs)
         finally:
@@ -359,7 +359,7 @@ def test_one_point_that_diverges_does_not_stop_the_others(tmp_path, caplog):
         return Batches()
 
     def go():
-        runs = [Run(tmp_path / str(i), c, keep=2) for i, c in enumerate(configs)]
+        runs = [RunWriter(tmp_path / str(i), c, keep=2) for i, c in enumerate(configs)]
         task = toy.task(loss=loss, batches=batches)
         outcomes = train_points(task, [c.train for c in configs], runs)
         for run in runs:

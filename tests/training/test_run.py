@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.training import Run, RunError
+from drawjax.training import RunError, RunWriter, has_best, read_best, read_config, read_record
+from drawjax.training.run import write_atomically
 from drawjax.training.step import Hyperparams, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -30,7 +31,7 @@ def _with(config, **train):
 
 
 def test_a_folder_holds_the_config_and_the_state(tmp_path):
-    with Run(tmp_path / "a" / "run", CONFIG, keep=2) as run:
+    with RunWriter(tmp_path / "a" / "run", CONFIG, keep=2) as run:
         assert run.restore(_state()) is None
         run.save(_state(3, seed=5), {"place": 3})
         state, position = run.restore(_state())
@@ -45,9 +46,9 @@ def test_a_folder_holds_the_config_and_the_state(tmp_path):
 @pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     program = (
-        "import sys; from drawjax.training import Run, RunError\n"
+        "import sys; from drawjax.training import RunWriter, RunError\n"
         "from tests.training.toy import ToyConfig\n"
-        "try: Run(sys.argv[1], ToyConfig()).close()\n"
+        "try: RunWriter(sys.argv[1], ToyConfig()).close()\n"
         "except RunError as error: print(error); sys.exit(5)"
     )
 
@@ -57,7 +58,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
             cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True,
         )  # fmt: skip
 
-    with Run(tmp_path, CONFIG):
+    with RunWriter(tmp_path, CONFIG):
         refused = other()
         assert refused.returncode == 5, refused.stderr
         assert refused.stdout == f"{tmp_path} is in use by another process\n"
@@ -65,53 +66,53 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
 
 
 def test_a_run_of_another_config_is_refused_by_name(tmp_path):
-    Run(tmp_path, CONFIG).close()
+    RunWriter(tmp_path, CONFIG).close()
     before = (tmp_path / "config.json").read_text()
     other = _with(dataclasses.replace(CONFIG, width=9), seed=3, log_every=77)
     with pytest.raises(RunError) as caught:
-        Run(tmp_path, other)
+        RunWriter(tmp_path, other)
     assert str(caught.value) == (
         f"{tmp_path} holds a run of another config (train.seed: 0 there, 3 now, "
         "width: 4 there, 9 now); name another folder"
     )
     assert (tmp_path / "config.json").read_text() == before
-    Run(tmp_path, CONFIG).close()  # the refused one holds no lock
+    RunWriter(tmp_path, CONFIG).close()  # the refused one holds no lock
 
 
 def test_what_changes_no_parameter_may_differ(tmp_path):
-    Run(tmp_path, CONFIG).close()
-    Run(tmp_path, _with(CONFIG, log_every=7, checkpoint_every=9)).close()
+    RunWriter(tmp_path, CONFIG).close()
+    RunWriter(tmp_path, _with(CONFIG, log_every=7, checkpoint_every=9)).close()
 
 
 def test_a_field_newer_than_the_run_has_its_default(tmp_path):
-    Run(tmp_path, CONFIG).close()
+    RunWriter(tmp_path, CONFIG).close()
     path = tmp_path / "config.json"
     fields = json.loads(path.read_text())
     del fields["train.weight_decay"], fields["width"]
     path.write_text(json.dumps(fields))
     with pytest.raises(RunError, match=r"\(train.weight_decay: 0.0 there, 0.5 now\)"):
-        Run(tmp_path, _with(CONFIG, weight_decay=0.5))
-    Run(tmp_path, CONFIG).close()
+        RunWriter(tmp_path, _with(CONFIG, weight_decay=0.5))
+    RunWriter(tmp_path, CONFIG).close()
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="holds files that are not a run's"):
-        Run(tmp_path, CONFIG)
+        RunWriter(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=f"{tmp_path}/file.* cannot be written: Not a directory"):
-        Run(tmp_path / "file" / "run", CONFIG)
+        RunWriter(tmp_path / "file" / "run", CONFIG)
 
 
 def test_a_config_that_cannot_be_read_is_named(tmp_path):
-    Run(tmp_path, CONFIG).close()
+    RunWriter(tmp_path, CONFIG).close()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"config\.json cannot be read"):
-        Run(tmp_path, CONFIG)
+        RunWriter(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize(("taken", "steps", "allowed"), [
@@ -124,46 +125,46 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path):
 ])  # fmt: skip
 def test_steps_may_change_before_the_decay_only(tmp_path, taken, steps, allowed):
     assert (CONFIG.train.steps, CONFIG.train.fixed_from) == (30, 21)
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         if taken:
             run.save(_state(taken), {})
     before = (tmp_path / "config.json").read_text()
     if allowed:
-        Run(tmp_path, _with(CONFIG, steps=steps)).close()
+        RunWriter(tmp_path, _with(CONFIG, steps=steps)).close()
         return
     with pytest.raises(
         RunError, match=rf"taken {taken} steps, .*\(train.steps: 30 there, {steps} now\)"
     ):
-        Run(tmp_path, _with(CONFIG, steps=steps))
+        RunWriter(tmp_path, _with(CONFIG, steps=steps))
     assert (tmp_path / "config.json").read_text() == before
 
 
 def test_the_decay_may_move_until_it_begins(tmp_path):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save(_state(20), {})
-    Run(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.8)).close()
+    RunWriter(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.8)).close()
     with pytest.raises(RunError, match=r"from step 19 on .*decay_fraction: 0\.8 there, 0\.81 now"):
-        Run(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.81))
+        RunWriter(tmp_path, _with(CONFIG, steps=100, decay_fraction=0.81))
     with pytest.raises(RunError, match=r"train\.steps: 100 there, 20 now\)"):
-        Run(tmp_path, _with(CONFIG, steps=20, decay_fraction=0.8))
+        RunWriter(tmp_path, _with(CONFIG, steps=20, decay_fraction=0.8))
 
 
 def test_steps_with_another_field_are_a_different_config(tmp_path):
-    Run(tmp_path, CONFIG).close()
+    RunWriter(tmp_path, CONFIG).close()
     with pytest.raises(RunError, match="another config"):
-        Run(tmp_path, _with(CONFIG, steps=99, learning_rate=0.5))
+        RunWriter(tmp_path, _with(CONFIG, steps=99, learning_rate=0.5))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         for step in (5, 10, 15):
             run.save(_state(step), {"place": step})
     for step in (10, 15):
         for path in (tmp_path / "checkpoints" / str(step) / "arrays").rglob("*"):
             if path.is_file():
                 path.write_bytes(b"")
-    with Run(tmp_path, CONFIG) as run, caplog.at_level(logging.WARNING):
+    with RunWriter(tmp_path, CONFIG) as run, caplog.at_level(logging.WARNING):
         state, position = run.restore(_state())
         assert (state.step, position) == (5, {"place": 5})
         assert run.steps() == [5]
@@ -176,17 +177,17 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
 
 
 def test_where_none_can_be_read_none_is_touched(tmp_path):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save(_state(5), {})
     like = dataclasses.replace(_state(), params={"other": jnp.zeros(2)})
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         with pytest.raises(RunError, match=r"no checkpoint can be read: .*checkpoints/5"):
             run.restore(like)
         assert run.steps() == [5]
 
 
 def test_restoring_up_to_a_step(tmp_path):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         for step in (5, 10, 15):
             run.save(_state(step), {})
         assert run.restore(_state(), step=10)[0].step == 10
@@ -195,7 +196,7 @@ def test_restoring_up_to_a_step(tmp_path):
 
 
 def test_the_best_parameters_are_kept(tmp_path, caplog):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         with pytest.raises(RunError, match="no evaluated checkpoint yet"):
             run.restore_best({})
         for step, loss in ((10, 2.0), (20, 1.0), (30, 1.5), (40, float("nan"))):
@@ -207,27 +208,27 @@ def test_the_best_parameters_are_kept(tmp_path, caplog):
 
 
 def test_a_best_checkpoint_that_is_torn_is_quarantined(tmp_path, caplog):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save_best(10, _state(seed=10).params, {"loss": 1.0})
     for path in (tmp_path / "best" / "10" / "described").iterdir():
         path.write_text("")  # as by a power cut
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         assert "quarantined as 10.broken" in caplog.text
         run.save_best(20, _state(seed=20).params, {"loss": 2.0})
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save_best(30, _state(seed=30).params, {"loss": 2.5})
         assert run.restore_best(_state().params)[1] == {"loss": 2.0}
 
 
 def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save_best(10, _state(seed=10).params, {"loss": 2.0})
     shutil.copytree(tmp_path / "best" / "10", tmp_path / "left")
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         run.save_best(20, _state(seed=20).params, {"loss": 1.0})
     shutil.move(tmp_path / "left", tmp_path / "best" / "10")
     shutil.rmtree(tmp_path / "best" / "10" / "arrays")  # as by a kill in the middle of deleting it
-    with Run(tmp_path, CONFIG) as run:
+    with RunWriter(tmp_path, CONFIG) as run:
         assert run.restore_best(_state().params)[1] == {"loss": 1.0}
         run.save_best(30, _state(seed=30).params, {"loss": 0.5})
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["30"]
@@ -236,13 +237,86 @@ def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
 @pytest.mark.parametrize("name", ["a[x]b", "a\\b", "gs:", "a\nb", "\udcff"])
 def test_a_path_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, name):
     with pytest.raises(RunError, match=r"looks like a URL|cannot be read from a path with \[\]"):
-        Run(tmp_path / name, CONFIG)
+        RunWriter(tmp_path / name, CONFIG)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a b", "a[b", "ü", "rate=0.1,seed=1", "50%", "a'b", "*"])
 def test_other_paths_are_read_from(tmp_path, name):
-    with Run(tmp_path / name, CONFIG) as run:
+    with RunWriter(tmp_path / name, CONFIG) as run:
         run.save(_state(3), {"place": 3})
         state, place = run.restore(_state())
     assert (state.step, place) == (3, {"place": 3})
+
+
+def _bytes(folder):
+    paths = [folder, *folder.rglob("*")]
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in paths
+    }
+
+
+def test_reading_takes_no_lock_and_changes_no_byte(tmp_path):
+    with RunWriter(tmp_path, CONFIG, record={"model": "Toy"}) as run:
+        assert not has_best(tmp_path)
+        run.save(_state(10), {})
+        run.save_best(10, _state(seed=10).params, {"loss": 1.0})
+        (tmp_path / "best" / "11.orbax-checkpoint-tmp").mkdir()  # one that is being written
+        (tmp_path / "best" / "9").mkdir()
+        before = _bytes(tmp_path)
+        assert has_best(tmp_path)
+        assert read_config(tmp_path)["train.learning_rate"] == CONFIG.train.learning_rate
+        assert read_record(tmp_path) == {"model": "Toy", "prng": "threefry2x32"}
+        best, metrics = read_best(tmp_path, _state().params)
+        assert _bytes(tmp_path) == before
+    jax.tree.map(np.testing.assert_array_equal, best, _state(seed=10).params)
+    assert metrics == {"loss": 1.0}
+
+
+def test_reading_what_is_damaged_changes_no_byte(tmp_path):
+    with RunWriter(tmp_path, CONFIG) as run:
+        run.save_best(10, _state().params, {"loss": 1.0})
+    (tmp_path / "best" / "10" / "described" / "metadata").unlink()
+    before = _bytes(tmp_path)
+    with pytest.raises(RunError, match=rf"checkpoint {tmp_path}/best/10 cannot be read"):
+        read_best(tmp_path, _state().params)
+    assert _bytes(tmp_path) == before
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"holds no run: there is no config\.json"):
+        read_config(tmp_path)
+    assert read_record(tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_is_of_stays(tmp_path):
+    RunWriter(tmp_path, CONFIG).close()  # an older run, which recorded nothing of it
+    RunWriter(tmp_path, CONFIG, record={"data": "digits", "version": "1"}).close()
+    RunWriter(tmp_path, CONFIG, record={"model": "Toy", "version": "2"}).close()
+    with pytest.raises(RunError) as caught:
+        RunWriter(tmp_path, CONFIG, record={"data": "letters", "model": "Toy"})
+    assert str(caught.value) == (
+        f"{tmp_path} holds a run of something else (data: digits there, letters now); "
+        "name another folder"
+    )
+    facts = {"data": "digits", "model": "Toy", "version": "1", "prng": "threefry2x32"}
+    assert read_record(tmp_path) == facts
+
+
+def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_atomically(path, "old")
+
+    def fail(self, target):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "replace", fail)
+        with pytest.raises(OSError, match="killed"):
+            write_atomically(path, b"new")
+    assert path.read_text() == "old"
+    write_atomically(path, b"new")
+    assert path.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -6,7 +6,7 @@ import chex
 import numpy as np
 import pytest
 
-from drawjax.training import Diverged, Run, sweeps, train
+from drawjax.training import Diverged, RunWriter, sweeps, train
 from drawjax.training.metrics import read_metrics
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -127,7 +127,7 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
     assert asked == [[(0.05, 4), (0.01, 4)], [(0.05, 5), (0.01, 5)]]
     for point in points:
         alone = dataclasses.replace(point.config, workdir=str(tmp_path / str(point.index)))
-        with Run(alone.workdir, alone) as run:
+        with RunWriter(alone.workdir, alone) as run:
             train(toy.task(alone), alone.train, run)
         one, other = (
             [e["loss"] for e in read_metrics(folder)]

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from drawjax import launch
 from drawjax.config.train import harmless
-from drawjax.training import Diverged, Run, Task, TrainConfig, train_points
+from drawjax.training import Diverged, RunWriter, Task, TrainConfig, train_points
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 _INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
@@ -89,36 +89,41 @@ def loss(params, batch, key, constants):
     return error + 0.0 * jnp.sum(constants), {"twice": 2 * error}
 
 
-def task(config: ToyConfig = ToyConfig(), **changes) -> Task:
+class Toy(Task):
     """The toy as a task; `changes` replace its parts."""
 
-    def init(key):
+    constants = np.ones(2, np.float32)
+    loss = staticmethod(loss)
+
+    def __init__(self, config: ToyConfig = ToyConfig(), **changes):
+        self.config = config
+        vars(self).update(changes)
+
+    def init(self, key):
         one, two = jax.random.split(key)
+        width = self.config.width
         return {
-            "in": jax.random.normal(one, (6, config.width)),
-            "bias": jnp.zeros(config.width),
-            "out": jax.random.normal(two, (config.width, 3)) / config.width**0.5,
+            "in": jax.random.normal(one, (6, width)),
+            "bias": jnp.zeros(width),
+            "out": jax.random.normal(two, (width, 3)) / width**0.5,
         }
 
-    def evaluate(params):
+    def batches(self, seed):
+        return batches(seed, self.config.train.batch_size, self.config.pause)
+
+    def validate(self, params):
         return {"loss": float(jnp.mean((predict(params, _INPUTS) - _INPUTS @ _WEIGHTS) ** 2))}
 
-    parts = {
-        "init": init,
-        "loss": loss,
-        "batches": lambda seed: batches(seed, config.train.batch_size, config.pause),
-        "evaluate": evaluate,
-        "constants": np.ones(2, np.float32),
-    }
-    return Task(**(parts | changes))
+
+task = Toy
 
 
 def run(configs):
     """Trains and leaves all numbers of the last state in `final.npz`."""
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(Run(config.workdir, config, keep=config.train.keep_checkpoints))
-            for config in configs
+            stack.enter_context(RunWriter(c.workdir, c, keep=c.train.keep_checkpoints))
+            for c in configs
         ]
         outcomes = train_points(task(configs[0]), [config.train for config in configs], runs)
         for folder, state in zip(runs, outcomes, strict=True):
