@@ -19,7 +19,7 @@ from drawjax.data import DataNotFoundError, prepared
 from drawjax.recipes.classification import Classification
 from drawjax.recipes.generation import Generation
 from drawjax.recipes.recipe import Recipe
-from drawjax.training.program import Program
+from drawjax.training.step import Program
 from experiments import (
     cifar10_generation,
     cluttered_mnist_classification,

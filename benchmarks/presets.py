@@ -17,7 +17,7 @@ from drawjax.config import RecipeConfig
 from drawjax.data.sources import from_arrays
 from drawjax.recipes.runner import recipe_of
 from drawjax.training import Task
-from drawjax.training.program import Program
+from drawjax.training.step import Program
 
 STORED = {  # shapes of the experiments' images, as their sets have them
     "mnist_generation": (28, 28, 1),

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import problem, timing
 from drawjax.modules import DrawConfig
 from drawjax.training import RunWriter, TrainConfig
-from drawjax.training.program import Program
+from drawjax.training.step import Program
 
 
 def measure() -> list[dict[str, Any]]:

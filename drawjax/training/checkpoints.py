@@ -1,21 +1,27 @@
 """Checkpoints `FOLDER/STEP`, each an array tree and a JSON tree, checked when they are read."""
 
+import json
 import pathlib
 import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
+from drawjax.training.run import to_json
 
-__all__ = ["Checkpoints", "fingerprint", "read", "read_values", "steps"]
+__all__ = ["Checkpoints", "checksum", "read", "read_values", "steps"]
 
 PyTree = Any
+
+_CALLED = {"opt_state": "optimizer", "params": "model", "ema_params": "model"}
 
 _DELETED = ".deleted"  # the end of the name of a checkpoint whose deletion has begun
 
@@ -52,10 +58,13 @@ def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
     def everything() -> tuple[PyTree, dict[str, Any]]:
         described = _described(path)
+        if difference := _difference(path, like):
+            raise ValueError(difference)
         arrays = _checkpointer().restore(
             path, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
         )["arrays"]
-        if int(_jitted_fingerprint(arrays)) != described["fingerprint"]:
+        # Checkpoints of older versions have no such number.
+        if described.get("crc32") not in (None, checksum(arrays)):
             raise ValueError("checksum mismatch: the checkpoint is corrupt")
         return arrays, described["values"]
 
@@ -90,7 +99,10 @@ class Checkpoints:
         path = self.folder / str(step)
         if path.exists():  # something of that name that is no checkpoint
             self.quarantine(step)
-        described = {"fingerprint": int(_jitted_fingerprint(arrays)), "values": values}
+        described = {
+            "crc32": checksum(arrays),
+            "values": json.loads(to_json(values)),  # with no NaN in it
+        }
         # What a save that fails leaves behind in TensorStore goes on to raise where nobody catches.
         before, sys.unraisablehook = sys.unraisablehook, lambda left: None
         try:
@@ -141,6 +153,30 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
     return _checkpointer().restore(path, args=wanted)["described"]
 
 
+def _difference(path: pathlib.Path, like: PyTree) -> str | None:
+    """Says which array of a checkpoint is not as in `like`, if one is not."""
+    saved, wanted = (
+        {
+            jax.tree_util.keystr(name, simple=True, separator="."): leaf
+            for name, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (ocp.PyTreeCheckpointHandler().metadata(path / "arrays").tree, like)
+    )
+    for name in sorted(saved.keys() | wanted.keys()):
+        there, here = (list(t[name].shape) if name in t else "missing" for t in (saved, wanted))
+        key = name in wanted and _is_key(wanted[name])  # whose numbers are saved
+        if there != here and not (key and name in saved):
+            part = name.partition(".")[0]
+            return (
+                f"it is of another {_CALLED.get(part, part)}: {name} is {there} there, {here} here"
+            )
+    return None
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
     """What `read` gives, if it can be read on every process."""
     found, failure = None, None
@@ -154,31 +190,13 @@ def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
     return found
 
 
-def fingerprint(tree: PyTree) -> jax.Array:
-    """A number of 32 bits that changes with any one element; the same on any devices.
-
-    The sum of all elements' bits, each times an odd number of its place, modulo 2^32.
-    """
-    total = jnp.zeros((), jnp.uint32)
-    for number, leaf in enumerate(jax.tree.leaves(tree)):
-        bits = _bits(jnp.asarray(leaf))
-        place = jnp.zeros(bits.shape, jnp.uint32)
-        for axis in range(bits.ndim):
-            along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-            place = place * bits.shape[axis] + along
-        odd = 2 * place + 1
-        total += jnp.sum(bits * odd, dtype=jnp.uint32) * jnp.uint32(2 * number + 1)
-    return total
-
-
-_jitted_fingerprint = jax.jit(fingerprint)
-
-
-def _bits(leaf: jax.Array) -> jax.Array:
-    if leaf.dtype == jnp.bool_:
-        return leaf.astype(jnp.uint32)
-    whole = jnp.dtype(f"uint{8 * min(leaf.dtype.itemsize, 4)}")
-    return jax.lax.bitcast_convert_type(leaf, whole).astype(jnp.uint32)
+def checksum(tree: PyTree) -> int:
+    """CRC-32 of all arrays, the same on any devices."""
+    value = 0
+    for leaf in jax.tree.leaves(tree):
+        plain = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        value = zlib.crc32(np.asarray(plain).tobytes(), value)
+    return value
 
 
 def _reason(error: BaseException) -> str:

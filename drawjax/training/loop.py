@@ -14,10 +14,9 @@ from drawjax.config.train import TrainConfig
 from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.interrupts import Interrupts
-from drawjax.training.metrics import MetricWriter, Progress
-from drawjax.training.program import Program
+from drawjax.training.metrics import Means, MetricWriter, Progress
 from drawjax.training.run import RunWriter
-from drawjax.training.step import TrainState
+from drawjax.training.step import Program, TrainState
 from drawjax.training.task import BatchIterator, Task
 
 __all__ = ["Diverged", "Interrupted", "train", "train_points"]
@@ -42,7 +41,7 @@ def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
 
     Raises:
       Diverged: after `config.max_skipped` skipped steps in a row.
-      Interrupted: after SIGTERM or SIGINT, once the state is saved.
+      Interrupted: after a signal (see `interrupts`), once the state is saved.
       RunError: if the run cannot be continued or saved.
     """
     (outcome,) = train_points(task, [config], [run])
@@ -67,7 +66,7 @@ def train_points(
       For each config the state after the last step, or why there is none.
 
     Raises:
-      Interrupted: after SIGTERM or SIGINT, once all are saved.
+      Interrupted: after a signal (see `interrupts`), once all are saved.
       RunError: if a run cannot be continued or saved.
     """
     return _Loop(task, configs, runs).run()
@@ -80,6 +79,7 @@ class _Point:
     config: TrainConfig
     run: RunWriter
     writer: MetricWriter
+    means: Means
     diverged: Diverged | None = None
     shown: float = -_SHOW_EVERY
 
@@ -113,17 +113,14 @@ class _Loop:
         self._config = config = configs[0]  # what steers the loop is the same in all of them
         self._program = Program(task, configs)
         self._batches = _Batches(task, [config.seed for config in configs])
-        self._state, self._start = self._restored(runs)
+        self._state, self._start, means = self._restored(runs)
         self._points = [
-            _Point(config, run, MetricWriter(run.workdir, self._start))
-            for config, run in zip(configs, runs, strict=True)
+            _Point(config, run, MetricWriter(run.workdir, self._start), mean)
+            for config, run, mean in zip(configs, runs, means, strict=True)
         ]
         for point, in_row in zip(self._points, np.ravel(self._state.skipped_in_row), strict=True):
-            if in_row >= config.max_skipped:
-                point.diverged = _diverged(self._start, config.max_skipped, point.run)
-        self._progress = Progress(
-            self._config.steps, self._start, self._config.batch_size * len(configs)
-        )
+            self._check(point, self._start, in_row)
+        self._progress = Progress(config.steps, self._start, config.batch_size * len(configs))
         self._pending: list[dict[str, jax.Array]] = []
         self._interrupts = Interrupts()
 
@@ -133,7 +130,7 @@ class _Loop:
             with self._interrupts:
                 if self._start:
                     _log.info("going on from step %d", self._start)
-                    self._evaluate(self._start, missing=True)
+                    self._validate(self._start, missing=True)
                 for step in range(self._start + 1, config.steps + 1):
                     self._state, metrics = self._program.step(self._state, self._batches.next())
                     self._pending.append(metrics)
@@ -143,13 +140,11 @@ class _Loop:
                     if last or step % config.log_every == 0:
                         self._log(step)
                     if not stop:
-                        self._evaluate(step)
+                        self._validate(step)
                         stop = self._interrupts.stopping
                     if last or stop or step % config.checkpoint_every == 0:
-                        self._save()
-                    if stop:
-                        break
-                    if all(point.diverged for point in self._points):
+                        self._save(step)
+                    if stop or all(point.diverged for point in self._points):
                         break
                 if self._interrupts.stopping:
                     raise Interrupted(self._interrupts.signum)
@@ -162,13 +157,13 @@ class _Loop:
             for number, point in enumerate(self._points)
         ]
 
-    def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int]:
+    def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int, list[Means]]:
         """The state at the newest checkpoint that all points have, or the initial one."""
         like = self._program.abstract
         while common := set.intersection(*(set(run.steps()) for run in runs)):
             step = max(common)
             restored = [run.restore(like, step=step) for run in runs]
-            states, iterator_states = zip(*(found for found in restored if found), strict=True)
+            states, progress = zip(*(found for found in restored if found), strict=True)
             taken = {int(state.step) for state in states}
             if len(states) < len(runs) or taken != {step}:
                 continue  # one could not be read and is no checkpoint any more
@@ -177,41 +172,55 @@ class _Loop:
                     f"{runs[0].workdir} has already taken {step} steps, more than "
                     f"{self._config.steps}"
                 )
-            self._batches.restore(iterator_states)
-            return self._program.put(states), step
-        return self._program.initial(), 0
+            self._batches.restore([saved["iterator_state"] for saved in progress])
+            # Checkpoints of older versions have no means.
+            means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
+            return self._program.put(states), step, means
+        return self._program.initial(), 0, [Means() for _ in runs]
+
+    def _fetch(self, step: int) -> None:
+        """Adds up the scalars of the steps since the last call, and sees which points diverged."""
+        if not self._pending:
+            return
+        fetched, self._pending = jax.device_get(self._pending), []
+        for number, point in enumerate(self._points):
+            for taken, row in enumerate(fetched, start=step - len(fetched) + 1):
+                values = {name: np.ravel(value)[number] for name, value in row.items()}
+                in_row = values.pop("skipped_in_row")
+                point.means.add(values, skipped=bool(in_row))
+                self._check(point, taken, in_row)
+
+    def _check(self, point: _Point, step: int, in_row: int) -> None:
+        """Notes that a point has diverged, after so many skipped steps in a row."""
+        if point.diverged or in_row < self._config.max_skipped:
+            return
+        point.diverged = Diverged(
+            f"no finite loss or gradient in {self._config.max_skipped} steps in a row, the last of "
+            f"them step {step} (batch {step - 1}); the last good checkpoint is {point.run.newest()}"
+        )
+        if len(self._points) > 1:
+            _log.warning("%s: %s", point.run.workdir, point.diverged)
 
     def _log(self, step: int) -> None:
-        """Writes the means over the steps since the last call; notes which points diverged."""
-        fetched = jax.device_get(self._pending)
-        self._pending = []
-        means = []
-        for number, point in enumerate(self._points):
-            if point.diverged:
-                continue
-            rows = [{name: np.ravel(row[name])[number] for name in row} for row in fetched]
-            in_row = np.asarray([row.pop("skipped_in_row") for row in rows])
-            if in_row.max() >= self._config.max_skipped:
-                bad = step - len(in_row) + 1 + int(np.argmax(in_row >= self._config.max_skipped))
-                point.diverged = _diverged(bad, self._config.max_skipped, point.run)
-                if len(self._points) > 1:
-                    _log.warning("%s: %s", point.run.workdir, point.diverged)
-                continue
-            means.append((point, _means(rows, in_row)))
-            if skipped := means[-1][1].get("skipped"):
+        """Writes the means over the steps since the last row."""
+        self._fetch(step)
+        rows = [(point, point.means.take()) for point in self._points if not point.diverged]
+        if not rows:
+            return
+        for _, values in rows:
+            if skipped := values.get("skipped"):
                 _log.warning("%d of the steps up to %d were skipped", skipped, step)
-        if means:
-            rows = [values for _, values in means]
-            rate = self._progress.show(
-                step, {name: float(np.mean([row.get(name, 0) for row in rows])) for name in rows[0]}
-            )
-            for point, values in means:
-                point.writer.write(step, "train", {**values, "images_per_second": rate})
-                if time.monotonic() - point.shown >= _SHOW_EVERY:
-                    self._show(point)
+        rate = self._progress.show(
+            step,
+            {name: float(np.mean([row.get(name, 0) for _, row in rows])) for name in rows[0][1]},
+        )
+        for point, values in rows:
+            point.writer.write(step, "train", {**values, "images_per_second": rate})
+            if time.monotonic() - point.shown >= _SHOW_EVERY:
+                self._show(point)
 
-    def _evaluate(self, step: int, *, missing: bool = False) -> None:
-        """Evaluates the averaged parameters if it is time to; with `missing`, if not yet done."""
+    def _validate(self, step: int, *, missing: bool = False) -> None:
+        """Validates the averaged parameters if it is time to; with `missing`, if not yet done."""
         if step % self._config.eval_every and step != self._config.steps:
             return
         for number, point in enumerate(self._points):
@@ -242,26 +251,15 @@ class _Loop:
         with self._progress.resting():
             try:
                 self._interrupts.unless_stopped(show)
-            except OSError as error:
+            except Exception as error:  # no picture is worth a run
                 _log.warning("the report is not up to date: %s", error)
         point.shown = time.monotonic()
 
-    def _save(self) -> None:
+    def _save(self, step: int) -> None:
+        self._fetch(step)
         for number, point in enumerate(self._points):
-            point.run.save(self._program.take(self._state, number), self._batches.state(number))
-
-
-def _means(rows: Sequence[dict[str, Any]], in_row: np.ndarray) -> dict[str, float]:
-    """Means over the steps that were not skipped, and how many were."""
-    good = [row for row, count in zip(rows, in_row, strict=True) if not count]
-    values = {name: float(np.mean([row[name] for row in good or rows])) for name in rows[0]}
-    if len(good) < len(rows):
-        values["skipped"] = float(len(rows) - len(good))
-    return values
-
-
-def _diverged(step: int, max_skipped: int, run: RunWriter) -> Diverged:
-    return Diverged(
-        f"no finite loss or gradient in {max_skipped} steps in a row, the last of them step "
-        f"{step} (batch {step - 1}); the last good checkpoint is {run.newest()}"
-    )
+            progress = {
+                "iterator_state": self._batches.state(number),
+                "means": dataclasses.asdict(point.means),
+            }
+            point.run.save(self._program.take(self._state, number), progress)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drawjax.config.train import TrainConfig
 
-__all__ = ["check", "devices", "make", "put_batch", "replicated", "shardings"]
+__all__ = ["check", "devices", "make", "put_batch", "replicated", "stacked"]
 
 
 def devices() -> str:
@@ -51,19 +51,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shardings(mesh: Mesh, tree: Any, *, stacked: bool = False) -> Any:
-    """Where the arrays of a state lie: a copy on each device that trains their point.
-
-    Args:
-      mesh: the devices.
-      tree: arrays, or their shapes.
-      stacked: whether a leading axis counts points of a sweep, to be spread over `point`.
-
-    Returns:
-      A sharding for each leaf.
-    """
-    sharding = NamedSharding(mesh, PartitionSpec("point") if stacked else PartitionSpec())
-    return jax.tree.map(lambda _: sharding, tree)
+def stacked(mesh: Mesh) -> NamedSharding:
+    """A leading axis of points spread over `point`; a copy on each device that trains the point."""
+    return NamedSharding(mesh, PartitionSpec("point"))
 
 
 def put_batch(mesh: Mesh, batch: Any, *, stacked: bool = False) -> Any:

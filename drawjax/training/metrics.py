@@ -1,22 +1,58 @@
 """Metrics to a JSON-lines file, to TensorBoard, and to the person who waits."""
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tqdm
+from jax.experimental import multihost_utils
 
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
+from drawjax.training.run import to_json, write_atomically
 
-__all__ = ["MetricWriter", "Progress", "read_metrics"]
+__all__ = ["Means", "MetricWriter", "Progress", "read_metrics"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Means:
+    """Means of scalars over the steps since the last row of metrics, without the skipped ones.
+
+    A checkpoint holds the sums, and each is taken in the order of the steps: the row of a run that
+    was interrupted is the one of a run that was not, bit for bit.
+    """
+
+    steps: int = 0
+    skipped: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Means":
+        """What `dataclasses.asdict` gave, come through JSON."""
+        return cls(saved["steps"], saved["skipped"], _numbers(saved["sums"]))
+
+    def add(self, values: Mapping[str, Any], *, skipped: bool) -> None:
+        """Counts one step, and adds its scalars if it was not skipped."""
+        self.steps, self.skipped = self.steps + 1, self.skipped + skipped
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + (0.0 if skipped else float(value))
+
+    def take(self) -> dict[str, float]:
+        """The means, NaN where every step was skipped, and how many were; begins anew."""
+        good = self.steps - self.skipped
+        means = {name: total / good if good else math.nan for name, total in self.sums.items()}
+        if self.skipped:
+            means["skipped"] = float(self.skipped)
+        self.steps, self.skipped, self.sums = 0, 0, {}
+        return means
 
 
 class MetricWriter:
@@ -34,7 +70,7 @@ class MetricWriter:
         kept = [entry for entry in read_metrics(workdir) if entry["step"] <= step]
         self._written = {(entry["step"], entry["split"]) for entry in kept}
         self._file = None
-        hosts.barrier("metrics read")
+        multihost_utils.sync_global_devices("metrics read")
         if not hosts.is_first():
             return
         # It imports PyTorch where there is one, which `--help` need not wait for.
@@ -42,10 +78,8 @@ class MetricWriter:
         from tensorboardX.proto import event_pb2
 
         path = workdir / "metrics.jsonl"
-        draft = path.with_suffix(".tmp")
         with self._named(path):
-            draft.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-            draft.replace(path)
+            write_atomically(path, "".join(to_json(entry) + "\n" for entry in kept))
             # Not through its SummaryWriter: that writes in a thread, which a full disk ends, and
             # then waits for it for ever.
             folder = workdir / "tensorboard"
@@ -72,7 +106,7 @@ class MetricWriter:
         from tensorboardX.summary import scalar
 
         with self._named(pathlib.Path(self._file.name)):
-            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.write(to_json({"step": step, "split": split, **values}) + "\n")
             self._file.flush()
             for name, value in values.items():
                 self._event(step, summary=scalar(f"{split}/{name}", value))
@@ -104,10 +138,15 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_text().splitlines():
             try:
-                entries.append(json.loads(line))
+                entries.append(_numbers(json.loads(line)))
             except json.JSONDecodeError:
                 break
     return entries
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they were before `to_json`, which writes null for what is not finite."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 class Progress:
@@ -122,14 +161,14 @@ class Progress:
     def __init__(self, total: int, done: int, batch_size: int):
         self._total, self._batch_size = total, batch_size
         self._last, self._time, self._rested = done, time.monotonic(), 0.0
-        self._bar = None
-        if sys.stderr.isatty() and hosts.is_first():
-            self._bar = tqdm.tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
+        self._bar = tqdm.tqdm(
+            total=total, initial=done, unit="step", dynamic_ncols=True,
+            disable=None if hosts.is_first() else True,
+        )  # fmt: skip
 
     def advance(self) -> None:
         """Counts one step."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> float:
         """Shows means since the last call, all of them; returns images per second."""
@@ -139,9 +178,8 @@ class Progress:
         self._last, self._time, self._rested = step, now, 0.0
         values = {"loss": values["loss"], **values}
         listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{listed}, {rate:,.0f} images/s")
-        else:
+        self._bar.set_postfix_str(f"{listed}, {rate:,.0f} images/s")
+        if self._bar.disable:
             left = (self._total - step) * self._batch_size / max(rate, 1e-9)
             _log.info(
                 "step %d of %d: %s, %.0f images/s, %s left",
@@ -160,5 +198,4 @@ class Progress:
 
     def close(self) -> None:
         """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

@@ -38,6 +38,7 @@ __all__ = [
     "read_best",
     "read_config",
     "read_record",
+    "to_json",
     "write_atomically",
 ]
 
@@ -97,6 +98,19 @@ def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, flo
             if steps[0] in checkpoints.steps(folder):
                 raise
     raise RunError(f"{workdir} holds no evaluated checkpoint yet")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON of nested values; what is no finite number becomes null, which every reader takes."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -173,14 +187,13 @@ class RunWriter:
             os.close(self._lock)
             self._lock = None
 
-    def save(self, state: TrainState, iterator_state: dict[str, Any]) -> None:
-        """Saves a state, the data's iterator state and the seconds so far.
+    def save(self, state: TrainState, progress: Mapping[str, Any]) -> None:
+        """Saves a state, and beside it what JSON can hold of how far the run is.
 
         Raises:
           RunError: if the disk is full or the folder cannot be written; older checkpoints stay.
         """
-        progress = {"iterator_state": iterator_state, "seconds": self.seconds}
-        self._states.save(int(state.step), state, progress)
+        self._states.save(int(state.step), state, {**progress, "seconds": self.seconds})
 
     def save_best(self, step: int, ema_params: Any, metrics: dict[str, float]) -> None:
         """Saves averaged parameters; only those with the lowest `metrics["loss"]` are kept.
@@ -214,7 +227,7 @@ class RunWriter:
     def restore(
         self, like: TrainState, *, step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        """State and progress of the newest checkpoint that can be read; None if there is none.
 
         Newer ones that cannot be read are renamed to `N.broken`, and a warning names them.
 
@@ -239,8 +252,8 @@ class RunWriter:
             for broken, error in failures.items():
                 aside = self._states.quarantine(broken)
                 _log.warning("%s; quarantined as %s", error, aside.name)
-            self._seconds, self._opened_at = progress["seconds"], time.monotonic()
-            return state, progress["iterator_state"]
+            self._seconds, self._opened_at = progress.pop("seconds"), time.monotonic()
+            return state, progress
         if failures:
             # Not a reason to begin anew over what may be of another version of the program.
             raise RunError(f"no checkpoint can be read: {next(iter(failures.values()))}")
@@ -277,8 +290,8 @@ class RunWriter:
         if config_path.exists():
             _check_same(_read_json(config_path), fields, config, self.workdir)
         facts |= _check_record(read_record(self.workdir), facts, self.workdir)
-        write_atomically(config_path, json.dumps(fields, indent=2) + "\n")
-        write_atomically(record_path, json.dumps(facts, indent=2) + "\n")
+        write_atomically(config_path, to_json(fields, indent=2) + "\n")
+        write_atomically(record_path, to_json(facts, indent=2) + "\n")
 
 
 Run = RunWriter  # until all callers have the new name

@@ -1,17 +1,33 @@
-"""One training step, a pure function of the state, the batch and a few numbers."""
+"""One training step, a pure function of the state, the batch and a few numbers; and compiled."""
 
 import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from drawjax.config.train import TrainConfig
+from drawjax.training import mesh
 from drawjax.training.keys import streams
 from drawjax.training.task import Task
 
-__all__ = ["Hyperparams", "TrainState", "initial_state", "learning_rate", "train_step"]
+__all__ = [
+    "Hyperparams",
+    "Program",
+    "TrainState",
+    "check_optimizer",
+    "initial_state",
+    "learning_rate",
+    "train_step",
+]
+
+_log = logging.getLogger(__name__)
 
 PyTree = Any
 
@@ -60,13 +76,23 @@ def learning_rate(hyperparams: Hyperparams, step: jax.Array) -> jax.Array:
     return hyperparams.learning_rate * jnp.clip(jnp.minimum(warm, left), 0.0, 1.0)
 
 
+def check_optimizer(optimizer: Any) -> None:
+    """Raises ValueError if this is no Optax transformation; None stands for ours."""
+    if optimizer is None or isinstance(optimizer, optax.GradientTransformation):
+        return
+    name = getattr(optimizer, "__qualname__", repr(optimizer))
+    raise ValueError(
+        f"optimizer must be an Optax transformation, such as optax.adam(1e-3); got {name}"
+    )
+
+
 def _optimizer(
     task: Task, hyperparams: Hyperparams, step: jax.Array
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     # Built inside the traced step, so that its numbers may be traced. The rate goes by the state's
     # own counter: Optax's stands still in a skipped step, whose update is thrown away.
     if task.optimizer is not None:
-        return task.optimizer
+        return optax.with_extra_args_support(task.optimizer)
     return optax.chain(
         optax.clip_by_global_norm(hyperparams.clip_norm),
         optax.adamw(learning_rate(hyperparams, step), weight_decay=hyperparams.weight_decay),
@@ -97,19 +123,29 @@ def train_step(
       unless the task brings an optimizer of its own, the `learning_rate` that was applied.
     """
     key = jax.random.fold_in(streams(hyperparams.seed).noise, state.step)
-    (loss, metrics), gradient = jax.value_and_grad(task.loss, has_aux=True)(
-        state.params, batch, key, constants
-    )
+
+    def batch_loss(params: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return task.loss(params, batch, key, constants)
+
+    (loss, metrics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    optimizer = _optimizer(task, hyperparams, state.step)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    updates, opt_state = _optimizer(task, hyperparams, state.step).update(
+        gradient, state.opt_state, state.params,
+        value=loss, grad=gradient, value_fn=lambda params: batch_loss(params)[0],  # as Optax asks
+    )  # fmt: skip
     params = optax.apply_updates(state.params, updates)
     # The average follows quickly at first, so that it forgets the initial parameters.
     decay = jnp.minimum(hyperparams.ema_decay, (1 + state.step) / (10 + state.step))
     ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
+
+    def accepted(new: jax.Array, old: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+            new = jnp.asarray(new, old.dtype)
+        return jnp.where(good, new, old)
+
     params, ema_params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old).astype(old.dtype),
+        accepted,
         (params, ema_params, opt_state),
         (state.params, state.ema_params, state.opt_state),
     )
@@ -122,3 +158,134 @@ def train_step(
         TrainState(state.step + 1, params, ema_params, opt_state, state.skipped + bad, in_row),
         metrics,
     )
+
+
+class Program:
+    """The compiled initial state and step of configs that differ only in `Hyperparams`.
+
+    One config gives plain arrays. Several, points of a sweep trained side by side, give arrays with
+    a leading axis, `[points, ...]`, and a step that is vmapped over it.
+
+    Args:
+      task: what to train.
+      configs: how; the points.
+
+    Raises:
+      ValueError: if the batch does not divide over the devices, or the optimizer is none.
+    """
+
+    def __init__(self, task: Task, configs: Sequence[TrainConfig]):
+        check_optimizer(task.optimizer)
+        self._task = task
+        self._mesh = mesh.make(configs[0].batch_size, points=len(configs))
+        self._single = self._sharding = mesh.replicated(self._mesh)
+        self._stacked = len(configs) > 1
+        self._hyperparams: Any = Hyperparams.of(configs[0])
+        init = functools.partial(initial_state, task)
+        step = functools.partial(train_step, task)
+        self.abstract: TrainState = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._single),
+            jax.eval_shape(init, self._hyperparams),
+        )
+        """Shapes, types and shardings of one point's state."""
+        if self._stacked:
+            self._sharding = mesh.stacked(self._mesh)
+            self._hyperparams = jax.tree.map(
+                lambda *values: np.asarray(
+                    values, np.float32 if isinstance(values[0], float) else np.int32
+                ),
+                *map(Hyperparams.of, configs),
+            )
+            init = jax.vmap(init)
+            step = jax.vmap(step, in_axes=(0, 0, 0, None))
+        self._init = jax.jit(init, out_shardings=self._sharding)
+        self._plain_step = step
+        # A step that made a NaN is taken again to find where: that needs its arguments.
+        self._hunting = bool(jax.config.jax_debug_nans)  # pyright: ignore[reportAttributeAccessIssue]
+        self._step = jax.jit(
+            step,
+            donate_argnums=() if self._hunting else (0,),
+            out_shardings=(self._sharding, None),
+        )
+        self._compiled = False
+        self._constants = jax.device_put(task.constants, self._single)
+        self._take = jax.jit(
+            lambda state, point: jax.tree.map(lambda leaf: leaf[point], state),
+            out_shardings=self._single,
+        )
+        self._evaluated = jax.jit(lambda tree: tree, out_shardings=self._single)
+
+    def initial(self) -> TrainState:
+        """The state before the first step, from the task's `init_params` or else its `init`."""
+        state = self._init(self._hyperparams)
+        if self._task.init_params is None:
+            return state
+
+        def begin(state, params):
+            params = jax.tree.map(
+                lambda new, old: jnp.broadcast_to(new, old.shape), params, state.params
+            )
+            return dataclasses.replace(
+                state, params=params, ema_params=jax.tree.map(jnp.copy, params)
+            )
+
+        return jax.jit(begin, out_shardings=self._sharding)(state, self._task.init_params)
+
+    def step(
+        self, state: TrainState, batches: Sequence[PyTree]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Takes a step of every point.
+
+        Args:
+          state: the state; its buffers are used again, so it is gone afterwards.
+          batches: this process's share of a batch, for each point.
+
+        Returns:
+          The next state, and the step's scalars, `[]` or `[points]`.
+
+        Raises:
+          FloatingPointError: under `jax_debug_nans`, from the operation that made the first NaN.
+        """
+        batch = batches[0]
+        if self._stacked:
+            batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        batch = mesh.put_batch(self._mesh, batch, stacked=self._stacked)
+        began = time.monotonic()
+        if not self._compiled:
+            _log.info("compiling the training step")
+        with jax.debug_nans(False):
+            after = self._step(state, batch, self._hyperparams, self._constants)
+        if not self._compiled:
+            _log.info("compiling the training step: done in %.1f s", time.monotonic() - began)
+            self._compiled = True
+        if self._hunting and not np.all(np.isfinite([after[1]["loss"], after[1]["gradient_norm"]])):
+            self._find(state, batch)
+        return after
+
+    def _find(self, state: TrainState, batch: PyTree) -> None:
+        """Takes a step again, operation by operation, up to the one that is not finite."""
+        _log.error("step %d is not finite; looking for the operation", np.max(state.step) + 1)
+        for infinities in (False, True):  # many an infinity is meant
+            with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(infinities):
+                self._plain_step(state, batch, self._hyperparams, self._constants)
+        raise FloatingPointError(
+            "the compiled step is not finite, yet each of its operations alone is"
+        )
+
+    def take(self, state: TrainState, point: int) -> TrainState:
+        """The state of one point."""
+        return self._take(state, point) if self._stacked else state
+
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        """The state made of those of all points."""
+        if not self._stacked:
+            return states[0]
+
+        def stack(*states):
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+        return jax.jit(stack, out_shardings=self._sharding)(*states)
+
+    def evaluated(self, state: TrainState, point: int) -> PyTree:
+        """The averaged parameters of one point, whole on every device."""
+        return self._evaluated(self.take(state, point).ema_params)

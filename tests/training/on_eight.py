@@ -11,8 +11,8 @@ import sys
 import jax
 
 from drawjax.training import RunError, mesh, train_points
-from drawjax.training.program import Program
 from drawjax.training.run import RunWriter
+from drawjax.training.step import Program
 from tests.training import toy
 
 # Wide enough for the mesh to split the kernel; no decay, so that steps may be added.

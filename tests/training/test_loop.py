@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import logging
 import os
 import pickle
@@ -10,9 +11,19 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from drawjax.training import Diverged, Interrupted, RunError, RunWriter, train, train_points
+from drawjax.training import (
+    Diverged,
+    Interrupted,
+    RunError,
+    RunWriter,
+    read_record,
+    streams,
+    train,
+    train_points,
+)
 from drawjax.training.metrics import read_metrics
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -89,6 +100,81 @@ def test_a_step_is_traced_once(tmp_path):
     _train(tmp_path, loss=loss)
 
 
+def _rows(folder):
+    """All rows but for the speed, as they are in the file."""
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in entries]
+
+
+def test_rows_after_a_resume_are_those_of_an_undisturbed_run(tmp_path):
+    config = _config(log_every=5, checkpoint_every=7)
+    _train(tmp_path / "whole", config)
+    for after in (8, 9):  # ends at steps 8 and 16, goes on from 7 and 14
+        with pytest.raises(Stop):
+            _train(tmp_path / "cut", config, batches=lambda seed, n=after: _stopping(config, n))
+    _train(tmp_path / "cut", config)
+    assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
+
+
+def test_a_row_of_skipped_steps_is_valid_json(tmp_path):
+    config = _config(max_skipped=8, log_every=3)
+    with pytest.raises(Diverged):
+        _train(tmp_path, config, loss=_broken_from(6), batches=_numbered)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    assert '"loss": null' in rows
+    assert "NaN" not in rows
+    assert np.isnan(read_metrics(tmp_path)[-1]["loss"])
+
+
+def test_keys_do_not_depend_on_the_default_implementation(whole, tmp_path):
+    state, folder = whole
+    with jax.default_prng_impl("rbg"):
+        with pytest.raises(Stop):
+            _train(tmp_path, batches=lambda seed: _stopping(_config(), 12))
+        assert jax.random.key_impl(streams(0).evaluation) == "threefry2x32"
+    chex.assert_trees_all_equal(_train(tmp_path), state)
+    assert _rows(tmp_path) == _rows(folder)
+    assert read_record(tmp_path)["prng"] == "threefry2x32"
+
+
+def _noisy():
+    return optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(7)), optax.sgd(0.05))
+
+
+@pytest.mark.parametrize("optimizer", [
+    _noisy, lambda: optax.chain(optax.adam(0.05), optax.contrib.reduce_on_plateau(patience=2)),
+    lambda: optax.lbfgs(0.05),
+], ids=["PRNG key", "value", "line search"])  # fmt: skip
+def test_any_optimizer_goes_on_with_the_same_bits(tmp_path, optimizer):
+    state = _train(tmp_path / "whole", optimizer=optimizer())
+    with pytest.raises(Stop):
+        _train(
+            tmp_path / "cut", optimizer=optimizer(),
+            batches=lambda seed: _stopping(_config(), 12),
+        )  # fmt: skip
+    went_on = _train(tmp_path / "cut", optimizer=optimizer())
+    plain = jax.tree.map(_plain, (state, went_on))
+    chex.assert_trees_all_equal(*plain)
+
+
+def _plain(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def test_another_optimizer_is_named(tmp_path):
+    with pytest.raises(Stop):
+        _train(tmp_path, batches=lambda seed: _stopping(_config(), 12))
+    with pytest.raises(RunError, match=r"checkpoints/10 cannot .* of another optimizer: opt_state"):
+        _train(tmp_path, optimizer=optax.sgd(0.1, momentum=0.9))
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam, "adam", 1e-3, object()])
+def test_what_is_no_optimizer_is_refused_by_name(tmp_path, optimizer):
+    with pytest.raises(ValueError, match=r"optimizer must be an Optax transformation.*; got \S+"):
+        _train(tmp_path, optimizer=optimizer)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 5, 12, 20, 29])
 def test_going_on_gives_the_same_bits(whole, tmp_path, after):
@@ -96,9 +182,7 @@ def test_going_on_gives_the_same_bits(whole, tmp_path, after):
     with pytest.raises(Stop):
         _train(tmp_path, batches=lambda seed: _stopping(_config(), after))
     chex.assert_trees_all_equal(state, _train(tmp_path))
-    assert _validation(folder) == _validation(tmp_path)
-    steps = [entry["step"] for entry in read_metrics(tmp_path)]
-    assert steps == [entry["step"] for entry in read_metrics(folder)]
+    assert _rows(folder) == _rows(tmp_path)
 
 
 def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
@@ -189,9 +273,10 @@ def test_the_task_shows_parameters_after_an_evaluation_and_metrics_in_between(
     assert [step for _, seen, step in shown if seen is None] == []
 
 
-def test_what_cannot_be_shown_does_not_stop_a_run(tmp_path, caplog):
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_what_cannot_be_shown_does_not_stop_a_run(tmp_path, caplog, error):
     def show(folder, params):
-        raise OSError("no space left")
+        raise error("no space left")
 
     assert _train(tmp_path, show=show).step == 30
     assert "the report is not up to date: no space left" in caplog.messages

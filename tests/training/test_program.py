@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.training.program import Program
+from drawjax.training.step import Program
 from tests.training import toy
 
 
