@@ -13,12 +13,10 @@ from typing import Any
 import jax
 
 from benchmarks import timing
-from drawjax import data, modules
-from drawjax.config import ClassificationConfig
+from drawjax import data
 from drawjax.data import DataNotFoundError, prepared
-from drawjax.recipes.classification import Classification
-from drawjax.recipes.generation import Generation
-from drawjax.recipes.recipe import Recipe
+from drawjax.experiment import Experiment
+from drawjax.runner import experiment_of
 from drawjax.training.step import Program
 from experiments import (
     cifar10_generation,
@@ -30,16 +28,11 @@ from experiments import (
 STEPS = 4  # whose waiting is counted, after one that is not
 
 
-def _bound(preset: Any, dataset: str) -> Recipe:
-    recipe, model = (
-        (Classification, modules.Ram)
-        if isinstance(preset, ClassificationConfig)
-        else (Generation, modules.Draw)
-    )
-    return recipe(preset, data.load(dataset, preset.data), model)
+def _bound(preset: Any, dataset: str) -> Experiment:
+    return experiment_of(preset, data.load(dataset, preset.data))
 
 
-def _svhn() -> Recipe:
+def _svhn() -> Experiment:
     """SVHN read as the whole set is, record by record, also where only a sample is prepared."""
     config = svhn_generation.PRESETS["paper"]
     limit, prepared._IN_MEMORY = prepared._IN_MEMORY, 0
@@ -51,10 +44,9 @@ def _svhn() -> Recipe:
         prepared._IN_MEMORY = limit
 
 
-def _training(recipe: Recipe) -> tuple[Callable[[Any], jax.Array], Any, Any]:
-    """A function that takes a training step with a batch, the batches, and the task's constants."""
-    task = recipe.task(init_params=None, optimizer=None)
-    program = Program(task, [recipe.config.train])
+def _training(experiment: Experiment) -> tuple[Callable[[Any], jax.Array], Any, Any]:
+    """A function that takes a training step with a batch, the batches, and the constants."""
+    program = Program(experiment, [experiment.config.train])
     state = program.initial()
 
     def step(batch: Any) -> jax.Array:
@@ -62,17 +54,17 @@ def _training(recipe: Recipe) -> tuple[Callable[[Any], jax.Array], Any, Any]:
         state, metrics = program.step(state, [batch])
         return jax.block_until_ready(metrics["loss"])
 
-    return step, task.batches(0), task.constants
+    return step, experiment.batches(0), experiment.constants
 
 
-def _made(recipe: Recipe) -> dict[str, Any]:
-    step, batches, constants = _training(recipe)
+def _made(experiment: Experiment) -> dict[str, Any]:
+    step, batches, constants = _training(experiment)
     batch = next(batches)
 
     @jax.jit
     def make(batch: Any, key: jax.Array, pool: jax.Array) -> jax.Array:
         images, keys = batch["image"], jax.random.split(key, len(batch["image"]))
-        return data.preprocess(recipe.config.data, images, keys, pool, training=True)
+        return data.preprocess(experiment.config.data, images, keys, pool, training=True)
 
     given = jax.device_put((batch, jax.random.key(0), constants))  # as inside the step
     times = timing.compare(
@@ -82,8 +74,8 @@ def _made(recipe: Recipe) -> dict[str, Any]:
     return _row(times["make"].fastest, times["step"].fastest, limit=5)
 
 
-def _read(recipe: Recipe) -> dict[str, Any]:
-    step, batches, _ = _training(recipe)
+def _read(experiment: Experiment) -> dict[str, Any]:
+    step, batches, _ = _training(experiment)
     step(next(batches))
     waited, start = 0.0, time.perf_counter()
     for _ in range(STEPS):

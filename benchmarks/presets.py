@@ -15,7 +15,7 @@ from benchmarks import timing
 from drawjax import data, huge_pages
 from drawjax.config import RecipeConfig
 from drawjax.data.sources import from_arrays
-from drawjax.recipes.runner import recipe_of
+from drawjax.runner import experiment_of
 from drawjax.training import Task
 from drawjax.training.step import Program
 
@@ -36,7 +36,7 @@ def task(config: RecipeConfig, stored: tuple[int, int, int]) -> Task:
     pixels = rng.integers(0, 256, size=(count, *stored), dtype=np.uint8)
     labels = {part: rng.integers(0, 10, size=count) for part in ("train", "validation", "test")}
     images = data.load(from_arrays(pixels, pixels, pixels, labels=labels), config.data)
-    return recipe_of(config, images).task(init_params=None, optimizer=None)
+    return experiment_of(config, images)
 
 
 def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from drawjax.launch import main
     from drawjax.modules import Draw, Ram
     from drawjax.pretrained import load_pretrained, save_pretrained
-    from drawjax.recipes.runner import load_run, train
+    from drawjax.runner import load_run, train
 
 __all__ = [
     "Draw",
@@ -35,10 +35,10 @@ _MODULES = {
     "Ram": "modules",
     "RamConfig": "config",
     "load_pretrained": "pretrained",
-    "load_run": "recipes.runner",
+    "load_run": "runner",
     "main": "launch",
     "save_pretrained": "pretrained",
-    "train": "recipes.runner",
+    "train": "runner",
 }
 
 

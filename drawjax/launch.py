@@ -65,7 +65,7 @@ def main(
 
     def run(configs: Sequence[RecipeConfig]) -> Sequence[Any]:
         with _extra():
-            from drawjax.recipes.runner import train_all
+            from drawjax.runner import train_all
 
         return train_all(
             configs, model=model, dataset=dataset, optimizer=optimizer, given=flags.given(argv)

@@ -9,7 +9,7 @@ from typing import NoReturn
 import tyro
 
 from drawjax import command, flags, pretrained
-from drawjax.recipes.runner import load_run
+from drawjax.runner import load_run
 from drawjax.training import RunError
 
 

@@ -1,6 +1,5 @@
 """Classification by glimpses: the Differentiable RAM on cluttered digits (Sec. 4.1)."""
 
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -9,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import data, figures, ram, report
+from drawjax import data, figures, modules, ram, report
 from drawjax.config import ClassificationConfig
-from drawjax.recipes.evaluation import over_images
-from drawjax.recipes.recipe import Recipe
+from drawjax.evaluation import over_images
+from drawjax.experiment import Experiment
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["Classification"]
@@ -20,16 +19,17 @@ __all__ = ["Classification"]
 _SHOWN = 6  # images whose glimpses are drawn
 
 
-@dataclasses.dataclass(frozen=True)
-class Classification(Recipe[ClassificationConfig]):
+class Classification(Experiment[ClassificationConfig]):
     """A classifying model on its data; every training image is made anew, none seen twice."""
 
+    default_model = modules.Ram
+
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, pool: jax.Array
+        self, params: Any, batch: data.Batch, key: jax.Array, constants: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The cross-entropy in nats, and the error in percent."""
         keys = jax.random.split(key, len(batch["image"]))
-        cross_entropy, wrong = self._loss(params, batch, keys, pool, training=True)
+        cross_entropy, wrong = self._loss(params, batch, keys, constants, training=True)
         return jnp.mean(cross_entropy), {"error": 100 * jnp.mean(wrong)}
 
     def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Generation: DRAW trained on images, evaluated, and made to draw (Sec. 4.2-4.5)."""
 
-import dataclasses
 import functools
 import math
 import pathlib
@@ -10,34 +9,35 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
-from drawjax import data, draw
+from drawjax import data, draw, evaluation, figures, modules, report
 from drawjax.config import GenerationConfig
-from drawjax.progress import track
-from drawjax.recipes import bounds, pictures
-from drawjax.recipes.evaluation import over_images, standard_error
-from drawjax.recipes.neighbors import nearest_images
-from drawjax.recipes.recipe import Recipe
+from drawjax.experiment import Experiment
+from drawjax.training.metrics import read_metrics
 
 __all__ = ["Generation"]
 
 _REDRAWN = 100  # images whose KL by step is averaged
+_ROWS = 8  # drawing sequences that are shown
+_PAIRS = 25  # images beside their reconstruction
 
 
-@dataclasses.dataclass(frozen=True)
-class Generation(Recipe[GenerationConfig]):
+class Generation(Experiment[GenerationConfig]):
     """A generating model on its data."""
 
+    default_model = modules.Draw
+
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, pool: jax.Array
+        self, params: Any, batch: data.Batch, key: jax.Array, constants: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Eq. 12 in nats, and its parts."""
         keys = jax.random.split(key, len(batch["image"]))
-        reconstruction, latent = self._loss(params, batch, keys, pool, training=True)
+        reconstruction, latent = self._loss(params, batch, keys, constants, training=True)
         metrics = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
         return metrics["reconstruction"] + metrics["latent"], metrics
 
-    def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
+    def evaluate(self, params: Any, source: data.Source) -> dict[str, Any]:
         """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
 
         Args:
@@ -49,7 +49,7 @@ class Generation(Recipe[GenerationConfig]):
           `latent`, and the number of `images`.
         """
         pool = self.pool(source)
-        values = over_images(
+        values = evaluation.over_images(
             lambda batch, keys: self._losses(params, batch, keys, pool),
             source,
             self.evaluation_key,
@@ -57,9 +57,8 @@ class Generation(Recipe[GenerationConfig]):
         )
         parts = {name: value.astype(float) for name, value in values.items()}
         parts = {"loss": parts["reconstruction"] + parts["latent"], **parts}
-        result: dict[str, float] = {name: float(values.mean()) for name, values in parts.items()}
-        return result | {
-            "standard_error": standard_error(parts["loss"]),
+        return {name: float(values.mean()) for name, values in parts.items()} | {
+            "standard_error": evaluation.standard_error(parts["loss"]),
             "images": len(parts["loss"]),
         }
 
@@ -74,17 +73,18 @@ class Generation(Recipe[GenerationConfig]):
         if config.importance_samples and any(
             results["test"].get(name) != value for name, value in asked.items()
         ):
-            results["test"] |= bounds.importance_weighted(
+            results["test"] |= evaluation.importance_weighted(
                 self.bound(params), functools.partial(self._inputs, pool=self.pool(source)), source,
                 self.evaluation_key, num_samples=config.importance_samples,
                 count=asked["importance_images"], folder=pathlib.Path(config.workdir),
             )  # fmt: skip
         likelihood = getattr(config.model, "likelihood", None)
         if likelihood == "discretized_logistic":
-            bits = 1 / (math.prod(self.image_shape) * math.log(2))
+            nats_a_bit = math.prod(self.image_shape) * math.log(2)
+            error = results["test"]["standard_error"]
             results["test"] |= {
-                "bits_per_dimension": bits * results["test"]["loss"],
-                "bits_per_dimension_standard_error": bits * results["test"]["standard_error"],
+                "bits_per_dimension": results["test"]["loss"] / nats_a_bit,
+                "bits_per_dimension_standard_error": error and error / nats_a_bit,
             }
         elif config.data.binarization == "none":
             results["discretized"] = done.get("discretized") or self._bits_per_dimension(params)
@@ -93,17 +93,22 @@ class Generation(Recipe[GenerationConfig]):
     def summary(self, results: dict[str, Any]) -> str:
         """A line that says how good the model is."""
         test = results["test"]
+
+        def shown(name: str, error: str, digits: int = 2) -> str:
+            spread = "" if test[error] is None else f" +- {test[error]:.{digits}f}"
+            return f"{test[name]:.{digits}f}{spread}"
+
         line = (
-            f"test: {test['loss']:.2f} +- {test['standard_error']:.2f} nats (reconstruction "
+            f"test: {shown('loss', 'standard_error')} nats (reconstruction "
             f"{test['reconstruction']:.2f}, latent {test['latent']:.2f}) on {test['images']:,} "
             "images"
         )
         if "bits_per_dimension" in test:
-            bits, error = test["bits_per_dimension"], test["bits_per_dimension_standard_error"]
-            line += f"; {bits:.3f} +- {error:.3f} bits per dimension"
+            bits = shown("bits_per_dimension", "bits_per_dimension_standard_error", 3)
+            line += f"; {bits} bits per dimension"
         if "importance_weighted" in test:
             weighted, gain = (
-                f"{test[name]:.2f} +- {test[f'{name}_standard_error']:.2f}"
+                shown(name, f"{name}_standard_error")
                 for name in ("importance_weighted", "importance_gain")
             )
             line += (
@@ -113,26 +118,59 @@ class Generation(Recipe[GenerationConfig]):
         return line
 
     def draw(self, params: Any, folder: pathlib.Path, *, final: bool) -> None:
-        """Writes samples and drawings, finally with nearest neighbors (see `pictures`)."""
+        """Writes what the report shows, and finally the pictures of a finished run.
+
+        samples.png: images from the prior; finally its last column is the training image nearest to
+        the sample beside it. drawing.png, drawing.gif: how the first were drawn (Figs. 1, 7).
+        reconstructions.png: test images, and to the right of each what the model makes of it.
+        loss.png: the curves.
+        """
         model, config = self.bound(params), self.config
-        write_size = config.model.write_size
+        read_size, write_size = config.model.read_size, config.model.write_size
         shape = (model.num_glimpses, config.samples, model.latent_size)
         prior = self._generate(params, jax.random.normal(self.figures_key, shape))
         split = "test" if final else "validation"
-        source = self.images.test if final else self.images.validation
-        images = self.first_images(source, _REDRAWN)
+        images = self.first_images(getattr(self.images, split), _REDRAWN)
         redrawn = self._reconstruct(params, images)
-        pictures.save_drawings(
-            folder, model, prior, images, redrawn,
-            split=split, read_size=config.model.read_size, write_size=write_size,
-        )  # fmt: skip
+
+        frames, windows = _frames(model, prior), _first(prior.write_windows)
+        report.save_drawing(
+            folder / "prior.drawing.json",
+            frames,
+            title="Drawn from the prior",
+            description=f"{frames.shape[1]} images drawn from noise in {len(frames)} steps.",
+            write=_with_size(prior.write_windows, write_size),
+        )
+        again = _frames(model, redrawn)
+        report.save_drawing(
+            folder / f"{split}.drawing.json",
+            again,
+            title=f"{split.capitalize()} images redrawn",
+            description=f"{again.shape[1]} {split} images, and beside each how it is redrawn in "
+            f"{len(again)} steps.",
+            beside=np.asarray(images)[:_ROWS],
+            write=_with_size(redrawn.write_windows, write_size),
+            read=_with_size(redrawn.read_windows, read_size),
+            kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
+        )
         columns = math.isqrt(config.samples)
-        beside = None
+        samples = np.asarray(prior.images)[: columns**2]
+        nearest = None
         if final:
-            pictures.save_finally(folder, model, prior, images, redrawn, write_size=write_size)
-            edge = prior.images[columns - 1 : columns**2 : columns]
-            beside = nearest_images(edge, self._seen(self.images.train))
-        pictures.save_samples(folder, prior, columns, beside)
+            figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
+            figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
+            figures.save_pairs(
+                folder / "reconstructions.png",
+                np.asarray(images)[:_PAIRS],
+                np.asarray(redrawn.images)[:_PAIRS],
+            )
+            (folder / "validation.drawing.json").unlink(missing_ok=True)
+            nearest = evaluation.nearest_images(
+                samples[columns - 1 :: columns], self._seen(self.images.train)
+            )
+        figures.save_grid(folder / "samples.png", samples, columns=columns, beside=nearest)
+        if final:
+            figures.save_curves(folder / "loss.png", read_metrics(folder))
 
     def first_images(self, source: data.Source, count: int) -> jax.Array:
         """The first images of a source as evaluation sees them, `[count, ...]`."""
@@ -159,7 +197,7 @@ class Generation(Recipe[GenerationConfig]):
         images, noise_keys = self._inputs(batch, keys, pool, training=training)
         model, options = self.bound(params), self.config.model
         return draw.loss(
-            model, images, bounds.noise(model, noise_keys),
+            model, images, evaluation.noise(model, noise_keys),
             remat=options.remat, clip_ratio=options.clip_ratio,
         )  # fmt: skip
 
@@ -167,7 +205,10 @@ class Generation(Recipe[GenerationConfig]):
         """Yields `(images, weight)` of all of a source, as evaluation sees them."""
         size = min(1_000, len(source))
         batches = data.eval_batches(source, batch_size=size)
-        for batch, weight in track(batches, "finding nearest images", len(source), each=size):
+        total = math.ceil(len(source) / size)
+        for batch, weight in tqdm.tqdm(
+            batches, "finding nearest images", total, leave=False, disable=None
+        ):
             keys = data.image_keys(self.evaluation_key, batch["index"])
             yield self._see(batch, keys, self.pool(source)), weight
 
@@ -176,7 +217,7 @@ class Generation(Recipe[GenerationConfig]):
         def means(batch, keys, pool):
             images, noise_keys = self._inputs(batch, keys, pool)
             model = self.bound(params)
-            output = draw.infer(model, images, bounds.noise(model, noise_keys))
+            output = draw.infer(model, images, evaluation.noise(model, noise_keys))
             return images, output.images, jnp.sum(cast(jax.Array, output.kl), axis=0)
 
         def on(source: data.Source) -> Any:
@@ -184,8 +225,8 @@ class Generation(Recipe[GenerationConfig]):
 
         train, test = self.images.train, self.images.test
         size, key = self.config.eval_batch_size, self.evaluation_key
-        scales = bounds.best_scales(on(train), train, key, self.image_shape[2], batch_size=size)
-        return bounds.bits_per_dimension(on(test), test, key, scales, batch_size=size)
+        scales = evaluation.best_scales(on(train), train, key, batch_size=size)
+        return evaluation.bits_per_dimension(on(test), test, key, scales, batch_size=size)
 
     @functools.cached_property
     def _losses(self) -> Any:
@@ -207,3 +248,16 @@ class Generation(Recipe[GenerationConfig]):
     @functools.cached_property
     def _reconstruct(self) -> Any:
         return jax.jit(lambda params, images: draw.reconstruct(self.bound(params), images))
+
+
+def _frames(model: draw.Model, output: draw.DrawOutput) -> np.ndarray:
+    """The drawings that are shown, `[T, rows, height, width, channels]` in [0, 1]."""
+    return np.asarray(model.likelihood(output.canvases[:, :_ROWS]).mean)
+
+
+def _first(windows: Any) -> Any:
+    return jax.tree.map(lambda field: np.asarray(field[:, :_ROWS]), windows)
+
+
+def _with_size(windows: Any, size: int | None) -> tuple[Any, int] | None:
+    return None if size is None or windows is None else (_first(windows), size)

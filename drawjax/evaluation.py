@@ -1,24 +1,91 @@
-"""Bounds on a generating model's likelihood beside the one it is trained on (Eq. 12)."""
+"""How a trained model is measured on a set: image by image, whatever the batch size.
+
+All that is random about image i (binarization, partner, place, noise) comes from a key that is a
+function of the evaluation's key and i alone.
+"""
 
 import hashlib
+import itertools
+import logging
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
+from jaxtyping import Array, Float
 
 from drawjax import data, draw, modules, objective
-from drawjax.kept import Kept
-from drawjax.recipes.evaluation import over_images, standard_error
+from drawjax.kept import Kept as CachedArrays
 
-__all__ = ["best_scales", "bits_per_dimension", "importance_weighted", "noise"]
+__all__ = [
+    "best_scales",
+    "bits_per_dimension",
+    "importance_weighted",
+    "nearest_images",
+    "noise",
+    "over_images",
+    "standard_error",
+]
+
+_log = logging.getLogger(__name__)
 
 _IMAGES = 20  # a batch of the importance-weighted bound: a bar over fewer still moves
 # Images times samples that are drawn at once; on a CPU what stays in its cache.
 _ROWS, _ROWS_ON_CPU = 1_000, 500
+
+
+def over_images(
+    function: Callable[[Any, jax.Array], Mapping[str, jax.Array]],
+    source: data.Source,
+    key: jax.Array,
+    *,
+    batch_size: int,
+    count: int | None = None,
+    what: str = "evaluating",
+    cache: CachedArrays | None = None,
+) -> dict[str, np.ndarray]:
+    """Calls a function on batches of images and joins what it gives for each image.
+
+    Args:
+      function: `(batch, keys) -> {name: [batch, ...]}`; a batch as `data.eval_batches` yields it,
+        and a PRNG key for each of its images.
+      source: the images.
+      key: PRNG key; image i gets `fold_in(key, i)`.
+      batch_size: images a call.
+      count: how many images, the first ones; None: all.
+      what: what the progress bar says.
+      cache: where values are kept after each batch, so that an evaluation that was stopped goes
+        on from there, and one of more images takes those that are known.
+
+    Returns:
+      By name an array `[count, ...]`.
+    """
+    count = len(source) if count is None else min(count, len(source))
+    size = min(batch_size, count)
+    known = {} if cache is None else cache.read()
+    done = min((len(values) for values in known.values()), default=0) // size * size
+    columns = {name: [values[:done]] for name, values in known.items()}
+    batches = data.eval_batches(source, batch_size=size)
+    batches = itertools.islice(batches, done // size, math.ceil(count / size))
+    bar = tqdm.tqdm(desc=what, total=count, initial=done, unit=" images", leave=False, disable=None)
+    with bar:
+        for batch, weight in batches:
+            values = function(batch, data.image_keys(key, batch["index"]))
+            for name, value in values.items():
+                columns.setdefault(name, []).append(np.asarray(value)[weight > 0])
+            if cache is not None:
+                cache.write({name: np.concatenate(parts) for name, parts in columns.items()})
+            bar.update(size)
+    return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
+
+
+def standard_error(values: np.ndarray) -> float | None:
+    """Of the mean; None for a single value, which tells nothing of it."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
@@ -41,7 +108,7 @@ def importance_weighted(
     num_samples: int,
     count: int,
     folder: pathlib.Path | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The K-sample bound of Burda et al. (2016) on the first images of a source.
 
     Args:
@@ -74,17 +141,18 @@ def importance_weighted(
         )  # fmt: skip
         return {"weighted": -weighted, "gain": weighted - plain}
 
-    keep = None
+    cache = None
     if folder is not None:
         # What the model sees of the first batch tells the data and its form.
         batch, _ = next(data.eval_batches(source, batch_size=min(_IMAGES, count)))
         seen, _ = inputs(batch, data.image_keys(key, batch["index"]))
         parts = params, jax.random.key_data(key), num_samples, len(source), seen
         digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
-        keep = Kept(folder / "importance.npz", digest.hexdigest())
+        cache = CachedArrays(folder / "importance.npz", digest.hexdigest())
+    _log.info("evaluating %s images by %s samples each", f"{count:,}", f"{num_samples:,}")
     values = over_images(
         lambda batch, keys: losses(params, *jax.device_put((batch, keys), sharding)), source, key,
-        batch_size=size, count=count, what="evaluating by importance", keep=keep,
+        batch_size=size, count=count, what="evaluating by importance", cache=cache,
     )  # fmt: skip
     weighted, gain = values["weighted"].astype(float), values["gain"].astype(float)
     return {
@@ -111,7 +179,7 @@ _Means = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def best_scales(
-    means: _Means, source: data.Source, key: jax.Array, channels: int, *, batch_size: int
+    means: _Means, source: data.Source, key: jax.Array, *, batch_size: int
 ) -> np.ndarray:
     """The logistic scale of each channel that suits 2,000 images best, of a grid, `[channels]`."""
     grid = jnp.linspace(-6.0, -0.5, 56)
@@ -131,9 +199,7 @@ def best_scales(
     values = over_images(
         function, source, key, batch_size=batch_size, count=2_000, what="fitting scales"
     )["emission"]
-    best = np.argmin(values.sum(axis=0), axis=0)
-    assert len(best) == channels or channels == 1
-    return np.exp(np.asarray(grid)[best])
+    return np.exp(np.asarray(grid)[np.argmin(values.sum(axis=0), axis=0)])
 
 
 def bits_per_dimension(
@@ -153,22 +219,50 @@ def bits_per_dimension(
     Returns:
       `bits_per_dimension`, its `standard_error`, and the `scales`.
     """
-    size = 0
 
     def function(batch, keys):
-        nonlocal size
         images, its_means, kl = means(batch, keys)
-        size = math.prod(images.shape[1:])
-        return {
-            "loss": kl + objective.discretized_logistic_loss(its_means, images, jnp.log(scales))
-        }
+        loss = kl + objective.discretized_logistic_loss(its_means, images, jnp.log(scales))
+        return {"bits": loss / (math.prod(images.shape[1:]) * math.log(2))}
 
-    values = over_images(
+    bits = over_images(
         function, source, key, batch_size=batch_size, what="evaluating bits per dimension"
-    )
-    bits = values["loss"] / (size * math.log(2))
+    )["bits"]
     return {
         "bits_per_dimension": float(bits.mean()),
         "standard_error": standard_error(bits),
         "scales": [float(scale) for scale in scales],
     }
+
+
+def nearest_images(
+    images: Float[Array, "count height width channels"],
+    batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray]],
+) -> Float[np.ndarray, "count height width channels"]:
+    """For each image, the one of all batches at the least Euclidean distance over pixels.
+
+    The test of Figs. 6 and 9 that a model does not merely remember.
+
+    Args:
+      images: what to find neighbors of.
+      batches: `(candidates, weight)`; candidates of weight zero are left out.
+
+    Returns:
+      The nearest candidate of each image.
+    """
+
+    @jax.jit
+    def nearest_of(candidates, weight):
+        # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, of which |a|^2 changes no order
+        flat = candidates.reshape(len(candidates), -1)
+        distances = jnp.sum(flat**2, -1) - 2 * images.reshape(len(images), -1) @ flat.T
+        distances = jnp.where(weight > 0, distances, jnp.inf)
+        return jnp.min(distances, -1), candidates[jnp.argmin(distances, -1)]
+
+    best = np.full(len(images), np.inf)
+    found = np.zeros(images.shape, np.float32)
+    for candidates, weight in batches:
+        distances, nearest = map(np.asarray, nearest_of(candidates, weight))
+        closer = distances < best
+        best[closer], found[closer] = distances[closer], nearest[closer]
+    return found

@@ -1,0 +1,104 @@
+"""An experiment: a model on its data, as `drawjax.training` and `drawjax.runner` need it."""
+
+import abc
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+import optax
+
+from drawjax import data, modules
+from drawjax.config import RecipeConfig
+from drawjax.training import Task, streams
+from drawjax.training.task import BatchIterator
+
+__all__ = ["Experiment"]
+
+Config = TypeVar("Config", bound=RecipeConfig)
+
+
+class Experiment(Task, Generic[Config]):
+    """A model on its data. Parameters travel beside it as a pytree of arrays.
+
+    Args:
+      config: what to do.
+      images: the image set.
+      model: makes the model: `model(config.model, image_shape, key=key)`; None: the experiment's
+        `default_model`.
+      optimizer: takes the place of gradient clipping, AdamW and its schedule; None: as
+        `config.train` says.
+
+    Raises:
+      ValueError: if there is no such model of such images.
+    """
+
+    default_model: Callable[..., Any]
+
+    def __init__(
+        self,
+        config: Config,
+        images: data.ImageSet,
+        model: Callable[..., Any] | None = None,
+        *,
+        optimizer: optax.GradientTransformation | None = None,
+    ):
+        self.config, self.images, self.optimizer = config, images, optimizer
+        self.model = model or self.default_model
+        self.image_shape = data.seen_shape(config.data, images)
+        """`(height, width, channels)` of what the model sees."""
+        self._graph, self.abstract_params = modules.abstract(
+            self.model, config.model, self.image_shape
+        )
+        # Keyed by the source: evaluation takes partners and pieces from the source's own images.
+        self.pool = functools.cache(functools.partial(data.pool, config.data))
+        self.constants = self.pool(images.train)
+
+    @abc.abstractmethod
+    def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
+        """Means over a source's images, `loss` among them, which chooses the best checkpoint."""
+
+    @abc.abstractmethod
+    def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
+        """What results.json says of the test set; what is `done` already is not done again."""
+
+    @abc.abstractmethod
+    def summary(self, results: dict[str, Any]) -> str:
+        """A line that says how good the model is."""
+
+    @abc.abstractmethod
+    def draw(self, params: Any, folder: pathlib.Path, *, final: bool) -> None:
+        """Writes pictures into a run's folder: of the validation split, or finally of the test."""
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return modules.split(self.model(self.config.model, self.image_shape, key=key))[1]
+
+    def bound(self, params: Any) -> Any:
+        """The model with parameters in it."""
+        return modules.merge(self._graph, params)
+
+    def batches(self, seed: int) -> BatchIterator:
+        """Training batches; with several processes, this process's share of each."""
+        return data.train_batches(
+            self.images.train,
+            batch_size=self.config.train.batch_size,
+            seed=seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def validate(self, params: Any) -> dict[str, float]:
+        """`evaluate` on the validation split."""
+        return self.evaluate(params, self.images.validation)
+
+    @property
+    def evaluation_key(self) -> jax.Array:
+        """What evaluation draws by: the same for runs of any seed, so that they can be compared."""
+        return streams(0).evaluation
+
+    @property
+    def figures_key(self) -> jax.Array:
+        """What samples in figures are drawn by."""
+        return streams(self.config.train.seed).figures

@@ -1,1 +1,0 @@
-"""What experiments share: a model on its data, from the config to the figures."""

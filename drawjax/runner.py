@@ -1,0 +1,436 @@
+"""An experiment from its config to its figures: load, build, start, train, evaluate, draw.
+
+`train` is what the experiments call, and what a program calls with a model, images or an optimizer
+of its own:
+
+>>> drawjax.train(config, model=MyDraw, dataset=images, optimizer=optax.adam(1e-3))
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar, cast
+
+import jax
+import numpy as np
+import optax
+
+from drawjax import data, modules, pretrained, report
+from drawjax.classification import Classification
+from drawjax.config import ClassificationConfig, GenerationConfig, RecipeConfig
+from drawjax.experiment import Experiment
+from drawjax.generation import Generation
+from drawjax.pretrained.folder import WEIGHTS
+from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_points
+from drawjax.training.run import (
+    flatten,
+    has_best,
+    read_best,
+    read_config,
+    read_record,
+    write_atomically,
+)
+
+__all__ = ["experiment_of", "load_run", "train", "train_all"]
+
+_log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=RecipeConfig)
+
+_EXPERIMENTS: dict[type[RecipeConfig], type[Experiment]] = {
+    GenerationConfig: Generation,
+    ClassificationConfig: Classification,
+}
+_OPTIMIZER = {  # what is the optimizer's own business
+    f"train.{name}"
+    for name in ("learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay")
+}
+# Where the images lie, which says nothing of what they are: the run's record has a digest of them.
+_PLACES = ("dir", "folder")
+# A model trained without them starts with zeros here, which is what it had: N(0, 1).
+_OF_A_PRIOR = ("prior_mean", "prior_log_scale")
+
+
+def train(
+    config: RecipeConfig,
+    *,
+    model: Callable[..., Any] | None = None,
+    dataset: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on training, then evaluates on the test set and draws the figures.
+
+    A finished run is left as it is, but for what is missing or newly asked for.
+
+    Args:
+      config: a `GenerationConfig` or a `ClassificationConfig`: what to do, and where.
+      model: makes the model, `model(config.model, image_shape, key=key)`: a subclass of
+        `drawjax.Draw` or `drawjax.Ram`, or what else follows `drawjax.draw.Model` or
+        `drawjax.ram.Model` and is an NNX module or a pytree of arrays. None: `Draw` or `Ram`.
+      dataset: the images: arrays (see `drawjax.data.load`), or the name of the set that is used
+        where `config.data.name` is None.
+      optimizer: any Optax transformation; it takes the place of gradient clipping, Adam, weight
+        decay and the learning rate's schedule. None: as `config.train` says.
+
+    Returns:
+      What it wrote to `results.json`.
+
+    Raises:
+      Diverged: if the loss was not finite for too long.
+      RunError: if the run cannot be started, continued or saved as asked.
+      ValueError: if the images or the config cannot be used.
+    """
+    (outcome,) = train_all([config], model=model, dataset=dataset, optimizer=optimizer)
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
+
+
+def train_all(
+    configs: Sequence[Any],
+    *,
+    model: Callable[..., Any] | None = None,
+    dataset: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    given: Collection[str] = (),
+) -> list[dict[str, Any] | Diverged]:
+    """As `train`, for points of a sweep that can be trained side by side (`training.sweeps`).
+
+    With several processes all of them train; the first alone evaluates and draws.
+
+    Args:
+      configs: one for each point.
+      model: as for `train`.
+      dataset: as for `train`.
+      optimizer: as for `train`.
+      given: fields that the user named, `model.hidden_size`: a ValueError where one would be
+        ignored, for what a model was trained with or for an optimizer of one's own.
+    """
+    training = configs[0].mode == "train"
+    if not training:
+        asked = configs
+        configs = [_with_model_of(c) if _is_untrained(c) else _as_trained(c) for c in configs]
+        for wanted, config in zip(asked, configs, strict=True):
+            _check_given(given, wanted, config)
+    elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
+        raise ValueError(f"{min(unused)} does nothing beside an optimizer of one's own")
+
+    # 1. The data, once for all points, and the model on it: what cannot be trained leaves no
+    # folder behind.
+    load = functools.cache(functools.partial(_load, dataset))
+    experiments = [
+        experiment_of(config, load(config.data), model, optimizer=optimizer) for config in configs
+    ]
+    if training:
+        mesh.check([config.train for config in configs])
+        for experiment in experiments:
+            data.check_batch_size(experiment.images.train, experiment.config.train.batch_size)
+    for experiment in experiments:
+        experiment.init_params = _initial_params(experiment)
+
+    with contextlib.ExitStack() as stack:
+        # 2. The runs' folders: locked, and of no other config, model or data than before.
+        runs = [stack.enter_context(_open(experiment)) for experiment in experiments]
+        for experiment, run in zip(experiments, runs, strict=True):
+            hosts.on_first(functools.partial(_report, experiment, run.workdir))
+
+        # 3. Train, from the newest checkpoint on, or from `init_from` or fresh parameters.
+        outcomes: list[Any] = [None] * len(configs)
+        if training:
+            task = experiments[0]
+            task.show = _shown_by(experiments, runs)
+            outcomes = train_points(task, [config.train for config in configs], runs)
+
+        # 4. Evaluate the best checkpoint, and draw.
+        results: list[Any] = []
+        for experiment, run, outcome in zip(experiments, runs, outcomes, strict=True):
+            if isinstance(outcome, Diverged):
+                note = f"Diverged: {outcome}."
+                hosts.on_first(functools.partial(_report, experiment, run.workdir, note))
+                results.append(outcome)
+                continue
+            params, validation = experiment.init_params, {}
+            if training or has_best(run.workdir):
+                params, validation = read_best(run.workdir, experiment.abstract_params)
+            params = jax.device_put(jax.device_get(params))  # placed as in training: compiled once
+            result = _finish(experiment, run, params, validation) if hosts.is_first() else {}
+            results.append(result)
+        hosts.wait_for_first()
+    return results
+
+
+def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = None) -> Any:
+    """The model of a run, with the parameters of its best checkpoint. Changes nothing in it.
+
+    Args:
+      folder: the run's.
+      model: the model's class, if the run trained one of its own.
+
+    Returns:
+      A `drawjax.Draw`, a `drawjax.Ram` or one of `model`.
+
+    Raises:
+      RunError: if there is no such run, it has no checkpoint yet, or it trained another class.
+    """
+    draws = "model.latent_size" in read_config(folder)
+    config = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
+    model = model or _EXPERIMENTS[type(config)].default_model
+    trained = read_record(folder).get("model_class")
+    if _name(model) != trained:
+        raise RunError(f"{folder} trained a {trained}, got {_name(model)}")
+    return _read_model(folder, _as_trained(config), model)
+
+
+def experiment_of(
+    config: RecipeConfig,
+    images: data.ImageSet,
+    model: Callable[..., Any] | None = None,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Experiment:
+    """The experiment of a config on its images, with `Draw` or `Ram` where no model is given."""
+    return _EXPERIMENTS[type(config)](config, images, model, optimizer=optimizer)
+
+
+def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
+    """The images, and a line for each thing that a reader of a result must know of them."""
+    images = data.load(dataset, config)
+    for note in images.notes:
+        _log.info("%s", note)
+    return images
+
+
+def _open(experiment: Experiment) -> RunWriter:
+    config = experiment.config
+    record = {
+        "model_class": _name(experiment.model),
+        "image_shape": list(experiment.image_shape),
+        "data.name": experiment.images.name,
+    }
+    return RunWriter(config.workdir, config, record=record, keep=config.train.keep_checkpoints)
+
+
+def _finish(
+    experiment: Experiment, run: RunWriter, params: Any, validation: dict[str, float]
+) -> dict[str, Any]:
+    """Evaluates and draws, into the run's folder, what is missing there or asked for."""
+    config, folder = experiment.config, run.workdir
+    before = _read_results(folder)
+    finished = before.get("steps") == config.train.steps
+    results = before
+    if config.mode != "draw":
+        results = {
+            "data": experiment.images.name,
+            "binarization": getattr(config.data, "binarization", "none"),
+            "notes": list(experiment.images.notes),
+            "validation": validation,
+            **experiment.test(params, before if finished and config.mode == "train" else {}),
+            "parameters": modules.parameter_count(params),
+            "image_shape": list(experiment.image_shape),
+            "steps": config.train.steps,
+            "seconds": before["seconds"] if finished else round(run.seconds, 1),
+            "device": before["device"] if finished else mesh.devices(),
+        }
+        _log.info("%s", experiment.summary(results))
+    # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
+    figures = {"figures": config.train.steps}
+    if config.mode != "draw" and {**results, **figures} == before:
+        _log.info("this run is finished; --mode evaluate or --mode draw does either again")
+        _log.info("done: %s", folder)
+        return before
+    if config.mode != "draw":
+        _write_results(folder, results)
+    if _draw(experiment, params, folder) and results:
+        results = {**results, **figures}
+        _write_results(folder, results)
+    report.write_report([folder])
+    _log.info("done: %s", folder)
+    return results
+
+
+def _draw(experiment: Experiment, params: Any, folder: pathlib.Path) -> bool:
+    """Draws the final figures; a failure keeps nobody from the numbers, and is said."""
+    _log.info("drawing figures")
+    try:
+        experiment.draw(params, folder, final=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        _log.warning("the figures cannot be drawn: %s", " ".join(str(error).split()))
+        return False
+    return True
+
+
+def _read_results(folder: pathlib.Path) -> dict[str, Any]:
+    """What a run's results.json says; a torn one is quarantined, and says nothing."""
+    path = folder / "results.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        aside = path.rename(path.with_name(path.name + ".broken"))
+        _log.warning("%s cannot be read; quarantined as %s", path, aside.name)
+        return {}
+
+
+def _write_results(folder: pathlib.Path, results: dict[str, Any]) -> None:
+    text = json.dumps(results, indent=2, allow_nan=False)
+    write_atomically(folder / "results.json", text + "\n")
+
+
+def _shown_by(
+    experiments: Sequence[Experiment], runs: Sequence[RunWriter]
+) -> Callable[[pathlib.Path, Any], None]:
+    """Keeps the pictures and reports of runs up to date while they train, for `Task.show`."""
+    by_folder = {run.workdir: e for e, run in zip(experiments, runs, strict=True)}
+
+    def show(folder: pathlib.Path, params: Any) -> None:
+        if params is not None:
+            by_folder[folder].draw(params, folder, final=False)
+        report.write_report([folder])
+
+    return show
+
+
+def _report(experiment: Experiment, folder: pathlib.Path, *notes: str) -> None:
+    """Says which data is used, before the first step is taken, and what else is to be known."""
+    _read_results(folder)  # the report, too, reads it
+    images = experiment.images
+    counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
+    report.save_data(
+        folder, images.name, counts, [*images.notes, *notes], mesh.devices(),
+        image_shape=experiment.image_shape,
+    )  # fmt: skip
+    report.write_report([folder])
+
+
+# What a run was, read back from its folder.
+
+
+def _as_trained(config: Config) -> Config:
+    """Replaces what a config says of a run by what the run in `config.workdir` was started with.
+
+    Harmless fields at its top level stay, and where the images lie, if it says so.
+
+    Raises:
+      RunError: if there is no run, or its config has other fields than this version's.
+    """
+    flat = read_config(config.workdir)
+    own: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not dataclasses.is_dataclass(value):
+            if field.name in flat and not field.metadata.get("harmless"):
+                own[field.name] = flat[field.name]
+            continue
+        prefix = f"{field.name}."
+        values = {key.removeprefix(prefix): flat[key] for key in flat if key.startswith(prefix)}
+        if field.name == "data":
+            values |= {name: getattr(value, name) for name in _PLACES if getattr(value, name, None)}
+        try:
+            own[field.name] = dataclasses.replace(cast(Any, value), **values)
+        except TypeError as error:
+            raise RunError(
+                f"{config.workdir} is a run of another version of drawjax: {error}"
+            ) from None
+    return dataclasses.replace(config, **own)
+
+
+def _with_model_of(config: Config) -> Config:
+    """A config with the sizes of the model that its `init_from` names.
+
+    Raises:
+      ValueError: if it names neither a model of the config's kind nor a run's folder.
+    """
+    source = cast(str, config.init_from)
+    if _is_run(source):
+        theirs = _as_trained(dataclasses.replace(config, workdir=source)).model
+    else:
+        theirs = pretrained.load_pretrained(source).config
+    if not isinstance(theirs, type(config.model)):
+        raise ValueError(f"init_from {source} is a model for another kind of experiment")
+    return dataclasses.replace(config, model=theirs)
+
+
+def _initial_params(experiment: Experiment) -> Any:
+    """Parameters to start from, or to evaluate; None where the run's own, or fresh ones, serve.
+
+    A learned prior that the source lacks starts as N(0, 1).
+
+    Raises:
+      ValueError: if `init_from` names neither a model nor a run, or one of other parameters than
+        the config's model; the message names the first that differ.
+      RunError: if the run holds no checkpoint that can be read.
+    """
+    config, like = experiment.config, experiment.abstract_params
+    source = config.init_from
+    if source is None or _has_own(config):
+        return None
+    if _is_run(source):
+        theirs = _as_trained(dataclasses.replace(config, workdir=source))
+        model = _read_model(source, theirs, experiment.model)
+    else:
+        model = pretrained.load_pretrained(source)
+    found = modules.split(model)[1]
+    if set(like) - set(found) == set(_OF_A_PRIOR):
+        _log.info("%s has no learned prior: it starts as N(0, 1)", source)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        found = {name: found.get(name, zeros[name]) for name in like}
+    theirs, ours = _shapes(found), _shapes(like)
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"init_from {source} is another model: {name} is "
+                f"{theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here"
+            )
+    # On the host, from where they go to whatever devices the run is on.
+    return jax.tree.map(lambda leaf, new: np.asarray(leaf, new.dtype), found, like)
+
+
+def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., Any]) -> Any:
+    graph, like = modules.abstract(model, config.model, tuple(read_record(folder)["image_shape"]))
+    return modules.merge(graph, read_best(folder, like)[0])
+
+
+def _is_run(source: str) -> bool:
+    return (
+        pathlib.Path(source, "config.json").exists() and not pathlib.Path(source, WEIGHTS).exists()
+    )
+
+
+def _is_untrained(config: RecipeConfig) -> bool:
+    """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
+    return config.init_from is not None and not has_best(config.workdir)
+
+
+def _has_own(config: RecipeConfig) -> bool:
+    """Whether a run has parameters of its own, to go on from or to evaluate."""
+    if config.mode != "train":
+        return has_best(config.workdir)
+    return any(pathlib.Path(config.workdir, "checkpoints").glob("[0-9]*"))
+
+
+def _check_given(given: Collection[str], asked: RecipeConfig, trained: RecipeConfig) -> None:
+    """Refuses what would be ignored."""
+    wanted, values = flatten(asked), flatten(trained)
+    for name in sorted(set(given) & values.keys()):
+        if wanted[name] != values[name]:
+            source = trained.init_from if _is_untrained(trained) else trained.workdir
+            raise ValueError(
+                f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
+                f"trained; got {wanted[name]}"
+            )
+
+
+def _shapes(params: Any) -> dict[str, list[int]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): list(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(params)
+    }
+
+
+def _name(model: Callable[..., Any]) -> str:
+    return getattr(model, "__qualname__", type(model).__qualname__)

