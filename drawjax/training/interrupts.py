@@ -16,20 +16,26 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_ASKED = (signal.SIGTERM, signal.SIGINT)
+# A closed terminal, and SLURM's habit; several may come, from the shell and the kernel both.
+_TOLD = (signal.SIGHUP, signal.SIGUSR1)
+
 
 class _Now(BaseException):
     """Leaves work that may be dropped at any point."""
 
 
 class Interrupts:
-    """Notes SIGTERM and SIGINT instead of dying of them; a second one is not held back.
+    """Notes SIGTERM, SIGINT, SIGHUP and SIGUSR1 instead of dying of them.
 
-    With several processes a signal to any of them stops all after the same step.
+    A second SIGTERM or SIGINT is not held back. A signal that the process was started to ignore,
+    such as SIGHUP under nohup, stays ignored. With several processes a signal to any of them stops
+    all after the same step.
     """
 
     def __init__(self):
         self.signum = signal.SIGTERM
-        self._noted = False
+        self._noted = self._asked = False
         self._several = jax.process_count() > 1
         self._agreed = False
         self._leave_at_once = False
@@ -37,8 +43,10 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         # JAX's preemption service, which lets the processes agree on a step, takes SIGTERM itself.
-        caught = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
-        for signum in caught:
+        for signum in _ASKED + _TOLD:
+            own = self._several and signum == signal.SIGTERM
+            if own or signal.getsignal(signum) == signal.SIG_IGN:
+                continue
             try:
                 self._before[signum] = signal.signal(signum, self._note)
             except ValueError:  # not in the main thread, where signals cannot be handled
@@ -80,10 +88,13 @@ class Interrupts:
 
     def _note(self, signum: int, frame: types.FrameType | None) -> None:
         del frame
-        if self._noted:  # whoever asks twice does not want to wait
+        if self._asked and signum in _ASKED:  # whoever asks twice does not want to wait
             for caught, handler in self._before.items():
                 signal.signal(caught, handler)
             os.kill(os.getpid(), signum)
+            return
+        self._asked |= signum in _ASKED
+        if self._noted:
             return
         self._noted, self.signum = True, signal.Signals(signum)
         if self._several:

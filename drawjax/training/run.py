@@ -282,7 +282,11 @@ class RunWriter:
         if foreign and not config_path.exists() and not (self.workdir / ".lock").exists():
             raise RunError(f"{self.workdir} holds files that are not a run's; name another folder")
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = self.workdir / ".lock"
+        try:
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)  # as the umask has it
+        except PermissionError:  # another member of the group made it; NFS alone wants it writable
+            self._lock = os.open(lock, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,8 +1,13 @@
 import os
+import pathlib
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from drawjax.training.checkpoints import steps
 from drawjax.training.interrupts import Interrupts
 
 
@@ -18,7 +23,10 @@ def _send(signum=signal.SIGTERM):
     os.kill(os.getpid(), signum)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+_ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("signum", _ALL)
 def test_a_signal_is_noted_and_asked_for(signum):
     with Interrupts() as interrupts:
         assert not interrupts.stop_after(1)
@@ -29,10 +37,30 @@ def test_a_signal_is_noted_and_asked_for(signum):
 
 
 def test_handlers_are_put_back():
-    before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(signum) for signum in _ALL]
     with Interrupts():
-        assert signal.getsignal(signal.SIGINT) != before[1]
-    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
+        assert all(signal.getsignal(s) != old for s, old in zip(_ALL, before, strict=True))
+    assert [signal.getsignal(signum) for signum in _ALL] == before
+
+
+@pytest.mark.parametrize("signum", _ALL)
+def test_what_the_process_was_started_to_ignore_stays_ignored(signum):
+    before = signal.signal(signum, signal.SIG_IGN)  # as nohup does with SIGHUP
+    try:
+        with Interrupts() as interrupts:
+            _send(signum)
+            assert not interrupts.stop_after(1)
+        assert signal.getsignal(signum) == signal.SIG_IGN
+    finally:
+        signal.signal(signum, before)
+
+
+def test_a_closed_terminal_may_say_so_twice():
+    with Interrupts() as interrupts:
+        for signum in (signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            _send(signum)
+        assert interrupts.stopping
+        assert interrupts.signum == signal.SIGHUP
 
 
 def test_a_second_signal_is_not_held_back():
@@ -90,3 +118,28 @@ def test_with_several_processes_they_agree_on_a_step(monkeypatch):
         assert not interrupts.stop_after(1)
         assert interrupts.stop_after(2)
         assert interrupts.signum == signal.SIGTERM
+
+
+_IN_A_TERMINAL = (
+    "import fcntl, runpy, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "runpy.run_module('tests.training.toy', run_name='__main__', alter_sys=True)"
+)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_saves(tmp_path):
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IN_A_TERMINAL, "--workdir", str(tmp_path), "--pause", "0.1"],
+        cwd=pathlib.Path(__file__).parents[2], stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    while not steps(tmp_path / "checkpoints"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    before = steps(tmp_path / "checkpoints")
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert steps(tmp_path / "checkpoints") > before

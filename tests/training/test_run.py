@@ -1,10 +1,13 @@
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -320,3 +323,29 @@ def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     write_atomically(path, b"new")
     assert path.read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_second_member_of_the_group_may_go_on(tmp_path):
+    before = os.umask(0o002)
+    try:
+        RunWriter(tmp_path / "run", CONFIG).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run" / ".lock").stat().st_mode) == 0o664
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_lock_that_only_its_owner_can_write_keeps_nobody_out():
+    with tempfile.TemporaryDirectory() as name:  # pytest's folders are closed to others
+        folder = pathlib.Path(name)
+        RunWriter(folder, CONFIG).close()
+        (folder / ".lock").chmod(0o644)
+        for path in (folder, *folder.iterdir()):
+            if path.is_dir():
+                path.chmod(0o777)
+        os.seteuid(65534)
+        try:
+            with RunWriter(folder, CONFIG), pytest.raises(RunError, match="in use by another"):
+                RunWriter(folder, CONFIG)
+        finally:
+            os.seteuid(0)
