@@ -29,11 +29,14 @@ from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_p
 from drawjax.training.run import (
     flatten,
     has_best,
+    has_checkpoints,
     read_best,
     read_config,
     read_record,
+    to_json,
     write_atomically,
 )
+from drawjax.training.step import check_optimizer
 
 __all__ = ["experiment_of", "load_run", "train", "train_all"]
 
@@ -126,6 +129,7 @@ def train_all(
         experiment_of(config, load(config.data), model, optimizer=optimizer) for config in configs
     ]
     if training:
+        check_optimizer(optimizer)
         mesh.check([config.train for config in configs])
         for experiment in experiments:
             data.check_batch_size(experiment.images.train, experiment.config.train.batch_size)
@@ -277,8 +281,7 @@ def _read_results(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _write_results(folder: pathlib.Path, results: dict[str, Any]) -> None:
-    text = json.dumps(results, indent=2, allow_nan=False)
-    write_atomically(folder / "results.json", text + "\n")
+    write_atomically(folder / "results.json", to_json(results, indent=2) + "\n")
 
 
 def _shown_by(
@@ -410,7 +413,7 @@ def _has_own(config: RecipeConfig) -> bool:
     """Whether a run has parameters of its own, to go on from or to evaluate."""
     if config.mode != "train":
         return has_best(config.workdir)
-    return any(pathlib.Path(config.workdir, "checkpoints").glob("[0-9]*"))
+    return has_checkpoints(config.workdir)
 
 
 def _check_given(given: Collection[str], asked: RecipeConfig, trained: RecipeConfig) -> None:

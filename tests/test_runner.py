@@ -323,6 +323,12 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     assert loss == pytest.approx(other, rel=1e-6)
 
 
+def test_what_is_no_optimizer_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(ValueError, match=r"optimizer must be an Optax transformation.* got adam"):
+        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, optimizer=optax.adam)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
     own = {"dataset": IMAGES, "optimizer": optax.sgd(0.0)}
     with pytest.raises(ValueError, match=r"train.clip_norm does nothing beside an optimizer"):

@@ -4,14 +4,13 @@ from drawjax.config.train import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.keys import Streams, streams
 from drawjax.training.loop import train, train_points
-from drawjax.training.run import Run, RunWriter, has_best, read_best, read_config, read_record
+from drawjax.training.run import RunWriter, has_best, read_best, read_config, read_record
 from drawjax.training.step import TrainState
 from drawjax.training.task import Task
 
 __all__ = [
     "Diverged",
     "Interrupted",
-    "Run",
     "RunError",
     "RunWriter",
     "Streams",

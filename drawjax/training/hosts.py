@@ -23,7 +23,6 @@ from drawjax.training.errors import RunError
 
 __all__ = [
     "all_agree",
-    "barrier",
     "check_same",
     "connect",
     "is_first",
@@ -148,12 +147,6 @@ def check_same(fields: Mapping[str, Any]) -> None:
             raise RunError(f"the processes were given different configs ({'; '.join(differ)})")
 
 
-def barrier(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def wait_for_first(days: float = 7.0) -> None:
     """Waits while process 0 does something alone that may take long."""
     if jax.process_count() > 1:
@@ -166,8 +159,6 @@ def wait_for_first(days: float = 7.0) -> None:
 
 def all_agree(succeeded: bool) -> bool:
     """Whether something succeeded on every process."""
-    if jax.process_count() == 1:
-        return succeeded
     return bool(np.all(multihost_utils.process_allgather(np.asarray(succeeded))))
 
 

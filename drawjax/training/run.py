@@ -35,6 +35,7 @@ __all__ = [
     "RunWriter",
     "flatten",
     "has_best",
+    "has_checkpoints",
     "read_best",
     "read_config",
     "read_record",
@@ -72,9 +73,14 @@ def read_record(workdir: str | os.PathLike) -> dict[str, Any]:
 
 def has_best(workdir: str | os.PathLike) -> bool:
     """Whether a run's folder holds an evaluated checkpoint."""
+    return has_checkpoints(workdir, "best")
+
+
+def has_checkpoints(workdir: str | os.PathLike, kind: str = "checkpoints") -> bool:
+    """Whether a run's folder holds a checkpoint to go on from."""
     from drawjax.training import checkpoints
 
-    return bool(checkpoints.steps(pathlib.Path(workdir) / "best"))
+    return bool(checkpoints.steps(pathlib.Path(workdir) / kind))
 
 
 def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, float]]:
@@ -296,9 +302,6 @@ class RunWriter:
         facts |= _check_record(read_record(self.workdir), facts, self.workdir)
         write_atomically(config_path, to_json(fields, indent=2) + "\n")
         write_atomically(record_path, to_json(facts, indent=2) + "\n")
-
-
-Run = RunWriter  # until all callers have the new name
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
