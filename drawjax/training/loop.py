@@ -84,27 +84,6 @@ class _Point:
     shown: float = -_SHOW_EVERY
 
 
-class _Batches:
-    """The batches of all points; points of one seed share an iterator."""
-
-    def __init__(self, task: Task, seeds: Sequence[int]):
-        self._seeds = seeds
-        self._iterators: dict[int, BatchIterator] = {
-            seed: task.batches(seed) for seed in dict.fromkeys(seeds)
-        }
-
-    def next(self) -> list[Any]:
-        batches = {seed: next(iterator) for seed, iterator in self._iterators.items()}
-        return [batches[seed] for seed in self._seeds]
-
-    def state(self, point: int) -> dict[str, Any]:
-        return self._iterators[self._seeds[point]].get_state()
-
-    def restore(self, states: Sequence[dict[str, Any]]) -> None:
-        for seed, state in dict(zip(self._seeds, states, strict=True)).items():
-            self._iterators[seed].set_state(state)
-
-
 class _Loop:
     """The state of a training loop, and what it does every so many steps."""
 
@@ -112,7 +91,11 @@ class _Loop:
         self._task = task
         self._config = config = configs[0]  # what steers the loop is the same in all of them
         self._program = Program(task, configs)
-        self._batches = _Batches(task, [config.seed for config in configs])
+        self._seeds = [config.seed for config in configs]
+        # Points of one seed share their batches.
+        self._iterators: dict[int, BatchIterator] = {
+            seed: task.batches(seed) for seed in dict.fromkeys(self._seeds)
+        }
         self._state, self._start, means = self._restored(runs)
         self._points = [
             _Point(config, run, MetricWriter(run.workdir, self._start), mean)
@@ -132,7 +115,10 @@ class _Loop:
                     _log.info("going on from step %d", self._start)
                     self._validate(self._start, missing=True)
                 for step in range(self._start + 1, config.steps + 1):
-                    self._state, metrics = self._program.step(self._state, self._batches.next())
+                    batches = {seed: next(its) for seed, its in self._iterators.items()}
+                    self._state, metrics = self._program.step(
+                        self._state, [batches[seed] for seed in self._seeds]
+                    )
                     self._pending.append(metrics)
                     self._progress.advance()
                     stop = self._interrupts.stop_after(step)
@@ -172,7 +158,8 @@ class _Loop:
                     f"{runs[0].workdir} has already taken {step} steps, more than "
                     f"{self._config.steps}"
                 )
-            self._batches.restore([saved["iterator_state"] for saved in progress])
+            for seed, saved in zip(self._seeds, progress, strict=True):
+                self._iterators[seed].set_state(saved["iterator_state"])
             # Checkpoints of older versions have no means.
             means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
             return self._program.put(states), step, means
@@ -259,7 +246,7 @@ class _Loop:
         self._fetch(step)
         for number, point in enumerate(self._points):
             progress = {
-                "iterator_state": self._batches.state(number),
+                "iterator_state": self._iterators[point.config.seed].get_state(),
                 "means": dataclasses.asdict(point.means),
             }
             point.run.save(self._program.take(self._state, number), progress)

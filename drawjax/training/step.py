@@ -99,9 +99,14 @@ def _optimizer(
     )
 
 
-def initial_state(task: Task, hyperparams: Hyperparams) -> TrainState:
-    """The state before the first step."""
-    params = task.init(streams(hyperparams.seed).params)
+def initial_state(
+    task: Task, hyperparams: Hyperparams, init_params: PyTree | None = None
+) -> TrainState:
+    """The state before the first step, of these parameters or else of fresh ones."""
+    if init_params is None:
+        params = task.init(streams(hyperparams.seed).params)
+    else:
+        params = jax.tree.map(jnp.copy, init_params)  # the caller's are not given away
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
@@ -176,7 +181,7 @@ class Program:
 
     def __init__(self, task: Task, configs: Sequence[TrainConfig]):
         check_optimizer(task.optimizer)
-        self._task = task
+        self._init_params = task.init_params
         self._mesh = mesh.make(configs[0].batch_size, points=len(configs))
         self._single = self._sharding = mesh.replicated(self._mesh)
         self._stacked = len(configs) > 1
@@ -196,7 +201,7 @@ class Program:
                 ),
                 *map(Hyperparams.of, configs),
             )
-            init = jax.vmap(init)
+            init = jax.vmap(init, in_axes=(0, None))
             step = jax.vmap(step, in_axes=(0, 0, 0, None))
         self._init = jax.jit(init, out_shardings=self._sharding)
         self._plain_step = step
@@ -217,19 +222,7 @@ class Program:
 
     def initial(self) -> TrainState:
         """The state before the first step, from the task's `init_params` or else its `init`."""
-        state = self._init(self._hyperparams)
-        if self._task.init_params is None:
-            return state
-
-        def begin(state, params):
-            params = jax.tree.map(
-                lambda new, old: jnp.broadcast_to(new, old.shape), params, state.params
-            )
-            return dataclasses.replace(
-                state, params=params, ema_params=jax.tree.map(jnp.copy, params)
-            )
-
-        return jax.jit(begin, out_shardings=self._sharding)(state, self._task.init_params)
+        return self._init(self._hyperparams, self._init_params)
 
     def step(
         self, state: TrainState, batches: Sequence[PyTree]

@@ -4,6 +4,7 @@ import traceback
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from drawjax.training.step import Program
@@ -94,3 +95,14 @@ def test_points_are_taken_out_and_put_back():
     ):
         assert (leaf.shape, leaf.dtype) == (like.shape, like.dtype)
     np.testing.assert_array_equal(program.evaluated(state, 2)["in"], states[2].ema_params["in"])
+
+
+def test_parameters_given_to_start_from_are_the_optimizers_too():
+    given = jax.tree.map(jnp.ones_like, toy.task().init(jax.random.key(0)))
+    optimizer = optax.contrib.schedule_free_sgd(0.1)  # whose state holds parameters
+    program = Program(toy.task(init_params=given, optimizer=optimizer), [toy.CONFIG])
+    state = program.initial()
+    for tree in (state.params, state.ema_params, state.opt_state.z):
+        jax.tree.map(np.testing.assert_array_equal, tree, given)
+    program.step(state, [next(toy.batches(0))])
+    assert not given["in"].is_deleted()
