@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 from benchmarks import problem, timing
 from benchmarks.glimpse import by_grid_sample
-from drawjax import attention, command, draw, flags, modules, scan
+from drawjax import attention, cli, draw, modules, scan
 from drawjax.modules import DrawConfig
 
 PARTS = ("steps", "torch", "switches", "plain", "generate", "glimpse", "compiled")
@@ -358,4 +358,4 @@ if __name__ == "__main__":
         for row in globals()[part](TINY if tiny else FULL):
             print(json.dumps(row), flush=True)
     else:
-        command.main(lambda: run(flags.parse(GpuConfig(), description=__doc__.splitlines()[0])))
+        cli.command(run, GpuConfig(), description=__doc__.splitlines()[0])

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from drawjax import data, huge_pages
-from drawjax.config import RecipeConfig
+from drawjax import data
+from drawjax.__main__ import use_huge_pages
+from drawjax.config import ExperimentConfig
 from drawjax.data.sources import from_arrays
 from drawjax.runner import experiment_of
 from drawjax.training import Task
@@ -29,7 +30,7 @@ STORED = {  # shapes of the experiments' images, as their sets have them
 SECONDS = 8.0  # of steps, for each preset
 
 
-def task(config: RecipeConfig, stored: tuple[int, int, int]) -> Task:
+def task(config: ExperimentConfig, stored: tuple[int, int, int]) -> Task:
     """What training does by a config, on two batches of random images as its set has them."""
     rng = np.random.default_rng(0)
     count = 2 * config.train.batch_size
@@ -39,7 +40,7 @@ def task(config: RecipeConfig, stored: tuple[int, int, int]) -> Task:
     return experiment_of(config, images)
 
 
-def rate(config: RecipeConfig, stored: tuple[int, int, int], seconds: float) -> float:
+def rate(config: ExperimentConfig, stored: tuple[int, int, int], seconds: float) -> float:
     """Training images a second of a config on random images of a shape, after compiling."""
     its_task = task(config, stored)
     program, batches = Program(its_task, [config.train]), its_task.batches(0)
@@ -69,5 +70,5 @@ def measure() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    huge_pages.use()
+    use_huge_pages()
     timing.main(measure, __doc__)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from drawjax import command, flags
+from drawjax import cli
 
 __all__ = ["Timing", "compare", "environment", "has_torch", "main", "matmul", "matmul_flops"]
 
@@ -128,8 +128,7 @@ class PrintConfig:
 def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -> NoReturn:
     """The command line of one benchmark: prints its rows as a table, or as JSON."""
 
-    def run() -> None:
-        config = flags.parse(PrintConfig(), description=(description or "").splitlines()[0])
+    def show(config: PrintConfig) -> None:
         rows = measure()
         if config.json:
             print(json.dumps({**environment(), "rows": rows}))
@@ -139,7 +138,7 @@ def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -
             print("PyTorch is not installed (pip install 'drawjax[benchmark]'): no ratios to it.")
         print(table(rows))
 
-    command.main(run)
+    cli.command(show, PrintConfig(), description=(description or "").splitlines()[0])
 
 
 def table(rows: list[dict[str, Any]]) -> str:

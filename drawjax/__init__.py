@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from drawjax import attention
+    from drawjax.cli import main
     from drawjax.config import DrawConfig, RamConfig
-    from drawjax.launch import main
     from drawjax.modules import Draw, Ram
     from drawjax.pretrained import load_pretrained, save_pretrained
     from drawjax.runner import load_run, train
@@ -36,7 +36,7 @@ _MODULES = {
     "RamConfig": "config",
     "load_pretrained": "pretrained",
     "load_run": "runner",
-    "main": "launch",
+    "main": "cli",
     "save_pretrained": "pretrained",
     "train": "runner",
 }

@@ -10,13 +10,13 @@ import jax
 import optax
 
 from drawjax import data, modules
-from drawjax.config import RecipeConfig
+from drawjax.config import ExperimentConfig
 from drawjax.training import Task, streams
 from drawjax.training.task import BatchIterator
 
 __all__ = ["Experiment"]
 
-Config = TypeVar("Config", bound=RecipeConfig)
+Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 class Experiment(Task, Generic[Config]):

@@ -21,13 +21,12 @@ import optax
 
 from drawjax import data, modules, pretrained, report
 from drawjax.classification import Classification
-from drawjax.config import ClassificationConfig, GenerationConfig, RecipeConfig
+from drawjax.config import ClassificationConfig, ExperimentConfig, GenerationConfig, flatten
 from drawjax.experiment import Experiment
 from drawjax.generation import Generation
 from drawjax.pretrained.folder import WEIGHTS
 from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_points
 from drawjax.training.run import (
-    flatten,
     has_best,
     has_checkpoints,
     read_best,
@@ -42,9 +41,9 @@ __all__ = ["experiment_of", "load_run", "train", "train_all"]
 
 _log = logging.getLogger(__name__)
 
-Config = TypeVar("Config", bound=RecipeConfig)
+Config = TypeVar("Config", bound=ExperimentConfig)
 
-_EXPERIMENTS: dict[type[RecipeConfig], type[Experiment]] = {
+_EXPERIMENTS: dict[type[ExperimentConfig], type[Experiment]] = {
     GenerationConfig: Generation,
     ClassificationConfig: Classification,
 }
@@ -59,7 +58,7 @@ _OF_A_PRIOR = ("prior_mean", "prior_log_scale")
 
 
 def train(
-    config: RecipeConfig,
+    config: ExperimentConfig,
     *,
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
@@ -190,7 +189,7 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
 
 
 def experiment_of(
-    config: RecipeConfig,
+    config: ExperimentConfig,
     images: data.ImageSet,
     model: Callable[..., Any] | None = None,
     *,
@@ -404,19 +403,21 @@ def _is_run(source: str) -> bool:
     )
 
 
-def _is_untrained(config: RecipeConfig) -> bool:
+def _is_untrained(config: ExperimentConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
     return config.init_from is not None and not has_best(config.workdir)
 
 
-def _has_own(config: RecipeConfig) -> bool:
+def _has_own(config: ExperimentConfig) -> bool:
     """Whether a run has parameters of its own, to go on from or to evaluate."""
     if config.mode != "train":
         return has_best(config.workdir)
     return has_checkpoints(config.workdir)
 
 
-def _check_given(given: Collection[str], asked: RecipeConfig, trained: RecipeConfig) -> None:
+def _check_given(
+    given: Collection[str], asked: ExperimentConfig, trained: ExperimentConfig
+) -> None:
     """Refuses what would be ignored."""
     wanted, values = flatten(asked), flatten(trained)
     for name in sorted(set(given) & values.keys()):

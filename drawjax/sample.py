@@ -2,41 +2,35 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import NoReturn
 
-from drawjax import command, flags
-from drawjax.progress import announced
+from drawjax import cli
+from drawjax.config import Checked, option
 
-__all__ = ["main"]
+__all__ = ["SampleConfig", "sample"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Checked):
     """What to draw."""
+
+    _prefix = "--"
 
     model: str = "mnist"
     """A model's name, or a folder that `drawjax.save_pretrained` wrote."""
-    num: int = 64
+    num: int = option(64, low=1)
     """How many images."""
-    seed: int = 0
+    seed: int = option(0, low=0, high=2**31 - 1)
     """Seeds the noise."""
-    out: pathlib.Path | None = None
+    out: pathlib.Path | None = option(None, path=True)
     """PNG to write; None: samples_MODEL_SEED.png."""
-    gif: pathlib.Path | None = None
+    gif: pathlib.Path | None = option(None, path=True)
     """GIF to write too, of the drawing step by step."""
 
     def __post_init__(self):
-        if self.num < 1:
-            raise ValueError(f"--num must be at least 1, got {self.num}")
+        super().__post_init__()
         for name, path, suffix in (("out", self.out, ".png"), ("gif", self.gif, ".gif")):
             if path is not None and path.suffix.lower() != suffix:
                 raise ValueError(f"--{name} must end in {suffix}, got {str(path)!r}")
-
-
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    command.main(lambda: run(flags.parse(SampleConfig(), argv, description=_DESCRIPTION)))
 
 
 _MODELS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "pretrained").glob("*.json"))
@@ -47,35 +41,32 @@ _DESCRIPTION = (
 )
 
 
-def run(config: SampleConfig) -> None:
+def sample(config: SampleConfig) -> None:
     """Writes what the config asks for.
 
     Raises:
       ValueError: if there is no such model, or it draws nothing.
     """
-    with announced(f"drawing {config.num} images with {config.model}"):
-        # Heavy imports, which `--help` need not wait for.
-        import jax
-        import numpy as np
+    # Heavy imports, which `--help` need not wait for.
+    import jax
+    import numpy as np
 
-        from drawjax import figures, pretrained
-        from drawjax.modules import Draw
+    from drawjax import figures, pretrained
+    from drawjax.modules import Draw
 
-        model = pretrained.load_pretrained(config.model)
-        if not isinstance(model, Draw):
-            raise ValueError(f"{config.model} is a classifier; it draws nothing")
-        output = model.generate(config.num, key=jax.random.key(config.seed))
-        means = np.asarray(model.likelihood(output.canvases).mean)
-        out = config.out or pathlib.Path(
-            f"samples_{pathlib.Path(config.model).name}_{config.seed}.png"
-        )
-        figures.save_grid(out, means[-1])
-        if config.gif:
-            windows = jax.tree.map(np.asarray, output.write_windows)
-            size = model.config.write_size
-            figures.save_animation(config.gif, means, windows, patch_size=size)
+    model = pretrained.load_pretrained(config.model)
+    if not isinstance(model, Draw):
+        raise ValueError(f"{config.model} is a classifier; it draws nothing")
+    output = model.generate(config.num, key=jax.random.key(config.seed))
+    means = np.asarray(model.likelihood(output.canvases).mean)
+    out = config.out or pathlib.Path(f"samples_{pathlib.Path(config.model).name}_{config.seed}.png")
+    figures.save_grid(out, means[-1])
+    if config.gif:
+        windows = jax.tree.map(np.asarray, output.write_windows)
+        size = model.config.write_size
+        figures.save_animation(config.gif, means, windows, patch_size=size)
     print(*filter(None, (out, config.gif)), sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(sample, SampleConfig(), description=_DESCRIPTION)

@@ -2,7 +2,7 @@
 
 import sys
 
-from drawjax import huge_pages
+from drawjax.__main__ import use_huge_pages
 
 if sys.argv[0] == "-m":  # as Python has it while it looks for the module to run
-    huge_pages.use()
+    use_huge_pages()

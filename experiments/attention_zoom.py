@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import attention, command, data, figures, flags
+from drawjax import attention, cli, data, figures
+from drawjax.config import Checked, option
 from drawjax.data.pictures import open_picture
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
@@ -21,28 +22,29 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class ZoomConfig:
+class ZoomConfig(Checked):
     """What to look at, and how closely."""
 
-    workdir: str = "runs/attention_zoom"
+    _prefix = "--"
+
+    workdir: str = option("runs/attention_zoom", path=True)
     """Folder for zoom.png."""
-    image: str | None = None
+    image: str | None = option(None, path=True)
     """An image file, gray or color, of any size; None: two digits on 60x60 pixels."""
-    patch_size: int = 12
+    patch_size: int = option(12, low=1)
     """N of the window, filters a side."""
     center: tuple[float, float] | None = None
     """Center of the window, x and y in pixels, 1 being the first; None: the middle of an image
     file, a digit of the built-in image."""
-    zooms: tuple[float, ...] = (1.0, 0.5, 0.25)
+    zooms: tuple[float, ...] = option((1.0, 0.5, 0.25), above=0)
     """Share of the image's longer side that the grid spans, one row each."""
-    sharpness: float = 0.5
+    sharpness: float = option(0.5, above=0)
     """Standard deviation of the filters, in strides."""
 
     def __post_init__(self):
-        if self.patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
-        if not self.zooms or min(self.zooms) <= 0 or self.sharpness <= 0:
-            raise ValueError("zooms (at least one) and sharpness must be positive")
+        super().__post_init__()
+        if not self.zooms:
+            raise ValueError("--zooms needs at least one")
 
 
 PRESETS = {"paper": ZoomConfig(), "demo": ZoomConfig(patch_size=8, zooms=(1.0, 0.4))}
@@ -99,4 +101,4 @@ def load(path: str | None) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    command.main(lambda: run(flags.parse(PRESETS, description=__doc__)))
+    cli.command(run, PRESETS, description=__doc__)

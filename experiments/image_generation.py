@@ -13,10 +13,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from drawjax import command, data, flags, main
+from drawjax import cli, data, main
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 from drawjax.data import ImageSet
-from drawjax.launch import Options
 
 _LOOKED_AT = 500  # images
 _SIDE, _LARGEST = 32, 64  # pixels: what is cut out of pictures that are larger, or of several sizes
@@ -78,7 +77,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     presets = dict(PRESETS)
 
     def look() -> None:
-        config, _ = flags.parse(PRESETS, argv, description=__doc__, options=Options())
+        config, _ = cli.parse(PRESETS, argv, description=__doc__, options=cli.Options())
         if config.mode != "train":  # the run's folder says how it was trained
             return
         if config.data.name is None and config.data.folder is None:
@@ -89,7 +88,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         presets["images"] = fitted(data.load(None, form), base)
 
     try:
-        command.main(look)
+        cli.run_command(look)
     except SystemExit as stop:
         asked = sys.argv[1:] if argv is None else argv
         if stop.code or {"-h", "--help"} & set(asked):

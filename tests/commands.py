@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from drawjax import cli
 
-def exit_code(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> int:
-    """The code that a command ends with."""
+
+def exit_code(function: Callable[[Any], Any], default: Any, arguments: Sequence[str]) -> Any:
+    """The code that the command of a function of a config ends with."""
     with pytest.raises(SystemExit) as stop:
-        main(arguments)
+        cli.command(function, default, arguments, description="What it does.")
     return stop.value.code
 
 

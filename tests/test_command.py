@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from drawjax import command
+from drawjax import cli
 from drawjax.training import Diverged, Interrupted, RunError
 from tests.commands import said_line
 
@@ -52,14 +52,14 @@ def test_errors_a_user_can_mend_are_one_line_with_an_exit_code(error, code, mess
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        command.main(fail)
+        cli.run_command(fail)
     assert stop.value.code == code
     assert said_line(capsys).startswith(message)
 
 
 def test_a_fault_of_ours_shows_its_traceback(capsys):
     with pytest.raises(SystemExit) as stop:
-        command.main(lambda: 1 / 0)
+        cli.run_command(lambda: 1 / 0)
     assert stop.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("Traceback")

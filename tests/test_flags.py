@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import tyro
 
-from drawjax import flags
+from drawjax import cli
 from tests.training.toy import ToyConfig
 
 
@@ -30,32 +30,32 @@ PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
 
 
 def test_flags_replace_a_preset():
-    config = flags.parse(PRESETS, ["--preset", "wide", "--train.steps", "7", "--workdir=x"])
+    config = cli.parse(PRESETS, ["--preset", "wide", "--train.steps", "7", "--workdir=x"])
     assert config.width == 64
     assert config.train == dataclasses.replace(ToyConfig().train, steps=7)
     assert config.workdir == "x"
-    assert flags.parse(PRESETS, []) == PRESETS["toy"]
-    assert flags.parse(PRESETS, ["--width", "3", "--preset=wide"]).width == 3
+    assert cli.parse(PRESETS, []) == PRESETS["toy"]
+    assert cli.parse(PRESETS, ["--width", "3", "--preset=wide"]).width == 3
 
 
 def test_flags_replace_fields():
-    config = flags.read(_Config(name="b"), ["--inner.size", "None", "--inner.flat"])
+    config = cli.read(_Config(name="b"), ["--inner.size", "None", "--inner.flat"])
     assert config == _Config(inner=_Inner(size=None, flat=True), name="b")
     bare = (tyro.conf.FlagConversionOff,)
-    assert flags.read(_Config(), ["--inner.flat", "True"], markers=bare).inner.flat
+    assert cli.read(_Config(), ["--inner.flat", "True"], markers=bare).inner.flat
 
 
 @pytest.mark.parametrize("text", ["1e4", "1E4", "10_000", "1.0e+4", "10000"])
 def test_whole_numbers_are_read_as_people_write_them(text):
-    assert flags.parse(_Config(), ["--inner.size", text]).inner.size == 10_000
-    assert flags.parse(_Config(), [f"--inner.size={text}"]).inner.size == 10_000
+    assert cli.parse(_Config(), ["--inner.size", text]).inner.size == 10_000
+    assert cli.parse(_Config(), [f"--inner.size={text}"]).inner.size == 10_000
 
 
 @pytest.mark.parametrize("text", ["None", "none", "null", "NULL"])
 def test_none_is_read_where_it_is_a_value(text):
-    assert flags.parse(_Config(), ["--inner.size", text]).inner.size is None
-    assert flags.parse(_Config(), [f"--inner.size={text}"]).inner.size is None
-    assert flags.parse(_Config(), ["--name", text]).name == text
+    assert cli.parse(_Config(), ["--inner.size", text]).inner.size is None
+    assert cli.parse(_Config(), [f"--inner.size={text}"]).inner.size is None
+    assert cli.parse(_Config(), ["--name", text]).name == text
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -65,7 +65,7 @@ def test_none_is_read_where_it_is_a_value(text):
 ])  # fmt: skip
 def test_a_bad_flag_ends_with_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        flags.parse(_Config(), arguments)
+        cli.parse(_Config(), arguments)
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
@@ -75,7 +75,7 @@ def test_a_bad_flag_ends_with_one_line(arguments, message, capsys):
 
 def test_presets_are_an_option_that_is_given_once(capsys):
     with pytest.raises(SystemExit):
-        flags.parse(PRESETS, ["--help"])
+        cli.parse(PRESETS, ["--help"])
     assert "--preset {toy,wide}" in capsys.readouterr().out
     for arguments, message in (
         (["--preset", "toy", "--preset=wide"], "--preset is given twice: toy and wide"),
@@ -83,7 +83,7 @@ def test_presets_are_an_option_that_is_given_once(capsys):
         (["--preset"], "unknown preset ''"),
     ):
         with pytest.raises(SystemExit):
-            flags.parse(PRESETS, arguments)
+            cli.parse(PRESETS, arguments)
         assert message in capsys.readouterr().err
 
 
@@ -97,7 +97,7 @@ def test_presets_are_an_option_that_is_given_once(capsys):
 def test_what_cannot_be_read_is_one_line(arguments, message, encoding, monkeypatch):
     monkeypatch.setattr("tyro._fmtlib._should_use_utf8_drawing_chars", lambda: encoding == "utf-8")
     with pytest.raises(ValueError, match=message) as caught:
-        flags.read(_Config(), arguments)
+        cli.read(_Config(), arguments)
     text = str(caught.value)
     assert "\n" not in text
     assert not set(text) & set("│╭╮╰╯─")
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_one_line(arguments, message, encoding, monkeypat
 
 def test_help_says_what_it_is_and_ends(capsys):
     with pytest.raises(SystemExit) as stop:
-        flags.read(_Config(), ["--help"], description="What it does.", prog="python -m it")
+        cli.read(_Config(), ["--help"], description="What it does.", prog="python -m it")
     assert stop.value.code == 0
     said = capsys.readouterr().out
     assert "What it does." in said

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from drawjax import huge_pages
+from drawjax import __main__
 
 
 class _Restarted(Exception):
@@ -16,7 +16,7 @@ def setting(tmp_path, monkeypatch):
     """The system's setting; starting again raises `_Restarted`."""
     path = tmp_path / "enabled"
     path.write_text("always [madvise] never\n")
-    monkeypatch.setattr(huge_pages, "_SETTING", path)
+    monkeypatch.setattr(__main__, "_SETTING", path)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "experiments.x", "--flag"])
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # and back after the test
 
@@ -30,28 +30,28 @@ def setting(tmp_path, monkeypatch):
 def test_a_command_starts_again_with_huge_pages(setting):
     command = [sys.executable, "-m", "experiments.x", "--flag"]
     with pytest.raises(_Restarted) as restarted:
-        huge_pages.use()
+        __main__.use_huge_pages()
     assert list(restarted.value.args) == [sys.executable, *command]
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
-    huge_pages.use()  # once
+    __main__.use_huge_pages()  # once
 
 
 def test_other_settings_of_glibc_stay(setting, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
     with pytest.raises(_Restarted):
-        huge_pages.use()
+        __main__.use_huge_pages()
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=1:glibc.malloc.hugetlb=1"
 
 
 @pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]", None])
 def test_a_system_that_gives_them_to_all_or_nobody_is_left_alone(setting, text):
     setting.write_text(text) if text else setting.unlink()
-    huge_pages.use()
+    __main__.use_huge_pages()
 
 
 def test_no_is_taken_for_an_answer(setting, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    huge_pages.use()
+    __main__.use_huge_pages()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")

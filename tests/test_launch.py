@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from drawjax import flags, launch
+from drawjax import cli
 from drawjax.training import Diverged
 from tests.commands import said_line
 from tests.training.toy import ToyConfig
@@ -33,14 +33,14 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
         raise AssertionError("nothing should run")
 
     with pytest.raises(SystemExit) as stop:
-        launch.experiment(PRESETS, never, arguments)
+        cli.experiment(PRESETS, never, arguments)
     assert stop.value.code == 2
     assert said_line(capsys).startswith(message)
 
 
 def test_help_explains_every_flag_with_its_default(capsys):
     with pytest.raises(SystemExit) as stop:
-        launch.experiment(PRESETS, lambda configs: [], ["--help"], description="What it does.")
+        cli.experiment(PRESETS, lambda configs: [], ["--help"], description="What it does.")
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "What it does." in text
@@ -62,16 +62,16 @@ def test_help_explains_every_flag_with_its_default(capsys):
 
 def test_the_fields_that_arguments_name_are_given():
     arguments = ["--model.hidden-size=3", "--train.seed", "-1", "--no-debug-nans", "--data.no-x"]
-    assert flags.given(arguments) >= {"model.hidden_size", "train.seed", "debug_nans", "data.x"}
-    assert flags.given(["--sweep", "train.seed=0,1", "--sweep=train.steps=2"]) == {
+    assert cli.given(arguments) >= {"model.hidden_size", "train.seed", "debug_nans", "data.x"}
+    assert cli.given(["--sweep", "train.seed=0,1", "--sweep=train.steps=2"]) == {
         "train.seed", "train.steps",
     }  # fmt: skip
-    assert not flags.given(["x", "-1"])
+    assert not cli.given(["x", "-1"])
 
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):
     with pytest.raises(SystemExit) as stop:
-        launch.experiment(PRESETS, lambda configs: [Diverged("no")], [])
+        cli.experiment(PRESETS, lambda configs: [Diverged("no")], [])
     assert stop.value.code == 3
 
 
@@ -85,7 +85,7 @@ def test_a_sweep_hands_over_what_can_train_points(tmp_path):
     sweep = ["--sweep", "width=4,5", "--sweep", "train.seed=0,1", "--workdir", str(tmp_path)]
     for more in ([], ["--sweep-index", "2"], ["--sweep-parallel", "1"]):
         with pytest.raises(SystemExit) as stop:
-            launch.experiment(PRESETS, run, [*sweep, *more])
+            cli.experiment(PRESETS, run, [*sweep, *more])
         assert stop.value.code == 0
     assert seen == [
         [(4, 0), (4, 1)], [(5, 0), (5, 1)],
@@ -125,7 +125,7 @@ def test_a_full_disk_is_one_line(small_disk):
 def test_help_waits_for_no_heavy_library():
     program = (
         "import sys\n"
-        "from drawjax import launch\n"
+        "from drawjax import cli\n"
         "heavy = {'torch', 'tensorboardX', 'orbax.checkpoint', 'matplotlib', 'flax', 'grain',"
         " 'tensorflow', 'tensorflow_datasets'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import drawjax
-from drawjax import __main__, pretrained
+from drawjax import cli, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -24,17 +24,17 @@ def _run(*arguments, cwd=None):
 def test_commands_and_experiments_are_listed(capsys):
     for arguments in ([], ["--help"]):
         with pytest.raises(SystemExit) as stop:
-            __main__.main(arguments)
+            cli.drawjax(arguments)
         assert not stop.value.code
         said = capsys.readouterr().out
-        assert all(f"  {name} " in said for name in __main__._COMMANDS)
+        assert all(f"  {name} " in said for name in cli._COMMANDS)
     with pytest.raises(SystemExit):
-        __main__.main(["train"])
+        cli.drawjax(["train"])
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("[a-z]*.py"):
         assert path.stem in said
     with pytest.raises(SystemExit):
-        __main__.main(["--version"])
+        cli.drawjax(["--version"])
     assert capsys.readouterr().out.strip() == drawjax.__version__
     assert drawjax.__version__ == importlib.metadata.version("drawjax")
 
@@ -45,7 +45,7 @@ def test_commands_and_experiments_are_listed(capsys):
 ])  # fmt: skip
 def test_a_wrong_name_is_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        __main__.main(arguments)
+        cli.drawjax(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 

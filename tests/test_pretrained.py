@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import sys
 import types
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import drawjax
-from drawjax import modules, pretrained, sample
+from drawjax import cli, modules, pretrained, sample
 from tests.commands import exit_code
+
+_sample = functools.partial(exit_code, sample.sample, sample.SampleConfig())
 
 CONFIG = modules.DrawConfig(
     num_glimpses=3, hidden_size=6, latent_size=4, read_size=None, write_size=3
@@ -99,18 +102,24 @@ def test_the_documented_names_are_those_that_ship():
 def test_bad_requests_are_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawjax.save_pretrained(_model(), "small")
-    assert exit_code(sample.main, ["--model", "small", "--num", "0", "--out", "x.png"]) == 2
+    assert (
+        _sample(
+            ["--model", "small", "--num", "0", "--out", "x.png"],
+        )
+        == 2
+    )
     assert capsys.readouterr().err.strip() == "error: --num must be at least 1, got 0"
     assert not (tmp_path / "x.png").exists()
     command = ["--model", "small", "--num", "4", "--seed", "3", "--gif", "draw.gif"]
-    assert exit_code(sample.main, command) == 0
+    assert _sample(command) == 0
     assert capsys.readouterr().out.split() == ["samples_small_3.png", "draw.gif"]
     assert (tmp_path / "samples_small_3.png").exists()
     assert (tmp_path / "draw.gif").exists()
 
 
 def test_the_help_of_sample_names_what_draws(capsys):
-    assert exit_code(sample.main, ["--help"]) == 0
+    with pytest.raises(SystemExit):
+        cli.drawjax(["sample", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "mnist_no_attention, mnist_static, two_digits" in said
     assert "ram8" not in said

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import re
@@ -6,9 +7,12 @@ import numpy as np
 import pytest
 
 from drawjax import report
-from drawjax.report.__main__ import main
+from drawjax.report.__main__ import ReportConfig
+from drawjax.report.__main__ import report as write_page
 from tests.commands import exit_code
 from tests.run_folder import windows, write_run
+
+_report = functools.partial(exit_code, write_page, ReportConfig())
 
 
 @pytest.fixture
@@ -122,7 +126,7 @@ def test_several_runs_share_a_page_beside_their_own(run, capsys):
     other = write_run(run.parent / "other")
     own = report.write_report([run])
     before = own.read_bytes()
-    assert exit_code(main, [str(run), str(other)]) == 0
+    assert _report([str(run), str(other)]) == 0
     page = run.parent / "comparison.html"
     assert capsys.readouterr().out.strip() == str(page)
     assert [data["name"] for data in _data(page)] == ["run", "other"]
@@ -139,19 +143,19 @@ def test_a_sweep_stands_for_its_points(tmp_path):
 
 
 def test_out_names_the_file(run, tmp_path):
-    assert exit_code(main, [str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert _report([str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert len(_data(tmp_path / "page.html")) == 1
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
-    assert exit_code(main, [str(tmp_path)]) == 1
+    assert _report([str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 
 
 def test_a_file_that_cannot_be_read_is_named(run, capsys):
     (run / "results.json").write_text("{")
-    assert exit_code(main, [str(run)]) == 1
+    assert _report([str(run)]) == 1
     assert f"{run / 'results.json'} cannot be read" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """Where images come from: arrays, prepared TFDS sets, digits that come with a package, batches."""
 
-from drawjax.config.data import ClutterDataConfig, DataConfig, GenerationDataConfig
+from drawjax.config import ClutterDataConfig, DataConfig, GenerationDataConfig
 from drawjax.data.binarize import binarize, to_unit
 from drawjax.data.image_set import ArraySource, Batch, DataNotFoundError, ImageSet, Source
 from drawjax.data.pipeline import check_batch_size, eval_batches, train_batches

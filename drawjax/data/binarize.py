@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from drawjax.config.data import Binarization
+from drawjax.config import Binarization
 
 __all__ = ["binarize", "binarize_once", "to_unit"]
 

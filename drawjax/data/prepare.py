@@ -10,17 +10,16 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import tyro
 
-from drawjax import command, flags
-from drawjax.config.data import DataConfig, data_dir
+from drawjax import cli
+from drawjax.config import DataConfig, data_dir, nearest
 from drawjax.data.sources import ALIASES
 from drawjax.progress import announced
 
-__all__ = ["main", "prepare"]
+__all__ = ["PrepareConfig", "prepare", "prepare_all"]
 
 # Builders of our own: module and class.
 _OWN = {"svhn_numbers": ("drawjax.data.svhn", "SvhnNumbers")}
@@ -52,7 +51,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     if own is None and importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + flags.nearest(name, [*_OWN, *ALIASES])
+            + nearest(name, [*_OWN, *ALIASES])
         )
     import tensorflow_datasets as tfds
 
@@ -61,7 +60,7 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         plain = name.split(":")[0].split("/")[0]
         known = tfds.list_builders()
         if plain not in known:
-            near = flags.nearest(plain, [*known, *_OWN, *ALIASES])
+            near = nearest(plain, [*known, *_OWN, *ALIASES])
             raise ValueError(f"TFDS has no set called {plain!r}{near}")
         builder = tfds.builder(name, data_dir=folder)
     else:
@@ -106,13 +105,10 @@ class PrepareConfig:
             raise ValueError("--size goes with --from-folder")
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    description = "Downloads and prepares image sets."
-    command.main(lambda: run(flags.parse(PrepareConfig(), argv, description=description)))
+_DESCRIPTION = "Downloads and prepares image sets."
 
 
-def run(config: PrepareConfig) -> int:
+def prepare_all(config: PrepareConfig) -> int:
     """Prepares what the config names; says of each where it is, or why not. 1 if one failed."""
     folder = str(data_dir(DataConfig(dir=config.data_dir)))
     failed = False
@@ -133,4 +129,4 @@ def run(config: PrepareConfig) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(prepare_all, PrepareConfig(), description=_DESCRIPTION)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from drawjax.config.data import DataConfig, data_dir
+from drawjax.config import DataConfig, data_dir
 from drawjax.data import decoded
 from drawjax.data.image_set import (
     ArraySource,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from drawjax.config.data import ClutterDataConfig, DataConfig, GenerationDataConfig
+from drawjax.config import ClutterDataConfig, DataConfig, GenerationDataConfig
 from drawjax.data.binarize import binarize, to_unit
 from drawjax.data.clutter import cluttered
 from drawjax.data.crop import center_crop, random_crop

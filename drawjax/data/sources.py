@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from drawjax.config.data import DataConfig, data_dir
+from drawjax.config import DataConfig, data_dir
 from drawjax.data.binarize import binarize_once
 from drawjax.data.image_set import ArraySource, DataNotFoundError, ImageSet, Source
 from drawjax.data.prepared import pixels, prepared, split_ranges

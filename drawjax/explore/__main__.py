@@ -6,10 +6,8 @@ import pathlib
 import socket
 import threading
 import webbrowser
-from collections.abc import Sequence
-from typing import NoReturn
 
-from drawjax import command, flags
+from drawjax import cli
 
 _HOST = "127.0.0.1"
 
@@ -30,13 +28,10 @@ class ExploreConfig:
             raise ValueError(f"--port must lie in 0..65535, got {self.port}")
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    description = "Opens a local page: the attention window on an image, and a model that draws."
-    command.main(lambda: run(flags.parse(ExploreConfig(), argv, description=description)))
+_DESCRIPTION = "Opens a local page: the attention window on an image, and a model that draws."
 
 
-def run(config: ExploreConfig) -> None:
+def explore(config: ExploreConfig) -> None:
     """Serves the page until Ctrl-C.
 
     Raises:
@@ -82,4 +77,4 @@ def run(config: ExploreConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(explore, ExploreConfig(), description=_DESCRIPTION)

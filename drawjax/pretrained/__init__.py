@@ -19,7 +19,8 @@ from typing import Any, Literal, overload
 import jax
 import numpy as np
 
-from drawjax import flags, modules
+from drawjax import modules
+from drawjax.config import nearest
 from drawjax.modules import Draw, Ram
 from drawjax.pretrained import folder as folders
 from drawjax.pretrained.folder import save_pretrained
@@ -101,7 +102,7 @@ def describe(name: str, folder: pathlib.Path = _HERE) -> Mapping[str, Any]:
     """
     names = available(folder=folder)
     if name not in names:
-        near, listed = flags.nearest(name, names), ", ".join(names)
+        near, listed = nearest(name, names), ", ".join(names)
         raise ValueError(f"no pretrained model {name!r}{near}; there are: {listed}")
     return json.loads((folder / f"{name}.json").read_text())
 

@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import NoReturn
 
 import tyro
 
-from drawjax import command, flags, pretrained
+from drawjax import cli, pretrained
 from drawjax.runner import load_run
 from drawjax.training import RunError
 
@@ -43,10 +41,5 @@ def export(config: ExportConfig) -> pathlib.Path:
     return pretrained.save(config.name, load_run(config.run), provenance, folder)
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    command.main(lambda: print(export(flags.parse(ExportConfig(), argv, description=__doc__))))
-
-
 if __name__ == "__main__":
-    main()
+    cli.command(export, ExportConfig(), description=__doc__)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
-from drawjax import command, flags, pretrained
+from drawjax import cli, pretrained
 
-__all__ = ["ListingConfig", "figure", "main", "run"]
+__all__ = ["ListingConfig", "figure", "list_models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +15,10 @@ class ListingConfig:
     """What to list: all there are."""
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    description = "Lists the models that come with the package: what they draw or name, how well."
-    command.main(lambda: run(flags.parse(ListingConfig(), argv, description=description)))
+_DESCRIPTION = "Lists the models that come with the package: what they draw or name, how well."
 
 
-def run(config: ListingConfig) -> None:
+def list_models(config: ListingConfig) -> None:
     """Prints a line a model."""
     del config
     rows = [("model", "images", "trained on", "test")]
@@ -51,4 +48,4 @@ def figure(known: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(list_models, ListingConfig(), description=_DESCRIPTION)

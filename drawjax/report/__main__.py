@@ -2,12 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
-from typing import NoReturn
 
 import tyro
 
-from drawjax import command, flags
+from drawjax import cli
 from drawjax.report.page import write_report
 
 
@@ -22,15 +20,10 @@ class ReportConfig:
     have in common."""
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The command line; ends the process."""
-    command.main(lambda: run(flags.parse(ReportConfig(), argv, description=__doc__)))
-
-
-def run(config: ReportConfig) -> None:
+def report(config: ReportConfig) -> None:
     """Writes the page, and prints where it is."""
     print(write_report(config.runs, config.out))
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(report, ReportConfig(), description=__doc__)

@@ -1,6 +1,6 @@
 """The loop and what it needs: state, steps, checkpoints, metrics. Knows nothing of DRAW."""
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.keys import Streams, streams
 from drawjax.training.loop import train, train_points

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig
 from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.interrupts import Interrupts

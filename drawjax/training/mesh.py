@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig
 
 __all__ = ["check", "devices", "make", "put_batch", "replicated", "stacked"]
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig, flatten, harmless_fields
 from drawjax.training import hosts, keys
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
@@ -33,7 +33,6 @@ from drawjax.training.step import TrainState
 __all__ = [
     "RunError",
     "RunWriter",
-    "flatten",
     "has_best",
     "has_checkpoints",
     "read_best",
@@ -339,21 +338,6 @@ def _check_path(workdir: pathlib.Path) -> None:
         )
 
 
-def flatten(config: Any) -> dict[str, Any]:
-    """The fields of a nested dataclass as one level, `{"train.steps": 100, ...}`."""
-    return _flatten(dataclasses.asdict(config))
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
 def _defaults(config: Any, prefix: str = "") -> dict[str, Any]:
     """What the fields of a config are unless given, for runs older than a field."""
     defaults = {}
@@ -367,23 +351,11 @@ def _defaults(config: Any, prefix: str = "") -> dict[str, Any]:
     return defaults
 
 
-def _harmless(config: Any, prefix: str = "") -> set[str]:
-    """The fields of a nested config that change no parameter (`config.harmless`)."""
-    names = set()
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), prefix + field.name
-        if dataclasses.is_dataclass(value):
-            names |= _harmless(value, f"{name}.")
-        elif field.metadata.get("harmless"):
-            names.add(name)
-    return names
-
-
 def _check_same(
     old: dict[str, Any], new: dict[str, Any], config: Any, workdir: pathlib.Path
 ) -> None:
     old = {name: _defaults(config).get(name) for name in new.keys() - old.keys()} | old
-    free = _harmless(config)
+    free = harmless_fields(config)
     differ = {
         name: (old[name], new.get(name))
         for name in sorted(old)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig
 from drawjax.training import mesh
 from drawjax.training.keys import streams
 from drawjax.training.task import Task

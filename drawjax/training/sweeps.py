@@ -23,12 +23,11 @@ from typing import Any
 
 import tyro
 
-from drawjax import flags
-from drawjax.config.train import TrainConfig
+from drawjax import cli
+from drawjax.config import TrainConfig, flatten, nearest
 from drawjax.training import hosts, mesh
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
-from drawjax.training.run import flatten
 
 __all__ = ["Point", "expand", "grouped", "pick", "run", "table"]
 
@@ -74,7 +73,7 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
         name, equals, listed = item.partition("=")
         name = name.strip().removeprefix("--").replace("-", "_")
         if name not in known:
-            hint = flags.nearest(name, known)
+            hint = nearest(name, known)
             raise ValueError(f"--sweep over an unknown field, {name or item!r}{hint}")
         texts = [text.strip() for text in listed.split(",")]
         if not equals or not all(texts):
@@ -248,7 +247,7 @@ def _with(config: Any, texts: dict[str, str]) -> Any:
     """The config with some fields read from text, as flags would be."""
     arguments = [part for name, text in texts.items() for part in (f"--{name}", text)]
     try:
-        return flags.read(config, arguments, markers=(tyro.conf.FlagConversionOff,))
+        return cli.read(config, arguments, markers=(tyro.conf.FlagConversionOff,))
     except ValueError as error:
         listed = ", ".join(f"{name}={text}" for name, text in texts.items())
         raise ValueError(f"--sweep {listed}: {error}") from None

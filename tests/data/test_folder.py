@@ -24,7 +24,7 @@ def pictures(tmp_path) -> pathlib.Path:
 
 def _prepare(tmp_path, folder, *flags):
     arguments = ["mine", "--from-folder", str(folder), "--data-dir", str(tmp_path / "sets")]
-    return exit_code(prepare.main, [*arguments, *flags])
+    return exit_code(prepare.prepare_all, prepare.PrepareConfig(), [*arguments, *flags])
 
 
 def _load(tmp_path, **config):
@@ -219,7 +219,7 @@ def test_links_are_followed_and_loops_refused(tmp_path, pictures, capsys, target
     (tmp_path / "elsewhere" / "back").symlink_to(pictures / "kind0")
     (pictures / "kind0" / "loop").symlink_to(tmp_path / target)
     arguments = ["other", "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
-    assert exit_code(prepare.main, arguments) == 1
+    assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 1
     assert f"{link} is a link to a folder that it is in" in _error(capsys)
 
 
@@ -241,7 +241,7 @@ def test_a_missing_folder_is_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up", ""])
 def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name):
     arguments = [name, "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
-    assert exit_code(prepare.main, arguments) == 1
+    assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 1
     assert f"got {name!r}" in _error(capsys)
 
 
@@ -265,5 +265,5 @@ def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
      ["a", "--from-folder", "b", "--manual-dir", "c"]],
 )  # fmt: skip
 def test_flags_that_do_not_go_together_are_refused(arguments, capsys):
-    assert exit_code(prepare.main, arguments) == 2
+    assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 2
     assert "--from-folder" in capsys.readouterr().err

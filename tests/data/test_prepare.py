@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import pathlib
 import sys
@@ -7,6 +8,8 @@ import pytest
 from drawjax.data import DataConfig, load, prepare
 from tests.commands import exit_code
 from tests.data.archives import numbers, write_archive
+
+_prepare = functools.partial(exit_code, prepare.prepare_all, prepare.PrepareConfig())
 
 _HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 
@@ -34,7 +37,7 @@ def no_tensorflow(monkeypatch):
 def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, no_tensorflow, name):
     target = tmp_path / "sets"
     arguments = [name, "--data-dir", str(target), "--manual-dir", str(archives)]
-    assert exit_code(prepare.main, arguments) == 0
+    assert _prepare(arguments) == 0
     said = capsys.readouterr()
     assert f"{name}: {target / 'svhn_numbers' / '1.0.0'}" in said.out
     assert "preparing svhn_numbers in " in said.err
@@ -46,25 +49,25 @@ def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, n
 
 def test_the_folder_is_that_of_the_environment(tmp_path, archives, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "env"))
-    assert exit_code(prepare.main, ["svhn", "--manual-dir", str(archives)]) == 0
+    assert _prepare(["svhn", "--manual-dir", str(archives)]) == 0
     assert (tmp_path / "env" / "svhn_numbers" / "1.0.0").is_dir()
 
 
 def test_what_is_prepared_is_left_alone(tmp_path, archives):
     arguments = ["svhn", "--data-dir", str(tmp_path / "sets"), "--manual-dir", str(archives)]
-    assert exit_code(prepare.main, arguments) == 0
+    assert _prepare(arguments) == 0
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("*.array_record*")}
-    assert exit_code(prepare.main, arguments) == 0
+    assert _prepare(arguments) == 0
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_what_is_there_in_another_format_is_named_and_left_alone(tmp_path, archives, capsys):
     arguments = ["svhn", "--data-dir", str(tmp_path / "sets"), "--manual-dir", str(archives)]
-    assert exit_code(prepare.main, arguments) == 0
+    assert _prepare(arguments) == 0
     folder = tmp_path / "sets" / "svhn_numbers" / "1.0.0"
     info = (folder / "dataset_info.json").read_text().replace("array_record", "tfrecord")
     (folder / "dataset_info.json").write_text(info)
-    assert exit_code(prepare.main, arguments) == 1
+    assert _prepare(arguments) == 1
     message = f"svhn_numbers is already in {folder}, in the tfrecord format"
     assert message in _error(capsys)
     assert (folder / "dataset_info.json").read_text() == info
@@ -78,7 +81,9 @@ def _error(capsys):
 def test_a_missing_folder_is_one_line(tmp_path, capsys):
     missing = tmp_path / "nowhere"
     assert (
-        exit_code(prepare.main, ["svhn", "--data-dir", str(tmp_path), "--manual-dir", str(missing)])
+        _prepare(
+            ["svhn", "--data-dir", str(tmp_path), "--manual-dir", str(missing)],
+        )
         == 1
     )
     assert _error(capsys) == f"error: there is no folder {missing}"
@@ -89,7 +94,7 @@ def test_a_broken_archive_is_one_line_and_leaves_nothing(tmp_path, archives, cap
     path.write_bytes(path.read_bytes()[:1000])
     target = tmp_path / "sets"
     arguments = ["svhn", "--data-dir", str(target), "--manual-dir", str(archives)]
-    assert exit_code(prepare.main, arguments) == 1
+    assert _prepare(arguments) == 1
     assert f"{path} is broken or cut short" in _error(capsys)
     assert not [path for path in target.glob("svhn_numbers/**/*") if path.is_file()]
 
@@ -97,7 +102,7 @@ def test_a_broken_archive_is_one_line_and_leaves_nothing(tmp_path, archives, cap
 def test_one_failure_does_not_stop_the_others(tmp_path, archives, capsys, no_tensorflow):
     target = tmp_path / "sets"
     arguments = ["mnist", "svhn", "--data-dir", str(target), "--manual-dir", str(archives)]
-    assert exit_code(prepare.main, arguments) == 1
+    assert _prepare(arguments) == 1
     assert "preparing mnist needs TensorFlow" in _error(capsys)
     assert (target / "svhn_numbers" / "1.0.0").is_dir()
 
@@ -128,7 +133,7 @@ def test_a_failed_download_is_one_line(tmp_path, capsys, monkeypatch):
     from drawjax.data.svhn import SvhnNumbers
 
     monkeypatch.setattr(SvhnNumbers, "URL", "http://127.0.0.1:9/")  # nobody listens there
-    assert exit_code(prepare.main, ["svhn", "--data-dir", str(tmp_path)]) == 1
+    assert _prepare(["svhn", "--data-dir", str(tmp_path)]) == 1
     error = _error(capsys)
     assert "cannot download http://127.0.0.1:9/train.tar.gz" in error
     assert "--manual-dir" in error

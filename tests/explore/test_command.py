@@ -1,3 +1,4 @@
+import functools
 import re
 import signal
 import socket
@@ -7,9 +8,11 @@ import urllib.request
 
 import pytest
 
-from drawjax.explore.__main__ import main
+from drawjax.explore.__main__ import ExploreConfig, explore
 from tests.commands import exit_code
 from tests.explore.serving import save_model
+
+_explore = functools.partial(exit_code, explore, ExploreConfig())
 
 
 def _error(capsys):
@@ -21,30 +24,30 @@ def _error(capsys):
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "²"])
 def test_a_bad_port_is_one_line(capsys, port):
-    assert exit_code(main, [f"--port={port}"]) == 2
+    assert _explore([f"--port={port}"]) == 2
     assert "--port" in _error(capsys)
 
 
 def test_an_unknown_flag_is_one_line(capsys):
-    assert exit_code(main, ["--share"]) == 2
+    assert _explore(["--share"]) == 2
     assert "--share" in _error(capsys)
 
 
 def test_a_port_in_use_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert exit_code(main, ["--no-browser", "--port", str(taken.getsockname()[1])]) == 1
+        assert _explore(["--no-browser", "--port", str(taken.getsockname()[1])]) == 1
     assert "Address already in use" in _error(capsys)
 
 
 def test_a_folder_that_is_none_and_a_damaged_model_are_one_line(capsys, tmp_path):
-    assert exit_code(main, ["--models", str(tmp_path / "none")]) == 1
+    assert _explore(["--models", str(tmp_path / "none")]) == 1
     assert "is not a folder" in _error(capsys)
     save_model(tmp_path)
     (tmp_path / "scribble.npz").write_bytes(b"")
-    assert exit_code(main, ["--models", str(tmp_path)]) == 1
+    assert _explore(["--models", str(tmp_path)]) == 1
     assert "scribble.npz is damaged" in _error(capsys)
     (tmp_path / "scribble.json").write_text("{}")
-    assert exit_code(main, ["--models", str(tmp_path)]) == 1
+    assert _explore(["--models", str(tmp_path)]) == 1
     assert "a model cannot be read" in _error(capsys)
 
 
@@ -54,7 +57,7 @@ def test_without_the_extra_it_says_how_to_install_it(capsys, monkeypatch, name):
         if module.startswith(("drawjax.explore.server", name)):
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    assert exit_code(main, ["--no-browser"]) == 1
+    assert _explore(["--no-browser"]) == 1
     assert "pip install 'drawjax[explore]'" in _error(capsys)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from drawjax.config.train import TrainConfig
+from drawjax.config import TrainConfig
 from drawjax.training.keys import streams
 from drawjax.training.step import Hyperparams, initial_state, learning_rate, train_step
 from tests.training import toy

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from drawjax import launch
-from drawjax.config.train import harmless
+from drawjax import cli
+from drawjax.config import option
 from drawjax.training import Diverged, RunWriter, Task, TrainConfig, train_points
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
@@ -33,12 +33,12 @@ CONFIG = TrainConfig(
 class ToyConfig:
     """A run of the toy."""
 
-    workdir: str = harmless("toy")
+    workdir: str = option("toy", harmless=True)
     """The run's folder."""
     train: TrainConfig = CONFIG
     width: int = 4
     """Hidden units."""
-    pause: float = harmless(0.0)
+    pause: float = option(0.0, harmless=True)
     """Seconds to wait before each batch."""
 
 
@@ -141,4 +141,4 @@ def run(configs):
 
 
 if __name__ == "__main__":
-    launch.experiment({"toy": ToyConfig(), "wide": ToyConfig(width=256)}, run)
+    cli.experiment({"toy": ToyConfig(), "wide": ToyConfig(width=256)}, run)

@@ -1,0 +1,637 @@
+"""The command line: flags from configs, errors of one line, exit codes; experiments and `drawjax`.
+
+Flags are read before JAX is loaded, so that `--help` and a wrong flag need not wait for it.
+"""
+
+import contextlib
+import dataclasses
+import decimal
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import logging
+import os
+import pathlib
+import pkgutil
+import re
+import runpy
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, TextIO, TypeVar
+
+import tyro
+
+from drawjax.config import ExperimentConfig, nearest
+
+__all__ = [
+    "Options",
+    "command",
+    "drawjax",
+    "experiment",
+    "fail",
+    "given",
+    "main",
+    "parse",
+    "read",
+    "run_command",
+]
+
+T = TypeVar("T")
+Config = TypeVar("Config")
+
+
+# Experiments.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a command can do with any experiment."""
+
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE,...: run once for each value, with several --sweep for each combination.
+    Points that differ only in numbers (rate, seed, clipping, decay) train side by side."""
+    sweep_index: int | None = None
+    """Run this point of the sweep alone, counted from 0; for a scheduler's array jobs."""
+    sweep_parallel: int | None = None
+    """Train at most so many points side by side; None: all that can be."""
+    debug_nans: bool = False
+    """Stop at the operation that makes the first NaN; slow."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where one run has several processes; None: as the scheduler (SLURM,
+    GKE, Cloud TPU, Open MPI) says."""
+    processes: int | None = None
+    """How many processes the run has."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+
+
+def main(
+    presets: Mapping[str, ExperimentConfig],
+    *,
+    model: Callable[..., Any] | None = None,
+    dataset: Any = None,
+    optimizer: Any = None,
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """The command line of an experiment; ends the process.
+
+    Args:
+      presets: configs by name, for `--preset`; flags replace their values. The first is the
+        default.
+      model: as for `drawjax.train`.
+      dataset: as for `drawjax.train`.
+      optimizer: as for `drawjax.train`.
+      description: what `--help` says first.
+      argv: the arguments; None: the process's.
+    """
+
+    def run(configs: Sequence[ExperimentConfig]) -> Sequence[Any]:
+        with _named_extra("training"):
+            from drawjax.runner import train_all
+
+        return train_all(
+            configs, model=model, dataset=dataset, optimizer=optimizer, given=given(argv)
+        )
+
+    experiment(presets, run, argv, description=description)
+
+
+def experiment(
+    presets: Mapping[str, Config],
+    run: Callable[[Sequence[Config]], Sequence[Any]],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+) -> NoReturn:
+    """Runs an experiment as the command line asks, alone or as a sweep, and ends the process.
+
+    Args:
+      presets: as in `parse`.
+      run: does what configs say. It is given several only in a sweep, and then such as can be
+        trained side by side; it returns one result a config, `Diverged` among them.
+      argv: the arguments; None: the process's.
+      description: what `--help` says first.
+    """
+    run_command(lambda: _experiment(presets, run, argv, description), leave=_leave)
+
+
+def _experiment(
+    presets: Mapping[str, Config],
+    run: Callable[[Sequence[Config]], Sequence[Any]],
+    argv: Sequence[str] | None,
+    description: str | None,
+) -> None:
+    config, options = parse(presets, argv, description=description, options=Options())
+
+    with _named_extra("training"):
+        import jax
+
+        from drawjax.training import Diverged, hosts
+
+    groups = _sweep_groups(config, options)
+    hosts.connect(options.coordinator, options.processes, options.process)
+    if not hosts.is_first():
+        logging.getLogger().setLevel(logging.WARNING)
+    if options.debug_nans:  # else as JAX_DEBUG_NANS says
+        jax.config.update("jax_debug_nans", True)
+    if groups is not None:
+        from drawjax.training import sweeps
+
+        sweeps.run(config, options.sweep, groups, run)
+        return
+    (outcome,) = run([config])
+    if isinstance(outcome, Diverged):
+        raise outcome
+
+
+def _sweep_groups(config: Any, options: Options) -> Any:
+    """The points of the sweep that is asked for, in groups that train together; None: no sweep."""
+    if not options.sweep:
+        if options.sweep_index is not None:
+            fail("--sweep-index picks a point of a --sweep, and there is none")
+        if options.sweep_parallel is not None:
+            fail("--sweep-parallel is of the points of a --sweep, and there is none")
+        return None
+    from drawjax.training import sweeps
+
+    try:
+        points = sweeps.expand(config, options.sweep)
+        if options.sweep_index is not None:
+            points = [sweeps.pick(points, options.sweep_index)]
+        return sweeps.grouped(points, options.sweep_parallel)
+    except ValueError as error:
+        fail(str(error))
+
+
+def _leave(code: int) -> None:
+    hosts = sys.modules.get("drawjax.training.hosts")
+    if hosts is not None:
+        hosts.leave(code)
+
+
+@contextlib.contextmanager
+def _named_extra(what: str) -> Iterator[None]:
+    """Names what is missing of the extra that training and data need."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("drawjax"):
+            raise
+        fail(f"{what} needs {error.name}: pip install 'drawjax[train]'")
+
+
+# The command `drawjax`, which runs the others by name.
+
+_COMMANDS = {
+    "train": "an experiment: `drawjax train mnist_generation --preset demo`",
+    "sample": "draw with a model that comes with the package",
+    "explore": "a local page: move the attention window, watch a model draw",
+    "report": "a run's page, or one that compares runs",
+    "prepare": "download an image set, or make one of a folder of pictures",
+    "models": "the models that come with the package, and how good they are",
+}
+_MODULES = {  # with what it is configured by
+    "sample": ("drawjax.sample", "SampleConfig"),
+    "explore": ("drawjax.explore.__main__", "ExploreConfig"),
+    "report": ("drawjax.report.__main__", "ReportConfig"),
+    "prepare": ("drawjax.data.prepare", "PrepareConfig"),
+    "models": ("drawjax.pretrained.listing", "ListingConfig"),
+}
+_EXPERIMENTS = "drawjax.experiments"
+
+
+def drawjax(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command by its name; ends the process.
+
+    Args:
+      argv: the arguments; None: the process's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        print(_usage("drawjax COMMAND ...", _COMMANDS))
+        print("\n`drawjax COMMAND --help` lists a command's flags; --tyro-print-completion SHELL")
+        print("prints a script that completes them (bash, zsh, tcsh).")
+    elif name == "--version":
+        print(importlib.metadata.version("drawjax"))
+    elif name == "--tyro-print-completion":
+        _print_completion(rest)
+    elif name == "train":
+        _train(rest)
+    else:
+        module, _ = _MODULES[_known(name, _COMMANDS, "command")]
+        _run_module(module, ["drawjax", name], rest)
+    sys.exit(0)
+
+
+def _train(arguments: list[str]) -> None:
+    names = _experiments()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage("drawjax train EXPERIMENT ...", names))
+        return
+    name = _known(arguments[0].replace("-", "_"), names, "experiment")
+    _run_module(f"{_EXPERIMENTS}.{name}", ["drawjax", "train", name], arguments[1:])
+
+
+def _experiments() -> dict[str, str]:
+    """The experiments that are installed, with the first line of each."""
+    if importlib.util.find_spec(_EXPERIMENTS) is None:
+        fail("drawjax is not installed: pip install drawjax, or `pip install -e .` here")
+    package = importlib.import_module(_EXPERIMENTS)
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        spec: Any = importlib.util.find_spec(f"{_EXPERIMENTS}.{module.name}")
+        line = spec.loader.get_source(spec.name).partition("\n")[0]
+        found[module.name] = line.strip('"').rstrip(".")
+    return found
+
+
+def _known(name: str, names: Mapping[str, Any], what: str) -> str:
+    if name not in names:
+        near = nearest(name, list(names))
+        fail(f"unknown {what} {name!r}{near}; there are: {', '.join(names)}")
+    return name
+
+
+def _run_module(module: str, command: list[str], arguments: list[str]) -> None:
+    """Runs a module as `python -m` does, under another name."""
+    sys.argv = [" ".join(command), *arguments]
+    with _named_extra(sys.argv[0]):
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+
+
+def _usage(call: str, names: Mapping[str, str]) -> str:
+    width = max(map(len, names))
+    lines = [f"  {name:{width}}  {line}" for name, line in names.items()]
+    return "\n".join([f"usage: {call}", "", *lines])
+
+
+def _print_completion(arguments: list[str]) -> None:
+    app, train = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
+    for name, (module, config) in _MODULES.items():
+        app.command(getattr(importlib.import_module(module), config), name=name)
+    for name in _experiments():
+        presets = importlib.import_module(f"{_EXPERIMENTS}.{name}").PRESETS
+        everything: Any = type(_together(presets, Options()))
+        train.command(everything, name=name)
+    app.command(train, name="train")
+    app.cli(prog="drawjax", args=["--tyro-print-completion", *arguments])
+
+
+# Any command: flags, logs, errors of one line, exit codes, an output that nobody reads.
+
+_FAILED, _NOT_FINITE = 1, 3
+
+
+def command(
+    function: Callable[[T], Any],
+    default: T,
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+) -> NoReturn:
+    """The command line of a function of a config; ends the process.
+
+    Args:
+      function: what to do; it returns the exit code, or None.
+      default: as for `parse`.
+      argv: the arguments; None: the process's.
+      description: what `--help` says first.
+    """
+    run_command(lambda: function(parse(default, argv, description=description)))
+
+
+def run_command(
+    command: Callable[[], Any], *, leave: Callable[[int], object] = lambda code: None
+) -> NoReturn:
+    """Runs a command and ends the process, with one line for the errors that a user can mend.
+
+    Logs go to stderr. Exit codes: what the command returns, or 0: done. 1: the data, the folder or
+    a value is not usable. 2: bad flags. 3: training diverged. 128 + N: stopped by signal N
+    (130 Ctrl-C, 143 SIGTERM), a run being saved; 141: nobody reads the output any more, as in
+    `... --help | head`.
+
+    Compiled programs are kept in ~/.cache/drawjax; JAX_COMPILATION_CACHE_DIR names another folder,
+    or, if empty, none. DRAWJAX_TRACEBACK=1 shows where an error came from.
+
+    Args:
+      command: what to run.
+      leave: called last with an exit code that is not 0.
+    """
+    # Closed files (as under cron) would make the first files opened take their place.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    _set_up_logs()
+    _set_up_cache()
+    try:
+        with _logs_above_bars():
+            code = _run(command)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The signal itself stays ignored, as Python has it: it would also end a run whose log alone
+        # is gone.
+        code = 128 + signal.SIGPIPE
+        _discard(sys.stdout)
+    except OSError as error:
+        code = _FAILED
+        _discard(sys.stdout)
+        _say(f"cannot write to the output: {error.strerror}")
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+    if code:
+        leave(code)
+    sys.exit(code)
+
+
+def _run(command: Callable[[], Any]) -> int:
+    """Runs it, and says what went wrong; returns the exit code."""
+    try:
+        return command() or 0
+    except SystemExit as stop:  # --help, or a bad flag
+        if isinstance(stop.code, str):
+            return _say(stop.code)
+        return stop.code or 0
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        return _say("stopped", 128 + signal.SIGINT)
+    except FloatingPointError as error:  # of --debug-nans
+        traceback.print_exc()
+        return _say(str(error).splitlines()[0], _NOT_FINITE)
+    except Exception as error:
+        if not _has_devices():
+            platforms = os.environ["JAX_PLATFORMS"]
+            return _say(f"JAX finds none of the devices that JAX_PLATFORMS={platforms} names")
+        code = getattr(error, "exit_code", None)  # of the errors of a run
+        expected = code or isinstance(error, (ValueError, OSError, ModuleNotFoundError))
+        if not expected or os.environ.get("DRAWJAX_TRACEBACK"):
+            traceback.print_exc()
+        return _say(str(error) if expected else repr(error), code or _FAILED)
+
+
+def _say(message: str, code: int = _FAILED) -> int:
+    try:
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    except OSError:
+        _discard(sys.stderr)
+    return code
+
+
+def _has_devices() -> bool:
+    """Whether JAX has a device, as far as it was asked for certain ones."""
+    if "jax" not in sys.modules or not os.environ.get("JAX_PLATFORMS"):
+        return True
+    try:
+        return bool(sys.modules["jax"].devices())
+    except (RuntimeError, AssertionError):  # which one depends on whether it was asked before
+        return False
+
+
+def _discard(file: TextIO) -> None:
+    """Throws away what cannot be written, or the interpreter would fail once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
+def _set_up_logs() -> None:
+    """Logs of our own; of others only what a user can use."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    for chatty in ("jax", "orbax", "tensorflow_datasets", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Orbax logs, with tracebacks, what it raises as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def _logs_above_bars() -> contextlib.AbstractContextManager[None]:
+    """While in it, lines of the log do not tear the progress bars on a terminal."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("tqdm") is None:
+        return contextlib.nullcontext()
+    from tqdm.contrib.logging import logging_redirect_tqdm  # warns in a notebook without widgets
+
+    return logging_redirect_tqdm()
+
+
+def _set_up_cache() -> None:
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/drawjax"))
+    if not os.path.isabs(folder):  # "", or a user without a home
+        return
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", folder)
+    else:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+
+
+# Dataclasses from flags, by tyro: presets, nearest names, errors of one line.
+
+
+def parse(
+    default: T | Mapping[str, T],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    options: Any = None,
+) -> Any:
+    """Reads a dataclass from the command line.
+
+    Args:
+      default: an instance, or several by name: `--preset NAME` picks the one whose values flags
+        then replace, and the first is taken without the flag.
+      argv: the arguments; None: the process's.
+      description: what `--help` says first.
+      options: an instance of another dataclass, whose flags stand beside.
+
+    Returns:
+      The instance, or a pair of both if there are `options`. Bad flags end the process with one
+      line and exit code 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen, config = None, default
+    if isinstance(default, Mapping):
+        chosen, arguments = _preset(arguments, list(default))
+        config = default[chosen]
+    types = _types(config) | ({} if options is None else _types(options))
+    known = ["--help", *(["--preset"] if chosen else []), *types]
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        own = (flag, flag.replace("no-", "", 1))
+        if flag.startswith("--") and not any(name in known for name in own):
+            if not flag.startswith("--tyro-"):
+                fail(f"unknown flag {flag}{nearest(flag, known)}")
+    try:
+        parsed = read(
+            _together(default, options, chosen), arguments, description=description or "",
+            prog=_prog(), types=types,
+        )  # fmt: skip
+    except ValueError as error:
+        fail(str(error))
+    return parsed.config if options is None else (parsed.config, parsed.options)
+
+
+def _together(default: Any, options: Any = None, preset: str | None = None) -> Any:
+    """All that `parse` reads, as one dataclass: the preset, the config's flags, the options'."""
+    unnamed = tyro.conf.arg(name="")
+    fields, values = [], {}
+    if isinstance(default, Mapping):
+        names = tuple(default)
+        values["preset"] = preset or names[0]
+        said = tyro.conf.arg(help="Whose values the other flags replace.")
+        fields.append(("preset", Annotated[Literal[names], said]))
+        default = default[values["preset"]]
+    for name, part in (("config", default), ("options", options)):
+        if part is not None:
+            fields.append((name, Annotated[type(part), unnamed]))
+            values[name] = part
+    return dataclasses.make_dataclass("Arguments", fields)(**values)
+
+
+def read(
+    default: T,
+    arguments: Sequence[str],
+    *,
+    description: str = "",
+    prog: str | None = None,
+    markers: Sequence[Any] = (),
+    types: Mapping[str, Any] | None = None,
+) -> T:
+    """Replaces fields of a nested dataclass by what flags say.
+
+    `--help` prints and ends the process.
+
+    Args:
+      default: an instance.
+      arguments: the flags, `--model.hidden-size 100`.
+      description: what `--help` says first.
+      prog: the command that `--help` names.
+      markers: tyro's, for all flags.
+      types: of the flags' values, which say where `none` and `1e4` are None and 10000; None: those
+        of the fields.
+
+    Raises:
+      ValueError: for a flag that cannot be read, or a value that the dataclass refuses.
+    """
+    arguments = _spelled(arguments, _types(default) if types is None else types)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                type(default), default=default, args=arguments, description=description,
+                prog=prog, config=tuple(markers),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_unboxed(said.getvalue())) from None
+
+
+def given(argv: Sequence[str] | None = None) -> set[str]:
+    """The fields that arguments name, `model.hidden_size`, --sweep's too; None: the process's."""
+    names, before = set(), ""
+    for argument in sys.argv[1:] if argv is None else argv:
+        flag, _, rest = argument.partition("=")
+        if before == "--sweep":
+            names.add(flag)
+        elif flag == "--sweep":
+            names.add(rest.partition("=")[0])
+        elif flag.startswith("--"):
+            name = flag.removeprefix("--").replace("-", "_")
+            # --model.no-remat is --model.remat False.
+            names |= {name, re.sub(r"(^|\.)no_", r"\1", name)}
+        before = argument
+    return names - {""}
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the process with one line, for a flag that is wrong."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _unboxed(text: str) -> str:
+    """The message in the box that tyro draws (it offers no other way), without its advice."""
+    lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()]  # a box of spaces, in ASCII
+    lines = [line for line in lines[1:] if line]  # without the title
+    rules = [bool(set(line) <= {"─", "-"}) for line in lines]
+    if rules and rules[0]:
+        lines, rules = lines[1:], rules[1:]
+    end = rules.index(True) if True in rules else None
+    message = " ".join(lines[:end]) or " ".join(text.split())
+    # "Error parsing config.train: train.steps must ..." names the place twice.
+    place, colon, rest = message.partition(": ")
+    return rest if colon and place.startswith("Error parsing") and "--" not in place else message
+
+
+def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]:
+    """The preset that the arguments name, and the other arguments."""
+    named, others, rest = [], [], iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag == "--preset":
+            named.append(value if equals else next(rest, ""))
+        else:
+            others.append(argument)
+    if len(named) > 1:
+        fail(f"--preset is given twice: {' and '.join(named)}")
+    (chosen,) = named or names[:1]
+    if chosen not in names:
+        listed = ", ".join(names)
+        fail(f"unknown preset {chosen!r}{nearest(chosen, names)}; presets: {listed}")
+    return chosen, others
+
+
+def _spelled(arguments: Sequence[str], types: Mapping[str, Any]) -> list[str]:
+    """The arguments with none and null as None, and 1e4 as 10000, where a flag's type takes it."""
+    spelled, flag = [], ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            flag = name.replace("_", "-")
+            if equals:
+                argument = f"{name}={_value(value, types.get(flag))}"
+        else:
+            argument = _value(argument, types.get(flag))
+        spelled.append(argument)
+    return spelled
+
+
+def _value(text: str, hint: Any) -> str:
+    among = typing.get_args(hint) or (hint,)
+    if type(None) in among and text.lower() in ("none", "null"):
+        return "None"
+    if int in among and re.fullmatch(r"[+-]?[\d_.]+[eE]\+?\d{1,2}", text):
+        with contextlib.suppress(ValueError):
+            number = decimal.Decimal(text.replace("_", ""))
+            return str(int(number)) if number == int(number) else text
+    return text
+
+
+def _types(config: Any, prefix: str = "--") -> dict[str, Any]:
+    """The types of a nested dataclass's fields, by flag."""
+    hints = typing.get_type_hints(type(config))
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = prefix + field.name.replace("_", "-")
+        inner = dataclasses.is_dataclass(value)
+        found |= _types(value, name + ".") if inner else {name: hints[field.name]}
+    return found
+
+
+def _prog() -> str:
+    if " " in sys.argv[0]:  # "drawjax sample"
+        return sys.argv[0]
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = pathlib.Path(sys.argv[0]).name
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else name
