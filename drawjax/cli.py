@@ -195,12 +195,12 @@ _COMMANDS = {
     "prepare": "download an image set, or make one of a folder of pictures",
     "models": "the models that come with the package, and how good they are",
 }
-_MODULES = {  # with what it is configured by
-    "sample": ("drawjax.sample", "SampleConfig"),
-    "explore": ("drawjax.explore.__main__", "ExploreConfig"),
-    "report": ("drawjax.report.__main__", "ReportConfig"),
-    "prepare": ("drawjax.data.prepare", "PrepareConfig"),
-    "models": ("drawjax.pretrained.listing", "ListingConfig"),
+_MODULES = {  # with the function in it, and the config of that
+    "sample": ("drawjax.sample", "sample", "SampleConfig"),
+    "explore": ("drawjax.explore.__main__", "explore", "ExploreConfig"),
+    "report": ("drawjax.report.__main__", "report", "ReportConfig"),
+    "prepare": ("drawjax.data.prepare", "prepare_all", "PrepareConfig"),
+    "models": ("drawjax.pretrained.listing", "list_models", "ListingConfig"),
 }
 _EXPERIMENTS = "drawjax.experiments"
 
@@ -224,8 +224,12 @@ def drawjax(argv: Sequence[str] | None = None) -> NoReturn:
     elif name == "train":
         _train(rest)
     else:
-        module, _ = _MODULES[_known(name, _COMMANDS, "command")]
-        _run_module(module, ["drawjax", name], rest)
+        path, function, config = _MODULES[_known(name, _COMMANDS, "command")]
+        sys.argv[0] = f"drawjax {name}"
+        with _named_extra(sys.argv[0]):
+            module: Any = importlib.import_module(path)
+        run, default = getattr(module, function), getattr(module, config)()
+        command(run, default, rest, description=module.DESCRIPTION)
     sys.exit(0)
 
 
@@ -235,7 +239,9 @@ def _train(arguments: list[str]) -> None:
         print(_usage("drawjax train EXPERIMENT ...", names))
         return
     name = _known(arguments[0].replace("-", "_"), names, "experiment")
-    _run_module(f"{_EXPERIMENTS}.{name}", ["drawjax", "train", name], arguments[1:])
+    sys.argv = [f"drawjax train {name}", *arguments[1:]]
+    with _named_extra(sys.argv[0]):
+        runpy.run_module(f"{_EXPERIMENTS}.{name}", run_name="__main__", alter_sys=False)
 
 
 def _experiments() -> dict[str, str]:
@@ -258,13 +264,6 @@ def _known(name: str, names: Mapping[str, Any], what: str) -> str:
     return name
 
 
-def _run_module(module: str, command: list[str], arguments: list[str]) -> None:
-    """Runs a module as `python -m` does, under another name."""
-    sys.argv = [" ".join(command), *arguments]
-    with _named_extra(sys.argv[0]):
-        runpy.run_module(module, run_name="__main__", alter_sys=False)
-
-
 def _usage(call: str, names: Mapping[str, str]) -> str:
     width = max(map(len, names))
     lines = [f"  {name:{width}}  {line}" for name, line in names.items()]
@@ -273,7 +272,7 @@ def _usage(call: str, names: Mapping[str, str]) -> str:
 
 def _print_completion(arguments: list[str]) -> None:
     app, train = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
-    for name, (module, config) in _MODULES.items():
+    for name, (module, _, config) in _MODULES.items():
         app.command(getattr(importlib.import_module(module), config), name=name)
     for name in _experiments():
         presets = importlib.import_module(f"{_EXPERIMENTS}.{name}").PRESETS

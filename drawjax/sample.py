@@ -34,7 +34,7 @@ class SampleConfig(Checked):
 
 
 _MODELS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "pretrained").glob("*.json"))
-_DESCRIPTION = (
+DESCRIPTION = (
     "Draws a grid of images with a trained model. Needs no data set. Models: "
     + ", ".join(name for name in _MODELS if not name.startswith("ram"))
     + "; `drawjax models` says how good each is."
@@ -69,4 +69,4 @@ def sample(config: SampleConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.command(sample, SampleConfig(), description=_DESCRIPTION)
+    cli.command(sample, SampleConfig(), description=DESCRIPTION)

@@ -105,7 +105,7 @@ class PrepareConfig:
             raise ValueError("--size goes with --from-folder")
 
 
-_DESCRIPTION = "Downloads and prepares image sets."
+DESCRIPTION = "Downloads and prepares image sets."
 
 
 def prepare_all(config: PrepareConfig) -> int:
@@ -129,4 +129,4 @@ def prepare_all(config: PrepareConfig) -> int:
 
 
 if __name__ == "__main__":
-    cli.command(prepare_all, PrepareConfig(), description=_DESCRIPTION)
+    cli.command(prepare_all, PrepareConfig(), description=DESCRIPTION)

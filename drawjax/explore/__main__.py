@@ -28,7 +28,7 @@ class ExploreConfig:
             raise ValueError(f"--port must lie in 0..65535, got {self.port}")
 
 
-_DESCRIPTION = "Opens a local page: the attention window on an image, and a model that draws."
+DESCRIPTION = "Opens a local page: the attention window on an image, and a model that draws."
 
 
 def explore(config: ExploreConfig) -> None:
@@ -77,4 +77,4 @@ def explore(config: ExploreConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.command(explore, ExploreConfig(), description=_DESCRIPTION)
+    cli.command(explore, ExploreConfig(), description=DESCRIPTION)

@@ -15,7 +15,7 @@ class ListingConfig:
     """What to list: all there are."""
 
 
-_DESCRIPTION = "Lists the models that come with the package: what they draw or name, how well."
+DESCRIPTION = "Lists the models that come with the package: what they draw or name, how well."
 
 
 def list_models(config: ListingConfig) -> None:
@@ -48,4 +48,4 @@ def figure(known: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    cli.command(list_models, ListingConfig(), description=_DESCRIPTION)
+    cli.command(list_models, ListingConfig(), description=DESCRIPTION)

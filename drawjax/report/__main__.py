@@ -8,6 +8,8 @@ import tyro
 from drawjax import cli
 from drawjax.report.page import write_report
 
+DESCRIPTION = "Writes a run's report anew, or compares several runs in one page."
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
@@ -26,4 +28,4 @@ def report(config: ReportConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.command(report, ReportConfig(), description=__doc__)
+    cli.command(report, ReportConfig(), description=DESCRIPTION)
