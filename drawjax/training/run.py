@@ -165,7 +165,7 @@ class RunWriter:
         self._lock: int | None = None
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
-        facts = dict(record or {}) | {"prng": keys.IMPLEMENTATION}
+        facts = json.loads(to_json({**(record or {}), "prng": keys.IMPLEMENTATION}))
         hosts.check_same(fields | facts)
         _check_path(self.workdir)
         try:

@@ -17,10 +17,21 @@ ROOT = pathlib.Path(__file__).parents[2]
 _ALONE = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 
 
-def test_a_process_started_by_hand_stays_alone(monkeypatch):
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *given: pytest.fail("joined"))
-    for name in _ALONE:
+@pytest.fixture
+def joined(monkeypatch):
+    """How `jax.distributed.initialize` was called, in an environment that knows of no others."""
+    calls = []
+    monkeypatch.setattr(
+        hosts.jax.distributed, "initialize", lambda *given, **how: calls.append((given, how))
+    )
+    monkeypatch.setattr("glob.glob", lambda pattern: [])  # neither GPUs nor TPUs
+    for name in (*_ALONE, "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE",
+                 "CUDA_VISIBLE_DEVICES"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_a_process_started_by_hand_stays_alone(monkeypatch, joined):
     hosts.connect()
     # A batch script, or an element of an array, of a job with several tasks is one process too.
     monkeypatch.setenv("SLURM_JOB_ID", "1")
@@ -28,25 +39,15 @@ def test_a_process_started_by_hand_stays_alone(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
     hosts.connect()
-
-
-@pytest.mark.parametrize(("name", "value"), [
-    ("SLURM_STEP_NUM_TASKS", "2"), ("OMPI_COMM_WORLD_SIZE", "4"),
-    ("TPU_WORKER_HOSTNAMES", "10.0.0.1,10.0.0.2"), ("JAX_COORDINATOR_ADDRESS", "10.0.0.1:1"),
-])  # fmt: skip
-def test_a_scheduler_is_noticed(monkeypatch, name, value):
-    joined = []
-    monkeypatch.setattr(
-        hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
-    )
-    monkeypatch.setenv(name, value)
-    hosts.connect()
-    assert joined == [
-        ((None, None, None), {"local_device_ids": None, "shutdown_timeout_seconds": 10})
-    ]
+    assert joined == []
 
 
 @pytest.mark.parametrize(("environment", "gpus"), [
+    ({"SLURM_STEP_NUM_TASKS": "2"}, None),
+    ({"OMPI_COMM_WORLD_SIZE": "4"}, None),
+    ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, None),
+    ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1"}, None),
+    # A process alone on its host has all GPUs that it sees, others the one of their number.
     ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [0, 1, 2, 3]),
     ({"SLURM_STEP_TASKS_PER_NODE": "1", "CUDA_VISIBLE_DEVICES": "2,5"}, [0, 1]),
     ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1]),
@@ -54,38 +55,31 @@ def test_a_scheduler_is_noticed(monkeypatch, name, value):
     ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "3"}, [0]),  # bound by SLURM
     ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, None),
 ])  # fmt: skip
-def test_a_process_alone_on_its_host_has_all_gpus(monkeypatch, environment, gpus):
-    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_scheduler_is_noticed(monkeypatch, joined, environment, gpus):
+    if "CUDA_VISIBLE_DEVICES" in environment or "SLURM_STEP_TASKS_PER_NODE" in environment:
+        environment = {"SLURM_STEP_NUM_TASKS": "4"} | environment
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(hosts.glob, "glob", lambda pattern: [])
-    assert hosts._gpus() == gpus
-
-
-def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, caplog):
-    joined = []
-
-    def initialize(*given):
-        joined.append(given)
-        if len(joined) == 2:
-            raise ValueError("no metadata server")
-
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(hosts, "_on_tpu", lambda: True)
-    for name in _ALONE:
-        monkeypatch.delenv(name, raising=False)
     hosts.connect()
+    how = {"local_device_ids": gpus, "shutdown_timeout_seconds": 10}
+    assert joined == [((None, None, None), how)]
+
+
+def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, joined, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "libtpu")
+    monkeypatch.setattr("glob.glob", lambda pattern: ["/dev/accel0"])
     hosts.connect()
-    assert joined == [(), ()]
+    assert joined == [((), {})]
+
+    def fail():
+        raise ValueError("no metadata server")
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", fail)
+    hosts.connect()
     assert "alone on this TPU: no metadata server" in caplog.text
 
 
-def test_addresses_by_flag(monkeypatch):
-    joined = []
-    monkeypatch.setattr(
-        hosts.jax.distributed, "initialize", lambda *given, **how: joined.append((given, how))
-    )
+def test_addresses_by_flag(joined):
     hosts.connect("10.0.0.1:1234", 4, 2)
     # A scheduler's word on the number of processes or devices would contradict.
     how = {"cluster_detection_method": "deactivate", "shutdown_timeout_seconds": 10}

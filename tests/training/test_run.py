@@ -298,14 +298,16 @@ def test_what_a_run_is_of_stays(tmp_path):
     RunWriter(tmp_path, CONFIG).close()  # an older run, which recorded nothing of it
     RunWriter(tmp_path, CONFIG, record={"data": "digits", "version": "1"}).close()
     RunWriter(tmp_path, CONFIG, record={"model": "Toy", "version": "2"}).close()
+    RunWriter(tmp_path, CONFIG, record={"shape": (3, 4)}).close()
+    RunWriter(tmp_path, CONFIG, record={"shape": (3, 4)}).close()
     with pytest.raises(RunError) as caught:
         RunWriter(tmp_path, CONFIG, record={"data": "letters", "model": "Toy"})
     assert str(caught.value) == (
         f"{tmp_path} holds a run of something else (data: digits there, letters now); "
         "name another folder"
     )
-    facts = {"data": "digits", "model": "Toy", "version": "1", "prng": "threefry2x32"}
-    assert read_record(tmp_path) == facts
+    facts = {"data": "digits", "model": "Toy", "version": "1", "shape": [3, 4]}
+    assert read_record(tmp_path) == facts | {"prng": "threefry2x32"}
 
 
 def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
