@@ -1,7 +1,9 @@
 """DRAW, Sec. 2.1 and 2.3 of Gregor et al. (2015): the model's protocol, one step, one scan.
 
 The model comes in as an argument (`Model`; `drawjax.modules.Draw` is one) and so does the noise,
-`[T, batch, Z]`, so every function here is deterministic and pure:
+`[T, batch, Z]`, so every function here is deterministic and pure. All are a plain `jax.lax.scan`,
+but for `loss`, which is what training differentiates: its weight gradients are taken out of the
+loop (`drawjax.scan`).
 
 * `infer`: images and noise -> canvases, windows, latents and KL of every step (Eq. 3-8, 10).
   `reconstruct` is the same with the posterior's mean in place of a sample; `complete` the same with
@@ -186,8 +188,6 @@ def infer(
     model: Model,
     images: Images,
     noise: Noise,
-    *,
-    remat: bool = False,
 ) -> DrawOutput:
     """Draws images with the encoder looking at them: T steps of Eq. 3-8.
 
@@ -195,7 +195,6 @@ def infer(
       model: the learned functions.
       images: x, values in [0, 1].
       noise: standard normal, one draw a step, image and latent; T is its length.
-      remat: recompute the steps in the backward pass (`drawjax.scan.scan`).
 
     Returns:
       A `DrawOutput` with every field.
@@ -208,7 +207,7 @@ def infer(
     def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
         return step(model, state, images, noise)
 
-    return _with_images(model, *scan(body, state, noise, remat=remat))
+    return _with_images(model, *jax.lax.scan(body, state, noise))
 
 
 def reconstruct(
@@ -261,7 +260,7 @@ def complete(
         seen = jnp.where(known, images, model.likelihood(state.canvas).mean)
         return step(model, state, seen, noise)
 
-    return _with_images(model, *scan(body, state, noise))
+    return _with_images(model, *jax.lax.scan(body, state, noise))
 
 
 def generate(
@@ -303,7 +302,7 @@ def generate(
 
     state, outputs = model.initial_state(*batches), []
     for values, drawn in steps:
-        state, output = scan(functools.partial(body, drawn), state, values)
+        state, output = jax.lax.scan(functools.partial(body, drawn), state, values)
         outputs.append(output)
     output = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
     return _with_images(model, state, output)
@@ -335,7 +334,7 @@ def sample(
             return _decode(model, state, model.prior(state.h_dec).sample(noise))[0], None
 
         state = model.initial_state(noise.shape[1])
-        return model.likelihood(scan(body, state, noise)[0].canvas).mean
+        return model.likelihood(jax.lax.scan(body, state, noise)[0].canvas).mean
 
     steps, batch, size = noise.shape
     if chunk is None or batch <= chunk:
@@ -359,7 +358,8 @@ def loss(
 
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
     whose gradient is longer than this many times the median of the batch has it scaled down to
-    that (`drawjax.scan.scan`). The losses stay as they are. Differentiable in reverse mode only.
+    that; and `remat`: recompute the steps in the backward pass (both `drawjax.scan.scan`). The
+    losses stay as they are. Differentiable in reverse mode only.
     """
     images, noise, state = _checked(model, images, noise)
 
@@ -415,7 +415,7 @@ def importance_weighted_bound(
         noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype), out_axes=1)(
             folded(keys).reshape(-1)
         )
-        state, log_ratios = scan(body, model.initial_state(batch * chunk), noise)
+        state, log_ratios = jax.lax.scan(body, model.initial_state(batch * chunk), noise)
         logs = jnp.sum(log_ratios, axis=0) + model.likelihood(state.canvas).log_prob(rows)
         logs = logs.reshape(batch, chunk)
         # The last chunk may reach beyond K; what lies there weighs nothing.

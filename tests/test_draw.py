@@ -127,6 +127,33 @@ def test_latents_draw_their_images_again(x64):
     assert np.abs(part.canvases[2] - inferred.canvases[2]).max() > 1e-3
 
 
+def test_what_needs_no_gradient_has_forward_mode(x64):
+    """All but `loss` run over a plain scan: forward mode agrees with reverse mode."""
+    graph, params = _model()
+    images, noise = _inputs()
+    known = jnp.ones(images.shape, bool)
+    keys = jax.random.split(jax.random.key(0), len(images))
+    functions = {
+        "infer": lambda model: draw.infer(model, images, noise).kl,
+        "reconstruct": lambda model: draw.reconstruct(model, images).images,
+        "complete": lambda model: draw.complete(model, images, known, noise).images,
+        "generate": lambda model: draw.generate(model, noise).images,
+        "sample": lambda model: draw.sample(model, noise),
+        "importance": lambda model: draw.importance_weighted_bound(
+            model, images, keys, num_samples=3, chunk=2
+        )[0],
+    }
+    tangents = jax.tree.map(jnp.ones_like, params)
+    for name, function in functions.items():
+
+        def total(params, function=function):
+            return jnp.sum(function(modules.merge(graph, params)))
+
+        _, forward = jax.jvp(total, (params,), (tangents,))
+        reverse = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(jax.grad(total)(params)))
+        np.testing.assert_allclose(forward, reverse, rtol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_gradients_match_finite_differences(x64, config):
