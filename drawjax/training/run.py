@@ -61,13 +61,21 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_record(workdir: str | os.PathLike) -> dict[str, Any]:
-    """What a run's folder records of its model and its data; empty if the run is older than that.
+    """What a run's folder records of its model and its data.
 
     Raises:
       RunError: if it cannot be read.
     """
     path = pathlib.Path(workdir) / "run.json"
-    return _read_json(path) if path.exists() else {}
+    if path.exists():
+        return _read_json(path)
+    # Version 0.1 had two of these facts elsewhere, and no others.
+    found = {}
+    for name, fact in (("config.json", "model_class"), ("data.json", "image_shape")):
+        older = path.with_name(name)
+        if older.exists():
+            found |= {k: value for k, value in _read_json(older).items() if k == fact}
+    return found
 
 
 def has_best(workdir: str | os.PathLike) -> bool:
@@ -264,10 +272,6 @@ class RunWriter:
             raise RunError(f"no checkpoint can be read: {next(iter(failures.values()))}")
         return None
 
-    def restore_best(self, like: Any) -> tuple[Any, dict[str, float]]:
-        """As `read_best` of this run."""
-        return read_best(self.workdir, like)
-
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
         from drawjax.training import checkpoints
@@ -297,7 +301,8 @@ class RunWriter:
         except BlockingIOError:
             raise RunError(f"{self.workdir} is in use by another process") from None
         if config_path.exists():
-            _check_same(_read_json(config_path), fields, config, self.workdir)
+            old = {k: v for k, v in _read_json(config_path).items() if k not in facts}
+            _check_same(old, fields, config, self.workdir)
         facts |= _check_record(read_record(self.workdir), facts, self.workdir)
         write_atomically(config_path, to_json(fields, indent=2) + "\n")
         write_atomically(record_path, to_json(facts, indent=2) + "\n")
@@ -372,8 +377,9 @@ def _check_same(
 
 def _check_decay(new: TrainConfig, old: TrainConfig, listed: str, workdir: pathlib.Path) -> None:
     """Nothing depends on when the decay is to begin before it does; a run past it is fixed."""
-    names = [path.name for path in (workdir / "checkpoints").glob("*")]
-    taken = max((int(name) for name in names if name.isdigit()), default=0)
+    from drawjax.training import checkpoints
+
+    taken = max(checkpoints.steps(workdir / "checkpoints"), default=0)
     limit = min(new.fixed_from, old.fixed_from)
     if taken > limit:
         raise RunError(

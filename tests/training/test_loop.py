@@ -19,6 +19,7 @@ from drawjax.training import (
     Interrupted,
     RunError,
     RunWriter,
+    read_best,
     read_record,
     streams,
     train,
@@ -89,7 +90,7 @@ def test_it_trains_evaluates_and_saves(tmp_path, caplog):
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
     with RunWriter(tmp_path, _config()) as run:
         assert run.steps() == [30, 25]
-        average, metrics = run.restore_best(state.ema_params)
+        average, metrics = read_best(run.workdir, state.ema_params)
         best = min(_validation(tmp_path).items(), key=lambda item: item[1])
         assert metrics["loss"] == best[1]
         assert toy.task().validate(average)["loss"] == pytest.approx(best[1])
@@ -200,7 +201,7 @@ def test_nothing_that_is_loaded_goes_through_pickle(tmp_path):
     assert found.pop() == (__name__, "Stop")
     state = _train(tmp_path)
     with RunWriter(tmp_path, config) as run:
-        run.restore_best(state.ema_params)
+        read_best(run.workdir, state.ema_params)
     watching = False
     assert not found
 
@@ -246,7 +247,7 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
     _train(tmp_path)
     assert sorted(_validation(tmp_path)) == [10, 20, 30]
     with RunWriter(tmp_path, _config()) as run:
-        chex.assert_trees_all_equal(run.restore_best(state.ema_params)[0], state.ema_params)
+        chex.assert_trees_all_equal(read_best(run.workdir, state.ema_params)[0], state.ema_params)
 
 
 @pytest.mark.slow
@@ -398,7 +399,7 @@ def test_points_together_are_the_runs_alone(tmp_path):
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-4)
         with RunWriter(tmp_path / f"together{number}", config) as run:
             assert run.steps() == [30, 25]
-            _, metrics = run.restore_best(state.ema_params)
+            _, metrics = read_best(run.workdir, state.ema_params)
             assert metrics["loss"] == min(other.values())
 
 

@@ -201,10 +201,10 @@ def test_restoring_up_to_a_step(tmp_path):
 def test_the_best_parameters_are_kept(tmp_path, caplog):
     with RunWriter(tmp_path, CONFIG) as run:
         with pytest.raises(RunError, match="no evaluated checkpoint yet"):
-            run.restore_best({})
+            read_best(tmp_path, {})
         for step, loss in ((10, 2.0), (20, 1.0), (30, 1.5), (40, float("nan"))):
             run.save_best(step, _state(seed=step).params, {"loss": loss})
-        best, metrics = run.restore_best(_state().params)
+        best, metrics = read_best(tmp_path, _state().params)
     assert "the validation loss is nan" in caplog.text
     assert metrics == {"loss": 1.0}
     jax.tree.map(np.testing.assert_array_equal, best, _state(seed=20).params)
@@ -220,7 +220,7 @@ def test_a_best_checkpoint_that_is_torn_is_quarantined(tmp_path, caplog):
         run.save_best(20, _state(seed=20).params, {"loss": 2.0})
     with RunWriter(tmp_path, CONFIG) as run:
         run.save_best(30, _state(seed=30).params, {"loss": 2.5})
-        assert run.restore_best(_state().params)[1] == {"loss": 2.0}
+        assert read_best(tmp_path, _state().params)[1] == {"loss": 2.0}
 
 
 def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
@@ -232,7 +232,7 @@ def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
     shutil.move(tmp_path / "left", tmp_path / "best" / "10")
     shutil.rmtree(tmp_path / "best" / "10" / "arrays")  # as by a kill in the middle of deleting it
     with RunWriter(tmp_path, CONFIG) as run:
-        assert run.restore_best(_state().params)[1] == {"loss": 1.0}
+        assert read_best(tmp_path, _state().params)[1] == {"loss": 1.0}
         run.save_best(30, _state(seed=30).params, {"loss": 0.5})
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["30"]
 
@@ -351,3 +351,17 @@ def test_a_lock_that_only_its_owner_can_write_keeps_nobody_out():
                 RunWriter(folder, CONFIG)
         finally:
             os.seteuid(0)
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path):
+    RunWriter(tmp_path, CONFIG).close()
+    (tmp_path / "run.json").unlink()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_class": "Toy"}))
+    (tmp_path / "data.json").write_text(json.dumps({"name": "digits", "image_shape": [4, 5, 1]}))
+    assert read_record(tmp_path) == {"model_class": "Toy", "image_shape": [4, 5, 1]}
+    with pytest.raises(RunError, match=r"model_class: Toy there, Other now"):
+        RunWriter(tmp_path, CONFIG, record={"model_class": "Other"})
+    record = {"model_class": "Toy", "image_shape": (4, 5, 1), "digest": "abc"}
+    RunWriter(tmp_path, CONFIG, record=record).close()
+    assert read_record(tmp_path)["digest"] == "abc"

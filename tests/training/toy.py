@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from drawjax import cli
 from drawjax.config import option
-from drawjax.training import Diverged, RunWriter, Task, TrainConfig, train_points
+from drawjax.training import Diverged, RunWriter, Task, TrainConfig, read_best, train_points
 
 _WEIGHTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 _INPUTS = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
@@ -129,7 +129,7 @@ def run(configs):
         for folder, state in zip(runs, outcomes, strict=True):
             if isinstance(state, Diverged):
                 continue
-            best, validation = folder.restore_best(state.ema_params)
+            best, validation = read_best(folder.workdir, state.ema_params)
             assert jax.tree.structure(best) == jax.tree.structure(state.ema_params)
             # One copy of what lies on several devices, or on several hosts.
             whole = multihost_utils.process_allgather(state, tiled=True)
