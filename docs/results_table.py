@@ -2,7 +2,7 @@
 
     python docs/results_table.py
 
-Figures, device and time are those of drawjax/pretrained/*.json, beside the weights, and of
+Figures, device and time are those of drawjax/pretrained/*/config.json, beside the weights, and of
 docs/measured/*.json, the results.json of runs whose weights are not kept.
 """
 
@@ -201,7 +201,7 @@ def _provenance(row: Row) -> dict | None:
 
 
 def _known(model: str) -> dict:
-    return json.loads((ROOT / "drawjax" / "pretrained" / f"{model}.json").read_text())
+    return json.loads((ROOT / "drawjax" / "pretrained" / model / "config.json").read_text())
 
 
 def _device(device: str) -> str:

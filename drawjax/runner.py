@@ -24,7 +24,6 @@ from drawjax.classification import Classification
 from drawjax.config import ClassificationConfig, ExperimentConfig, GenerationConfig, flatten
 from drawjax.experiment import Experiment
 from drawjax.generation import Generation
-from drawjax.pretrained.folder import WEIGHTS
 from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_points
 from drawjax.training.run import (
     has_best,
@@ -348,7 +347,7 @@ def _with_model_of(config: Config) -> Config:
       ValueError: if it names neither a model of the config's kind nor a run's folder.
     """
     source = cast(str, config.init_from)
-    if _is_run(source):
+    if pretrained.is_run(source):
         theirs = _as_trained(dataclasses.replace(config, workdir=source)).model
     else:
         theirs = pretrained.load_pretrained(source).config
@@ -371,7 +370,7 @@ def _initial_params(experiment: Experiment) -> Any:
     source = config.init_from
     if source is None or _has_own(config):
         return None
-    if _is_run(source):
+    if pretrained.is_run(source):
         theirs = _as_trained(dataclasses.replace(config, workdir=source))
         model = _read_model(source, theirs, experiment.model)
     else:
@@ -395,12 +394,6 @@ def _initial_params(experiment: Experiment) -> Any:
 def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., Any]) -> Any:
     graph, like = modules.abstract(model, config.model, tuple(read_record(folder)["image_shape"]))
     return modules.merge(graph, read_best(folder, like)[0])
-
-
-def _is_run(source: str) -> bool:
-    return (
-        pathlib.Path(source, "config.json").exists() and not pathlib.Path(source, WEIGHTS).exists()
-    )
 
 
 def _is_untrained(config: ExperimentConfig) -> bool:

@@ -16,7 +16,7 @@ class SampleConfig(Checked):
     _prefix = "--"
 
     model: str = "mnist"
-    """A model's name, or a folder that `drawjax.save_pretrained` wrote."""
+    """A model's name, a folder that `drawjax.save_pretrained` wrote, or a run's."""
     num: int = option(64, low=1)
     """How many images."""
     seed: int = option(0, low=0, high=2**31 - 1)
@@ -33,10 +33,10 @@ class SampleConfig(Checked):
                 raise ValueError(f"--{name} must end in {suffix}, got {str(path)!r}")
 
 
-_MODELS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "pretrained").glob("*.json"))
+_CONFIGS = (pathlib.Path(__file__).parent / "pretrained").glob("*/config.json")
 DESCRIPTION = (
     "Draws a grid of images with a trained model. Needs no data set. Models: "
-    + ", ".join(name for name in _MODELS if not name.startswith("ram"))
+    + ", ".join(sorted(p.parent.name for p in _CONFIGS if not p.parent.name.startswith("ram")))
     + "; `drawjax models` says how good each is."
 )
 
@@ -46,6 +46,7 @@ def sample(config: SampleConfig) -> None:
 
     Raises:
       ValueError: if there is no such model, or it draws nothing.
+      RunError: if it is a run without a checkpoint.
     """
     # Heavy imports, which `--help` need not wait for.
     import jax
@@ -59,7 +60,8 @@ def sample(config: SampleConfig) -> None:
         raise ValueError(f"{config.model} is a classifier; it draws nothing")
     output = model.generate(config.num, key=jax.random.key(config.seed))
     means = np.asarray(model.likelihood(output.canvases).mean)
-    out = config.out or pathlib.Path(f"samples_{pathlib.Path(config.model).name}_{config.seed}.png")
+    name = pathlib.Path(config.model).expanduser().absolute().name
+    out = config.out or pathlib.Path(f"samples_{name}_{config.seed}.png")
     figures.save_grid(out, means[-1])
     if config.gif:
         windows = jax.tree.map(np.asarray, output.write_windows)

@@ -19,7 +19,7 @@ class ExploreConfig:
     port: int = 0
     """Of the page; 0: one that is free."""
     models: pathlib.Path | None = None
-    """Folder of more models, as `python -m drawjax.pretrained` writes them."""
+    """Folder of more models, each a folder as `drawjax.save_pretrained` writes it."""
     browser: bool = True
     """Open the page."""
 
@@ -54,7 +54,7 @@ def explore(config: ExploreConfig) -> None:
     try:
         models = Models(config.models)
         models.describe()  # a damaged model ends here, not in the page
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"a model cannot be read: {error}") from None
     try:
         listener = socket.create_server((_HOST, config.port))

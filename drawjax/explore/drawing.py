@@ -6,7 +6,6 @@ Axes: `T` steps, `count` drawings, `height`, `width`, `channels`.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,27 +37,27 @@ class Models:
     """The models that draw, of the package and of a folder besides; loaded when asked for."""
 
     def __init__(self, folder: pathlib.Path | None = None):
-        self._folders = {name: None for name in pretrained.available("draw")}
+        self._own = {}
         if folder is not None:
-            self._folders |= {name: folder for name in pretrained.available("draw", folder)}
+            self._own = {name: folder / name for name in pretrained.available("draw", folder)}
 
     @property
     def names(self) -> list[str]:
         """What can be asked for: a person's own models, then `mnist`, then the others."""
-        return sorted(
-            self._folders, key=lambda name: (self._folders[name] is None, name != "mnist", name)
-        )
+        names = {*pretrained.available("draw"), *self._own}
+        return sorted(names, key=lambda name: (name not in self._own, name != "mnist", name))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Name, image shape, steps and data set of every model, without loading any.
+        """Name, image shape, steps and data set of every model.
 
         Raises:
-          ValueError, KeyError: if a model is damaged, or its description cannot be read.
+          ValueError: if one of a person's own models is damaged or cannot be read.
         """
         rows = []
         for name in self.names:
-            self._asked(pretrained.check, name)
-            known = self._asked(pretrained.describe, name)
+            if name in self._own:
+                self.load(name)
+            known = pretrained.describe(self._own.get(name, name))
             rows.append(
                 {
                     "name": name,
@@ -76,16 +75,12 @@ class Models:
         Raises:
           ValueError: if there is none, or it is damaged.
         """
-        if name not in self._folders:
+        if name not in self.names:
             raise ValueError(f"there is no drawing model {name!r}")
-        model = self._asked(pretrained.load, name)
+        model = pretrained.load_pretrained(self._own.get(name, name))
         if not isinstance(model, Draw):
             raise ValueError(f"{name} draws nothing")
         return model
-
-    def _asked(self, function: Callable[..., Any], name: str) -> Any:
-        folder = self._folders[name]
-        return function(name) if folder is None else function(name, folder)
 
     def from_seed(self, name: str, seed: int) -> Drawing:
         """`COUNT` images from the prior."""

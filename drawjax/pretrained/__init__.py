@@ -1,42 +1,48 @@
-"""Trained models that come with the package, as a config and an archive of arrays.
+"""Trained models as folders: those that come with the package, and those that you save.
 
 ```
-NAME.json   kind and sizes of the model, image shape, SHA-256 of the weights, where they come from
-NAME.npz    the parameters, float16, by their path; read without pickle
+NAME/config.json         kind and sizes of the model, image shape, where it comes from, and the
+                         SHA-256 of the other file
+NAME/model.safetensors   the parameters by their path, and once more what model they are of
 ```
 
-`python -m drawjax.pretrained RUN NAME` makes both out of a finished run's best checkpoint. Models
-of your own are folders (`save_pretrained`).
+Each file says what the other has to be, so that files of two models never load as one.
+`python -m drawjax.pretrained RUN NAME` adds the model of a finished run to the package.
 """
 
 import dataclasses
 import hashlib
+import importlib
+import importlib.metadata
 import json
+import logging
+import os
 import pathlib
+import re
+import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
 
+import drawjax
 from drawjax import modules
 from drawjax.config import nearest
-from drawjax.modules import Draw, Ram
-from drawjax.pretrained import folder as folders
-from drawjax.pretrained.folder import save_pretrained
+from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
 
-__all__ = [
-    "available",
-    "check",
-    "describe",
-    "load",
-    "load_pretrained",
-    "save",
-    "save_pretrained",
-]
+__all__ = ["available", "describe", "is_run", "load_pretrained", "save_pretrained"]
+
+_log = logging.getLogger(__name__)
 
 _Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
+_TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safetensors' names
 
 
 @overload
@@ -52,111 +58,286 @@ def load_pretrained(name: Literal["ram4", "ram8"], *, precision: _Precision = No
 
 
 @overload
-def load_pretrained(name: str | pathlib.Path, *, precision: _Precision = None) -> Draw | Ram: ...
+def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) -> Draw | Ram: ...
 
 
-def load_pretrained(name: str | pathlib.Path, *, precision: _Precision = None) -> Draw | Ram:
-    """A trained model: one that comes with the package, of a folder, or of a hub.
+def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) -> Draw | Ram:
+    """A trained model: of a folder, of the package, or of a hub.
 
     Args:
-      name: `mnist`, `mnist_static`, `mnist_no_attention`, `two_digits` or `cifar10`, which draw;
-        `ram4` or `ram8`, which name the class of cluttered digits: docs/results.md says how good
-        each is. Or a folder that `save_pretrained` wrote, or `OWNER/NAME` of the Hugging Face hub,
-        for which `huggingface_hub` has to be installed.
+      name: what is found first of: the folder of a run (its best checkpoint is taken); a folder
+        that `save_pretrained` wrote; a model that comes with the package, `mnist`, `mnist_static`,
+        `mnist_no_attention`, `two_digits` or `cifar10`, which draw, `ram4` or `ram8`, which name
+        the class of cluttered digits (docs/results.md says how good each is); `OWNER/NAME` of the
+        Hugging Face hub, for which `huggingface_hub` has to be installed.
       precision: type of the matrix products' inputs; None: the one it was trained with.
 
     Returns:
       A `drawjax.Draw` or a `drawjax.Ram`, ready for use: `model.generate(16, key=key).images`.
 
     Raises:
-      ValueError: if there is no such model, or it cannot be read; the message names the nearest.
+      ValueError: if there is no such model, or its files cannot be read, are damaged, or are not
+        those of one model; the message names the file, and the first parameter that differs.
+      RunError: if the run has no checkpoint yet, or trained a class of your own
+        (`drawjax.load_run(folder, model=...)` takes it).
     """
-    if str(name) in available():
-        return load(str(name), precision=precision)
-    if pathlib.Path(name).is_dir():
-        return folders.load_folder(pathlib.Path(name), precision)
-    if str(name).count("/") == 1:
-        return folders.load_folder(folders.download(str(name)), precision)
-    return load(str(name), precision=precision)
+    if not is_run(name):
+        return _read(_find(name), precision)
+    model = drawjax.load_run(_path(name))  # imports all of training, which the others do without
+    if precision is None:
+        return model
+    config = dataclasses.replace(model.config, precision=precision)
+    graph, _ = modules.abstract(type(model), config, model.image_shape)
+    return modules.merge(graph, modules.split(model)[1])
 
 
-def available(kind: str | None = None, folder: pathlib.Path = _HERE) -> list[str]:
+def save_pretrained(
+    model: Draw | Ram,
+    folder: str | os.PathLike,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Writes a model to a folder, from which `drawjax.load_pretrained(folder)` takes it.
+
+    Args:
+      model: a `drawjax.Draw` or a `drawjax.Ram`, for example of `drawjax.load_run`.
+      folder: made if need be; what it holds of an earlier model is replaced once the new files are
+        complete.
+      provenance: what else its config.json is to say: data, figures, commit. Whatever JSON can
+        hold; numbers of NumPy and JAX, arrays and paths are taken, too.
+      dtype: of the parameters in the file; float16 takes half the space.
+
+    Raises:
+      ValueError: before any file is touched: if the model is of a class of your own, whose code
+        would not come along, its parameters are not those of its config or not finite, the
+        provenance cannot be written, or the folder is a run's.
+    """
+    folder = _path(folder)
+    if is_run(folder):
+        raise ValueError(f"{folder} is a run's folder; name another one for its model")
+    arrays = _arrays(model, dtype)
+    of = {
+        "kind": _kind(model),
+        "config": dataclasses.asdict(model.config),
+        "image_shape": list(model.image_shape),
+    }
+    weights = safetensors.numpy.save(arrays, metadata={"drawjax": _to_json(of)})
+    description = {
+        "library": "drawjax",
+        "version": importlib.metadata.version("drawjax"),
+        **of,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "provenance": dict(provenance or {}),
+    }
+    config = (_to_json(description, indent=2) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as draft:
+        files = {_WEIGHTS: weights, _CONFIG: config}
+        for name, content in files.items():
+            with open(os.path.join(draft, name), "wb") as file:  # its mode is as the umask has it
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave a name with nothing in it
+        # The config comes last: alone it would be a run's. Between the two no model loads.
+        for name in files:
+            os.replace(os.path.join(draft, name), folder / name)
+
+
+def available(kind: str | None = None, folder: str | os.PathLike = _HERE) -> list[str]:
     """Names of the models that come with the package.
 
     Args:
       kind: "draw" or "ram" for models of that kind alone.
-      folder: where their files lie.
+      folder: where to look instead, for folders that `save_pretrained` wrote.
     """
-    return sorted(
-        path.stem
-        for path in folder.glob("*.json")
-        if kind is None or json.loads(path.read_text())["kind"] == kind
-    )
+    names = sorted(path.parent.name for path in _path(folder).glob(f"*/{_WEIGHTS}"))
+    if kind is None:
+        return names
+    return [name for name in names if _read_description(_path(folder) / name)["kind"] == kind]
 
 
-def describe(name: str, folder: pathlib.Path = _HERE) -> Mapping[str, Any]:
+def describe(name: str | os.PathLike) -> Mapping[str, Any]:
     """What is known of a model: kind, config, image_shape, provenance (data, test figures, commit).
 
-    Raises:
-      ValueError: if there is no such model; the message names the nearest.
-    """
-    names = available(folder=folder)
-    if name not in names:
-        near, listed = nearest(name, names), ", ".join(names)
-        raise ValueError(f"no pretrained model {name!r}{near}; there are: {listed}")
-    return json.loads((folder / f"{name}.json").read_text())
-
-
-def check(name: str, folder: pathlib.Path = _HERE) -> None:
-    """Raises ValueError unless a model's weights have the checksum that its description gives."""
-    description, weights = describe(name, folder), folder / f"{name}.npz"
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != description["sha256"]:
-        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {name}.json")
-
-
-def load(name: str, folder: pathlib.Path = _HERE, *, precision: _Precision = None) -> Draw | Ram:
-    """As `load_pretrained`, from any folder.
-
     Args:
-      name: one of `available(folder=folder)`.
-      folder: where its two files lie.
-      precision: as for `load_pretrained`.
+      name: as for `load_pretrained`, but for a run.
 
     Raises:
-      ValueError: if there is no such model, or its weights are not those that its description gives
-        the checksum of.
+      ValueError: if there is no such model, or its config.json cannot be read.
     """
-    check(name, folder)
-    description, weights = describe(name, folder), folder / f"{name}.npz"
-    with np.load(weights, allow_pickle=False) as arrays:
-        return folders.model_of(description, arrays, precision)
+    return _read_description(_find(name))
 
 
-def save(
-    name: str, model: Draw | Ram, provenance: Mapping[str, Any], folder: pathlib.Path = _HERE
-) -> pathlib.Path:
-    """Writes a model's two files; returns its weights' path.
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a run's: it has a config.json, and no weights beside it."""
+    config, weights = (os.path.join(_path(folder), name) for name in (_CONFIG, _WEIGHTS))
+    return bool(os.fspath(folder)) and os.path.exists(config) and not os.path.exists(weights)
+
+
+def _path(folder: str | os.PathLike) -> pathlib.Path:
+    return pathlib.Path(os.path.expanduser(folder))
+
+
+def _find(name: str | os.PathLike) -> pathlib.Path:
+    """The folder of a model's two files, downloaded if need be."""
+    text, folder, names = os.fspath(name), _path(name), available()
+    if text and os.path.exists(folder / _WEIGHTS):
+        return folder
+    if text in names:
+        return _HERE / text
+    near, listed = nearest(text, names), ", ".join(names)
+    missing = (
+        f"no model {text!r}{near}: no folder of that name has {_CONFIG} and {_WEIGHTS}, and of the "
+        f"package there are {listed}"
+    )
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        raise ValueError(missing)
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ModuleNotFoundError:
+        message = f"{missing}; for one of the Hugging Face hub: pip install huggingface_hub"
+        raise ValueError(message) from None
+    try:
+        return pathlib.Path(hub.snapshot_download(text, allow_patterns=[_CONFIG, _WEIGHTS]))
+    except Exception as error:  # of its many kinds, and of the network
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{missing}; the Hugging Face hub says: {reason}") from error
+
+
+def _read(folder: pathlib.Path, precision: _Precision) -> Draw | Ram:
+    """The model in a folder, its two files held to each other.
 
     Raises:
-      ValueError: if the model is of a class of your own, whose code would not come along, or a
-        parameter is too large for float16.
+      ValueError: if they do not agree, or a file cannot be read.
     """
-    kind = folders.kind_of(model)
+    description = _read_description(folder)
+    try:
+        model_class, config_class = _KINDS[description["kind"]]
+        config, shape = config_class(**description["config"]), tuple(description["image_shape"])
+        if precision is not None:
+            config = dataclasses.replace(config, precision=precision)
+        graph, like = modules.abstract(model_class, config, shape)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{folder / _CONFIG} describes no model that is known ({reason})"
+        ) from error
+    path = folder / _WEIGHTS
+    try:
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        with safe_open(path, "numpy") as file:
+            found = {}
+            for name in file.keys():
+                stored = file.get_slice(name)
+                kind = stored.get_dtype()
+                found[name] = f"{_TYPES.get(kind, kind)}{stored.get_shape()}"
+            _check_parameters(found, like, str(path))
+            arrays = {name: file.get_tensor(name) for name in found}
+            of = (file.metadata() or {}).get("drawjax")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if of is None and "sha256" not in description:
+        _log.warning("%s is of drawjax 0.1.0, which did not record what its weights are of", folder)
+    elif digest != description.get("sha256"):
+        raise ValueError(
+            f"{path} is damaged, or another model's: its SHA-256 is not the one in {_CONFIG}"
+        )
+    else:
+        theirs, ours = _flat(json.loads(of or "{}")), _flat(description)
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                raise ValueError(
+                    f"{folder / _CONFIG} is not the one that {_WEIGHTS} was saved with: {name} is "
+                    f"{ours.get(name)}, and was {theirs.get(name)}"
+                )
+    params = jax.tree.map_with_path(
+        lambda path, leaf: jnp.asarray(arrays[_name(path)], leaf.dtype), like
+    )
+    return modules.merge(graph, params)
+
+
+def _read_description(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        description = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    for name, kind in (
+        ("kind", str),
+        ("config", dict),
+        ("image_shape", list),
+        ("provenance", dict),
+    ):
+        found = description.get(name) if isinstance(description, dict) else None
+        if not isinstance(found, kind):
+            raise ValueError(f"{path} is no model's: its {name} is {found!r}")
+    return description
+
+
+def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What parameters are of, on one level."""
+    names = ("kind", "image_shape")
+    return dict(description.get("config", {})) | {name: description.get(name) for name in names}
+
+
+def _arrays(model: Any, dtype: str) -> dict[str, np.ndarray]:
+    """A model's parameters by name."""
+    _kind(model)
+    _, like = modules.abstract(type(model), model.config, model.image_shape)
     _, params = modules.split(model)
-    arrays = {
-        folders.name(path): np.asarray(leaf, np.float16)
-        for path, leaf in jax.tree.leaves_with_path(params)
-    }
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ValueError("a parameter is too large for float16")
-    weights = folder / f"{name}.npz"
-    np.savez_compressed(weights, allow_pickle=False, **arrays)
-    description = {
-        "kind": kind,
-        "config": dataclasses.asdict(model.config),
-        "image_shape": list(model.image_shape),
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "provenance": dict(provenance),
-    }
-    (folder / f"{name}.json").write_text(json.dumps(description, indent=2) + "\n")
-    return weights
+    arrays = {_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+    found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+    _check_parameters(found, like, "the model")
+    with np.errstate(over="ignore"):  # said below, by name
+        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"parameter {name} is not finite in {dtype}")
+    return arrays
+
+
+def _check_parameters(found: Mapping[str, str], like: Any, where: str) -> None:
+    """Raises ValueError, naming the first that is not, unless all are those of a config's model."""
+    wanted = {_name(path): list(leaf.shape) for path, leaf in jax.tree.leaves_with_path(like)}
+    for name in sorted(found.keys() | wanted.keys()):
+        there = found.get(name, "missing")
+        if name not in wanted:
+            raise ValueError(f"{where} has a parameter {name}, which its config's model has not")
+        if there not in [f"{kind}{wanted[name]}" for kind in _TYPES.values()]:
+            raise ValueError(
+                f"{where} is not of its config's model: parameter {name} is {there}, "
+                f"not float32{wanted[name]}"
+            )
+
+
+def _kind(model: Any) -> str:
+    for kind, (model_class, _) in _KINDS.items():
+        if type(model) is model_class:
+            return kind
+    raise ValueError(f"only Draw and Ram can be saved so, got a {type(model).__name__}")
+
+
+def _name(path: Any) -> str:
+    """What a parameter is called in a file."""
+    return "/".join(str(key.key) for key in path)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config.json cannot hold the model's provenance: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}")

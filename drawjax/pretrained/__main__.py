@@ -3,42 +3,49 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import tyro
 
-from drawjax import cli, pretrained
+from drawjax import cli
+from drawjax.config import Checked, option
+from drawjax.pretrained import save_pretrained
 from drawjax.runner import load_run
 from drawjax.training import RunError
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Checked):
     """What to export."""
 
-    run: tyro.conf.Positional[pathlib.Path] = tyro.MISSING
+    run: tyro.conf.Positional[pathlib.Path] = option(tyro.MISSING, path=True)
     """Folder of the run."""
     name: tyro.conf.Positional[str] = tyro.MISSING
     """What to call the model."""
     commit: str = tyro.MISSING
     """Commit of the code that trained it."""
-    folder: pathlib.Path | None = None
-    """Where to; None: the package."""
+    folder: pathlib.Path | None = option(None, path=True)
+    """Where the model's folder is made; None: in the package."""
 
 
-def export(config: ExportConfig) -> pathlib.Path:
-    """Writes the model of a finished run's best checkpoint; returns its weights' path.
+def export(config: ExportConfig) -> None:
+    """Writes the model of a finished run's best checkpoint to a folder, and prints its path.
 
     Raises:
       RunError: if the folder holds no finished run.
+      ValueError: if the name is none of a folder of its own.
     """
+    if not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise ValueError(f"NAME must be a plain name, such as mnist, got {config.name!r}")
     path = config.run / "results.json"
     if not path.exists():
         raise RunError(f"{config.run} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
     fields = json.loads((config.run / "config.json").read_text())
     provenance = {**results, "init_from": fields.get("init_from"), "commit": config.commit}
-    folder = config.folder or pathlib.Path(__file__).parent
-    return pretrained.save(config.name, load_run(config.run), provenance, folder)
+    folder = (config.folder or pathlib.Path(__file__).parent) / config.name
+    save_pretrained(load_run(config.run), folder, provenance=provenance, dtype="float16")
+    print(folder)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import uvicorn
 
-from drawjax import modules, pretrained
+import drawjax
+from drawjax import modules
 from drawjax.explore.drawing import Models
 from drawjax.explore.server import app
 
@@ -23,8 +24,9 @@ def save_model(folder: pathlib.Path, name: str = "scribble", config=CONFIG, shap
     """An untrained model with parameters large enough for its drawings to differ."""
     graph, params = modules.abstract(modules.Draw, config, shape)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.5), params)
-    pretrained.save(name, modules.merge(graph, params), {"data": "nothing"}, folder)
+    params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 0.5, p.dtype), params)
+    model = modules.merge(graph, params)
+    drawjax.save_pretrained(model, folder / name, provenance={"data": "nothing"})
 
 
 @contextlib.contextmanager

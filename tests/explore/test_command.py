@@ -43,10 +43,10 @@ def test_a_folder_that_is_none_and_a_damaged_model_are_one_line(capsys, tmp_path
     assert _explore(["--models", str(tmp_path / "none")]) == 1
     assert "is not a folder" in _error(capsys)
     save_model(tmp_path)
-    (tmp_path / "scribble.npz").write_bytes(b"")
+    (tmp_path / "scribble" / "model.safetensors").write_bytes(b"")
     assert _explore(["--models", str(tmp_path)]) == 1
-    assert "scribble.npz is damaged" in _error(capsys)
-    (tmp_path / "scribble.json").write_text("{}")
+    assert "scribble/model.safetensors cannot be read" in _error(capsys)
+    (tmp_path / "scribble" / "config.json").write_text("{}")
     assert _explore(["--models", str(tmp_path)]) == 1
     assert "a model cannot be read" in _error(capsys)
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import drawjax
 from drawjax import draw, modules, pretrained
 from drawjax.explore.drawing import COUNT, Models
 from tests.explore.serving import CONFIG, SHAPE, save_model
@@ -13,7 +14,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder)
     looks = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
-    pretrained.save("looks", modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)), {}, folder)
+    drawjax.save_pretrained(modules.Ram(looks, (9, 9, 1), key=jax.random.key(0)), folder / "looks")
     return folder
 
 
@@ -38,7 +39,7 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
 
 def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     drawing = models.from_seed("scribble", 7)
-    output = pretrained.load("scribble", folder).generate(COUNT, key=jax.random.key(7))
+    output = drawjax.load_pretrained(folder / "scribble").generate(COUNT, key=jax.random.key(7))
     expected = 255 / (1 + np.exp(-np.asarray(output.canvases)))
     assert drawing.frames.shape == (4, COUNT, *SHAPE)
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
@@ -57,7 +58,7 @@ def test_completions_are_those_of_draw_complete(models, folder):
     drawing = models.complete("scribble", pixels, known, 7)
     image = jnp.broadcast_to(pixels / np.float32(255), (COUNT, *SHAPE))
     mask = jnp.broadcast_to(known[..., None], (COUNT, *SHAPE))
-    output = draw.complete(pretrained.load("scribble", folder), image, mask, _noise(7))
+    output = draw.complete(drawjax.load_pretrained(folder / "scribble"), image, mask, _noise(7))
     expected = 255 / (1 + np.exp(-np.asarray(output.canvases)))
     np.testing.assert_allclose(drawing.frames.astype(float), expected, atol=0.51)
     sides = drawing.read[..., 2, 1] - drawing.read[..., 1, 1]
