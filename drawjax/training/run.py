@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drawjax.config import TrainConfig, flatten, harmless_fields
+from drawjax.files import remove_drafts, write_atomically
 from drawjax.training import hosts, keys
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
@@ -39,7 +40,6 @@ __all__ = [
     "read_config",
     "read_record",
     "to_json",
-    "write_atomically",
 ]
 
 _log = logging.getLogger(__name__)
@@ -124,21 +124,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a small file so that a reader, and a run that was killed, has the old or the new.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    path = pathlib.Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
-    draft.replace(path)
 
 
 class RunWriter:
@@ -300,6 +285,7 @@ class RunWriter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{self.workdir} is in use by another process") from None
+        remove_drafts(self.workdir)
         if config_path.exists():
             old = {k: v for k, v in _read_json(config_path).items() if k not in facts}
             _check_same(old, fields, config, self.workdir)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from drawjax.training import RunError, RunWriter, has_best, read_best, read_config, read_record
-from drawjax.training.run import write_atomically
 from drawjax.training.step import Hyperparams, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -308,23 +307,6 @@ def test_what_a_run_is_of_stays(tmp_path):
     )
     facts = {"data": "digits", "model": "Toy", "version": "1", "shape": [3, 4]}
     assert read_record(tmp_path) == facts | {"prng": "threefry2x32"}
-
-
-def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_atomically(path, "old")
-
-    def fail(self, target):
-        raise OSError("killed")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pathlib.Path, "replace", fail)
-        with pytest.raises(OSError, match="killed"):
-            write_atomically(path, b"new")
-    assert path.read_text() == "old"
-    write_atomically(path, b"new")
-    assert path.read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_a_second_member_of_the_group_may_go_on(tmp_path):
