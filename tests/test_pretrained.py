@@ -169,6 +169,10 @@ def test_the_config_is_the_one_that_the_weights_were_saved_with(folder, tmp_path
     (folder / "config.json").write_text(own.replace('"num_glimpses": 3', '"num_glimpses": 9'))
     with pytest.raises(ValueError, match="num_glimpses is 9, and was 3"):
         drawjax.load_pretrained(folder)
+    # What a later version takes for another default has to be there.
+    (folder / "config.json").write_text(own.replace('"clip_ratio": null', '"remat": false'))
+    with pytest.raises(ValueError, match="clip_ratio is missing, and was None"):
+        drawjax.load_pretrained(folder)
     shutil.copy(tmp_path / "longer" / "config.json", folder)
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or another model's"):
         drawjax.load_pretrained(folder)
@@ -252,6 +256,14 @@ def test_what_cannot_be_read_is_named_with_what_was_found(folder, name, content,
         (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"small/{name}.* {said}"):
         drawjax.load_pretrained(folder)
+
+
+def test_a_model_without_its_weights_is_no_run_and_may_be_saved_again(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="small': no folder of that name has config.json and"):
+        drawjax.load_pretrained(folder)
+    drawjax.save_pretrained(_model(), folder)
+    drawjax.load_pretrained(folder)
 
 
 # Saving is one act.
@@ -398,7 +410,7 @@ def test_an_unknown_name_says_what_was_looked_for(name, said, tmp_path, monkeypa
 def test_a_runs_folder_is_not_written_over(tmp_path):
     _run(tmp_path / "run", _model())
     before = (tmp_path / "run" / "config.json").read_bytes()
-    with pytest.raises(ValueError, match="is a run's folder"):
+    with pytest.raises(ValueError, match="as a run has; name another"):
         drawjax.save_pretrained(_model(), tmp_path / "run")
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 

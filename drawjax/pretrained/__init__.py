@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 
 import drawjax
 from drawjax import modules
@@ -42,6 +41,7 @@ _Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
+_FIELDS = {"kind": str, "config": dict, "image_shape": list, "provenance": dict}  # of config.json
 _TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safetensors' names
 
 
@@ -115,13 +115,22 @@ def save_pretrained(
     """
     folder = _path(folder)
     if is_run(folder):
-        raise ValueError(f"{folder} is a run's folder; name another one for its model")
-    arrays = _arrays(model, dtype)
+        raise ValueError(f"{folder} has a {_CONFIG} alone, as a run has; name another folder")
     of = {
         "kind": _kind(model),
         "config": dataclasses.asdict(model.config),
         "image_shape": list(model.image_shape),
     }
+    _, like = modules.abstract(type(model), model.config, model.image_shape)
+    _, params = modules.split(model)
+    arrays = {_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+    found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+    _check_parameters(found, like, "the model")
+    with np.errstate(over="ignore"):  # said below, by name
+        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"parameter {name} is not finite in {dtype}")
     weights = safetensors.numpy.save(arrays, metadata={"drawjax": _to_json(of)})
     description = {
         "library": "drawjax",
@@ -170,9 +179,16 @@ def describe(name: str | os.PathLike) -> Mapping[str, Any]:
 
 
 def is_run(folder: str | os.PathLike) -> bool:
-    """Whether a folder is a run's: it has a config.json, and no weights beside it."""
-    config, weights = (os.path.join(_path(folder), name) for name in (_CONFIG, _WEIGHTS))
-    return bool(os.fspath(folder)) and os.path.exists(config) and not os.path.exists(weights)
+    """Whether a folder is a run's: it has a config.json, of no model, and no weights beside it."""
+    config = _path(folder) / _CONFIG
+    if not os.fspath(folder) or not os.path.exists(config):
+        return False
+    if os.path.exists(config.with_name(_WEIGHTS)):
+        return False
+    try:
+        return "kind" not in json.loads(config.read_bytes())
+    except (OSError, TypeError, ValueError):
+        return True  # `load_run` says what is wrong with it
 
 
 def _path(folder: str | os.PathLike) -> pathlib.Path:
@@ -186,23 +202,20 @@ def _find(name: str | os.PathLike) -> pathlib.Path:
         return folder
     if text in names:
         return _HERE / text
-    near, listed = nearest(text, names), ", ".join(names)
     missing = (
-        f"no model {text!r}{near}: no folder of that name has {_CONFIG} and {_WEIGHTS}, and of the "
-        f"package there are {listed}"
+        f"no model {text!r}{nearest(text, names)}: no folder of that name has {_CONFIG} and "
+        f"{_WEIGHTS}, and of the package there are {', '.join(names)}"
     )
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
-        raise ValueError(missing)
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ModuleNotFoundError:
-        message = f"{missing}; for one of the Hugging Face hub: pip install huggingface_hub"
-        raise ValueError(message) from None
-    try:
-        return pathlib.Path(hub.snapshot_download(text, allow_patterns=[_CONFIG, _WEIGHTS]))
-    except Exception as error:  # of its many kinds, and of the network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{missing}; the Hugging Face hub says: {reason}") from error
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        try:
+            hub = importlib.import_module("huggingface_hub")
+            return pathlib.Path(hub.snapshot_download(text, allow_patterns=[_CONFIG, _WEIGHTS]))
+        except ModuleNotFoundError:
+            missing += "; for one of the Hugging Face hub: pip install huggingface_hub"
+        except Exception as error:  # of its many kinds, and of the network
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            missing += f"; the Hugging Face hub says: {reason}"
+    raise ValueError(missing)
 
 
 def _read(folder: pathlib.Path, precision: _Precision) -> Draw | Ram:
@@ -224,82 +237,66 @@ def _read(folder: pathlib.Path, precision: _Precision) -> Draw | Ram:
             f"{folder / _CONFIG} describes no model that is known ({reason})"
         ) from error
     path = folder / _WEIGHTS
+    content = _read_bytes(path)
     try:
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        with safe_open(path, "numpy") as file:
-            found = {}
-            for name in file.keys():
-                stored = file.get_slice(name)
-                kind = stored.get_dtype()
-                found[name] = f"{_TYPES.get(kind, kind)}{stored.get_shape()}"
-            _check_parameters(found, like, str(path))
-            arrays = {name: file.get_tensor(name) for name in found}
-            of = (file.metadata() or {}).get("drawjax")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
+        stored = dict(safetensors.deserialize(content))
+    except safetensors.SafetensorError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if of is None and "sha256" not in description:
+    found = {
+        name: f"{_TYPES.get(array['dtype'], array['dtype'])}{array['shape']}"
+        for name, array in stored.items()
+    }
+    _check_parameters(found, like, str(path))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    saved_with = header.get("__metadata__", {}).get("drawjax")
+    if saved_with is None and "sha256" not in description:
         _log.warning("%s is of drawjax 0.1.0, which did not record what its weights are of", folder)
-    elif digest != description.get("sha256"):
+    elif hashlib.sha256(content).hexdigest() != description.get("sha256"):
         raise ValueError(
             f"{path} is damaged, or another model's: its SHA-256 is not the one in {_CONFIG}"
         )
     else:
-        theirs, ours = _flat(json.loads(of or "{}")), _flat(description)
+        theirs, ours = _flat(json.loads(saved_with or "{}")), _flat(description)
         for name in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(name) != ours.get(name):
+            then, now = theirs.get(name, "missing"), ours.get(name, "missing")
+            if then != now:
                 raise ValueError(
                     f"{folder / _CONFIG} is not the one that {_WEIGHTS} was saved with: {name} is "
-                    f"{ours.get(name)}, and was {theirs.get(name)}"
+                    f"{now}, and was {then}"
                 )
-    params = jax.tree.map_with_path(
-        lambda path, leaf: jnp.asarray(arrays[_name(path)], leaf.dtype), like
-    )
-    return modules.merge(graph, params)
+
+    def parameter(path: Any, leaf: Any) -> jax.Array:
+        array = stored[_name(path)]
+        values = np.frombuffer(array["data"], _TYPES[array["dtype"]])
+        return jnp.asarray(values.reshape(array["shape"]), leaf.dtype)
+
+    return modules.merge(graph, jax.tree.map_with_path(parameter, like))
 
 
 def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        description = json.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # neither UTF-8 nor JSON
+        description = json.loads(_read_bytes(path).decode())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    for name, kind in (
-        ("kind", str),
-        ("config", dict),
-        ("image_shape", list),
-        ("provenance", dict),
-    ):
+    for name, kind in _FIELDS.items():
         found = description.get(name) if isinstance(description, dict) else None
         if not isinstance(found, kind):
             raise ValueError(f"{path} is no model's: its {name} is {found!r}")
     return description
 
 
+def _read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
     """What parameters are of, on one level."""
-    names = ("kind", "image_shape")
-    return dict(description.get("config", {})) | {name: description.get(name) for name in names}
-
-
-def _arrays(model: Any, dtype: str) -> dict[str, np.ndarray]:
-    """A model's parameters by name."""
-    _kind(model)
-    _, like = modules.abstract(type(model), model.config, model.image_shape)
-    _, params = modules.split(model)
-    arrays = {_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
-    found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
-    _check_parameters(found, like, "the model")
-    with np.errstate(over="ignore"):  # said below, by name
-        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"parameter {name} is not finite in {dtype}")
-    return arrays
+    of = {name: description.get(name) for name in ("kind", "image_shape")}
+    return {**of, **description.get("config", {})}
 
 
 def _check_parameters(found: Mapping[str, str], like: Any, where: str) -> None:
