@@ -329,23 +329,11 @@ def _check_path(workdir: pathlib.Path) -> None:
         )
 
 
-def _defaults(config: Any, prefix: str = "") -> dict[str, Any]:
-    """What the fields of a config are unless given, for runs older than a field."""
-    defaults = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            defaults |= _defaults(value, f"{prefix}{field.name}.")
-        elif field.default is not dataclasses.MISSING:
-            value = field.default
-            defaults[prefix + field.name] = list(value) if isinstance(value, tuple) else value
-    return defaults
-
-
 def _check_same(
     old: dict[str, Any], new: dict[str, Any], config: Any, workdir: pathlib.Path
 ) -> None:
-    old = {name: _defaults(config).get(name) for name in new.keys() - old.keys()} | old
+    defaults = flatten(type(config)())  # of fields that the run is older than
+    old = {name: defaults.get(name) for name in new.keys() - old.keys()} | old
     free = harmless_fields(config)
     differ = {
         name: (old[name], new.get(name))

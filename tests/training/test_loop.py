@@ -1,4 +1,6 @@
+import concurrent.futures
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -6,6 +8,7 @@ import pickle
 import shutil
 import signal
 import sys
+import threading
 
 import chex
 import jax
@@ -19,6 +22,7 @@ from drawjax.training import (
     Interrupted,
     RunError,
     RunWriter,
+    has_best,
     read_best,
     read_record,
     streams,
@@ -94,6 +98,31 @@ def test_it_trains_evaluates_and_saves(tmp_path, caplog):
         best = min(_validation(tmp_path).items(), key=lambda item: item[1])
         assert metrics["loss"] == best[1]
         assert toy.task().validate(average)["loss"] == pytest.approx(best[1])
+
+
+# Orbax leaves the other arrays' reading behind when one is gone.
+@pytest.mark.slow
+def test_a_run_in_training_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.unraisablehook", lambda left: None)
+    config = _config(steps=60, eval_every=1, checkpoint_every=60)
+    like = jax.eval_shape(toy.task().init, jax.random.key(0))
+    found, done = [], threading.Event()
+
+    def read():
+        while not done.is_set():
+            if has_best(tmp_path):  # each is soon replaced by a better one
+                found.append(read_best(tmp_path, like)[1]["loss"])
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reading = pool.submit(read)
+        try:
+            _train(tmp_path, config)
+        finally:
+            done.set()
+        reading.result()
+    assert len(set(found)) > 1
+    assert found == sorted(found, reverse=True)
+    gc.collect()  # what was left behind, while this test is looked at and not the next
 
 
 def test_a_step_is_traced_once(tmp_path):

@@ -93,7 +93,6 @@ class Toy(Task):
     """The toy as a task; `changes` replace its parts."""
 
     constants = np.ones(2, np.float32)
-    loss = staticmethod(loss)
 
     def __init__(self, config: ToyConfig = ToyConfig(), **changes):
         self.config = config
@@ -107,6 +106,9 @@ class Toy(Task):
             "bias": jnp.zeros(width),
             "out": jax.random.normal(two, (width, 3)) / width**0.5,
         }
+
+    def loss(self, params, batch, key, constants):
+        return loss(params, batch, key, constants)
 
     def batches(self, seed):
         return batches(seed, self.config.train.batch_size, self.config.pause)
