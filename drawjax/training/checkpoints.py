@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
@@ -155,22 +156,23 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
 
 def _difference(path: pathlib.Path, like: PyTree) -> str | None:
     """Says which array of a checkpoint is not as in `like`, if one is not."""
-    saved, wanted = (
-        {
-            jax.tree_util.keystr(name, simple=True, separator="."): leaf
-            for name, leaf in jax.tree.leaves_with_path(tree)
-        }
-        for tree in (ocp.PyTreeCheckpointHandler().metadata(path / "arrays").tree, like)
-    )
+    metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "arrays")
+    saved, wanted = _by_name(metadata.tree), _by_name(like)
     for name in sorted(saved.keys() | wanted.keys()):
         there, here = (list(t[name].shape) if name in t else "missing" for t in (saved, wanted))
-        key = name in wanted and _is_key(wanted[name])  # whose numbers are saved
-        if there != here and not (key and name in saved):
-            part = name.partition(".")[0]
-            return (
-                f"it is of another {_CALLED.get(part, part)}: {name} is {there} there, {here} here"
-            )
+        if name in saved and name in wanted and _is_key(wanted[name]):
+            continue  # the numbers behind a key are saved
+        if there != here:
+            kind = _CALLED.get(top := name.partition(".")[0], top)
+            return f"it is of another {kind}: {name} is {there} there, {here} here"
     return None
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _is_key(leaf: Any) -> bool:
