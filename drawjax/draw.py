@@ -26,8 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from drawjax.attention import Window
-from drawjax.likelihoods import Bernoulli, Likelihood
-from drawjax.objective import Normal
+from drawjax.objective import Bernoulli, Likelihood, Normal
 from drawjax.scan import scan
 
 __all__ = [

@@ -31,8 +31,7 @@ from drawjax.attention import Window
 from drawjax.cells import LSTM, Cell, Dense, GlimpseNet
 from drawjax.config import DrawConfig, RamConfig
 from drawjax.draw import DrawOutput, State
-from drawjax.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
-from drawjax.objective import Normal
+from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, Normal
 from drawjax.ram import RamOutput
 
 __all__ = [

@@ -1,11 +1,16 @@
-"""The losses of DRAW, Sec. 2.2 of Gregor et al. (2015), in nats. Pure functions.
+"""The losses of DRAW, Sec. 2.2 of Gregor et al. (2015), in nats: formulas and distributions.
 
-Axes: `*batch` any leading shape, `height`, `width`, `channels` of the image, `Z` latents, `T`
-steps, `K` samples of the importance-weighted bound.
+`Normal` is a step's posterior or prior (Eq. 1-3, 10-11). `Bernoulli`, `DiscretizedLogistic` and
+`Gaussian` are what a canvas says of an image, D(X | c_T) of Eq. 9: the mean of each is the sigmoid
+of the canvas, which the error image of Eq. 3 is taken from and pictures show.
+
+Axes: `*batch` any leading shape, so that a whole drawing `[T, batch, ...]` has its means taken at
+once; `height`, `width`, `channels` of the image, `Z` latents.
 """
 
 import dataclasses
 import typing
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +18,15 @@ import optax
 from jaxtyping import Array, Float
 
 __all__ = [
+    "Bernoulli",
+    "DiscretizedLogistic",
+    "Gaussian",
+    "Likelihood",
     "Normal",
     "discretized_logistic_loss",
     "gaussian_kl",
     "gaussian_log_density",
     "gaussian_loss",
-    "importance_weighted_bound",
-    "negative_bound",
     "reconstruction_loss",
 ]
 
@@ -178,31 +185,104 @@ def gaussian_log_density(
     return jnp.sum(terms, axis=-1)
 
 
-def negative_bound(
-    reconstruction: Float[Array, "*batch"], kl: Float[Array, "T *batch"]
-) -> Float[Array, "*batch"]:
-    """L = L^x + L^z of Eq. 12 with one sample: minus a lower bound on log p(x).
+@runtime_checkable
+class Likelihood(Protocol):
+    """What `drawjax.draw` asks of a likelihood. A pytree."""
 
-    Args:
-      reconstruction: L^x in nats, `[*batch]`.
-      kl: the KL of each step in nats, `[T, *batch]`; their sum is L^z.
+    @property
+    def mean(self) -> jax.Array:
+        """The image that is expected, `[*batch, height, width, channels]` in [0, 1]."""
+        ...
 
-    Returns:
-      Nats an image, `[*batch]`.
+    def log_prob(self, images: jax.Array) -> jax.Array:
+        """Log-probability of images in nats, `[*batch]`."""
+        ...
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Images drawn from it, in the shape of the mean."""
+        ...
+
+
+@typing.no_type_check  # a pytree's fields hold whatever a JAX transformation puts there
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+    """Pixels that are one or zero, the paper's likelihood (Sec. 2.2).
+
+    Intensities between are taken as well: the paper does so for color, as "independent emission
+    probabilities". The value is then a cross-entropy, and no log-probability of the image.
     """
-    return reconstruction + jnp.sum(kl, axis=0)
+
+    logits: Float[Array, "*batch height width channels"]  #: the canvas
+
+    @property
+    def mean(self) -> Float[Array, "*batch height width channels"]:
+        """The probability of a one."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(
+        self, images: Float[Array, "*batch height width channels"]
+    ) -> Float[Array, "*batch"]:
+        """Minus `reconstruction_loss`, `[*batch]`."""
+        return -reconstruction_loss(self.logits, images)
+
+    def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
+        """Zeros and ones."""
+        return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
 
 
-def importance_weighted_bound(
-    log_weights: Float[Array, "K *batch"],
-) -> Float[Array, "*batch"]:
-    """Log (1/K sum_k w_k), the K-sample bound on log p(x) (Burda et al. 2016, Eq. 8).
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DiscretizedLogistic:
+    """8-bit images: each of 256 levels has the mass of a logistic distribution around it.
 
-    Args:
-      log_weights: log p(x, z_k) - log q(z_k | x) in nats, `[K, *batch]`, for K samples of z.
-
-    Returns:
-      A lower bound on log p(x) in nats, `[*batch]`; K = 1 is the bound of Eq. 12 (one sample) and
-      larger K is tighter in expectation.
+    Salimans et al. (2017), Sec. 2.1, with one component. `mean` is the location; the mass cut off
+    at black and white moves the expectation a little from it.
     """
-    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])
+
+    logits: Float[Array, "*batch height width channels"]  #: the canvas
+    log_scale: Float[Array, "..."]  #: in units of the whole range; broadcasts with the canvas
+
+    @property
+    def mean(self) -> Float[Array, "*batch height width channels"]:
+        """The location of the logistic distributions."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(
+        self, images: Float[Array, "*batch height width channels"]
+    ) -> Float[Array, "*batch"]:
+        """Minus `discretized_logistic_loss`, `[*batch]`."""
+        return -discretized_logistic_loss(self.mean, images, self.log_scale)
+
+    def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
+        """Multiples of 1/255 in [0, 1]."""
+        noise = jax.random.logistic(key, self.mean.shape, self.mean.dtype)
+        values = self.mean + jnp.exp(self.log_scale) * noise
+        return jnp.clip(jnp.round(255 * values), 0, 255) / 255
+
+
+@typing.no_type_check
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Real-valued pixels with normal noise; its values are densities."""
+
+    logits: Float[Array, "*batch height width channels"]  #: the canvas
+    log_scale: Float[Array, "..."]  #: of the standard deviation; broadcasts with the canvas
+
+    @property
+    def mean(self) -> Float[Array, "*batch height width channels"]:
+        """The means."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(
+        self, images: Float[Array, "*batch height width channels"]
+    ) -> Float[Array, "*batch"]:
+        """Minus `gaussian_loss`, `[*batch]`."""
+        return -gaussian_loss(self.mean, images, self.log_scale)
+
+    def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
+        """Real values, some of which lie outside of [0, 1]."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_scale) * noise

@@ -36,7 +36,7 @@ os.environ["DRAWJAX_CACHE_DIR"] = ""  # nothing of a test is kept for the next r
 
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (
-    "attention", "cells", "draw", "likelihoods", "modules", "objective", "ram", "scan",
+    "attention", "cells", "draw", "modules", "objective", "ram", "scan",
     "data.binarize", "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
 )  # fmt: skip
 jaxtyping.install_import_hook(

@@ -8,7 +8,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from drawjax import data, draw, modules, objective
+from drawjax import data, draw, modules
 from tests import oracle
 
 SHAPE = (7, 5, 2)  # height, width, channels
@@ -308,7 +308,7 @@ def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
         output = infer(images, noise)
         fit = model.likelihood(output.canvases[-1]).log_prob(images)
         weights.append(fit + output.log_ratio.sum(0))
-    expected = objective.importance_weighted_bound(jnp.stack(weights))
+    expected = jax.nn.logsumexp(jnp.stack(weights), axis=0) - np.log(7)
     for chunk in (1, 3, 50):
         bound, single = jax.jit(
             lambda *args, chunk=chunk: draw.importance_weighted_bound(
