@@ -3,8 +3,9 @@
 import os
 import pathlib
 import secrets
+from collections.abc import Mapping
 
-__all__ = ["remove_drafts", "write_atomically"]
+__all__ = ["remove_drafts", "write_atomically", "write_together"]
 
 _DRAFT = ".drawjax-{}.tmp"
 
@@ -17,16 +18,28 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    path = pathlib.Path(path)
-    draft = path.with_name(_DRAFT.format(secrets.token_hex(8)))
+    write_together({pathlib.Path(path): content})
+
+
+def write_together(files: Mapping[pathlib.Path, str | bytes]) -> None:
+    """As `write_atomically`, with all files complete before the first one, in order, is replaced.
+
+    Raises:
+      OSError: if one cannot be written; unless it is the replacing that fails, all are as before.
+    """
+    drafts = {path: path.with_name(_DRAFT.format(secrets.token_hex(8))) for path in files}
     try:
-        with draft.open("xb") as file:  # with the mode that the umask says
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
-        draft.replace(path)
+        for path, draft in drafts.items():
+            content = files[path]
+            with draft.open("xb") as file:  # with the mode that the umask says
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave a new name with nothing in it
+        for path, draft in drafts.items():
+            draft.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
         raise
 
 

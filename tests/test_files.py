@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from drawjax.files import remove_drafts, write_atomically
+from drawjax.files import remove_drafts, write_atomically, write_together
 
 
 def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -40,6 +40,15 @@ def test_those_who_write_one_file_at_once_do_not_mix(tmp_path):
     while any(writer.is_alive() for writer in writers):
         assert path.read_text() in contents
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_files_that_belong_together_are_complete_before_one_is_replaced(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        write_together({tmp_path / "a": "new", tmp_path / "none" / "b": "new"})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+    write_together({tmp_path / "a": "new", tmp_path / "b": b"new"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
 
 
 def test_the_mode_follows_the_umask(tmp_path):

@@ -19,7 +19,6 @@ import logging
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
@@ -31,6 +30,7 @@ import safetensors.numpy
 import drawjax
 from drawjax import modules
 from drawjax.config import nearest
+from drawjax.files import write_together
 from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
 
 __all__ = ["available", "describe", "is_run", "load_pretrained", "save_pretrained"]
@@ -139,18 +139,10 @@ def save_pretrained(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "provenance": dict(provenance or {}),
     }
-    config = (_to_json(description, indent=2) + "\n").encode()
+    config = _to_json(description, indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as draft:
-        files = {_WEIGHTS: weights, _CONFIG: config}
-        for name, content in files.items():
-            with open(os.path.join(draft, name), "wb") as file:  # its mode is as the umask has it
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut may leave a name with nothing in it
-        # The config comes last: alone it would be a run's. Between the two no model loads.
-        for name in files:
-            os.replace(os.path.join(draft, name), folder / name)
+    # The config comes last: alone it would be a run's. Between the two no model loads.
+    write_together({folder / _WEIGHTS: weights, folder / _CONFIG: config})
 
 
 def available(kind: str | None = None, folder: str | os.PathLike = _HERE) -> list[str]:
