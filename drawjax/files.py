@@ -1,11 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that every reader takes."""
 
+import json
+import math
 import os
 import pathlib
 import secrets
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["remove_drafts", "write_atomically", "write_together"]
+__all__ = ["remove_drafts", "to_json", "write_atomically", "write_together"]
 
 _DRAFT = ".drawjax-{}.tmp"
 
@@ -47,3 +50,16 @@ def remove_drafts(folder: pathlib.Path) -> None:
     """Removes what killed processes left of unfinished files in a folder."""
     for draft in folder.glob(_DRAFT.format("*")):
         draft.unlink(missing_ok=True)
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON of nested values; what is no finite number becomes null, which every reader takes."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ from drawjax import data, modules, pretrained, report
 from drawjax.classification import Classification
 from drawjax.config import ClassificationConfig, ExperimentConfig, GenerationConfig, flatten
 from drawjax.experiment import Experiment
-from drawjax.files import write_atomically
+from drawjax.files import to_json, write_atomically
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_points
 from drawjax.training.run import (
@@ -32,7 +32,6 @@ from drawjax.training.run import (
     read_best,
     read_config,
     read_record,
-    to_json,
 )
 from drawjax.training.step import check_optimizer
 

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import stat
@@ -5,7 +6,7 @@ import threading
 
 import pytest
 
-from drawjax.files import remove_drafts, write_atomically, write_together
+from drawjax.files import remove_drafts, to_json, write_atomically, write_together
 
 
 def test_a_small_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -65,3 +66,10 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_drafts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"mine.tmp", ".hidden"}
+
+
+def test_what_is_no_finite_number_is_null():
+    values = {"loss": 1.5, "error": float("nan"), "parts": (1, [float("inf"), "NaN"])}
+    assert json.loads(to_json(values)) == {
+        "loss": 1.5, "error": None, "parts": [1, [None, "NaN"]],
+    }  # fmt: skip

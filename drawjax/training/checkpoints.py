@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from drawjax.files import to_json
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
-from drawjax.training.run import to_json
 
 __all__ = ["Checkpoints", "checksum", "read", "read_values", "steps"]
 

@@ -13,10 +13,9 @@ from typing import Any
 import tqdm
 from jax.experimental import multihost_utils
 
-from drawjax.files import write_atomically
+from drawjax.files import to_json, write_atomically
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
-from drawjax.training.run import to_json
 
 __all__ = ["Means", "MetricWriter", "Progress", "read_metrics"]
 

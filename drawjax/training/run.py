@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drawjax.config import TrainConfig, flatten, harmless_fields
-from drawjax.files import remove_drafts, write_atomically
+from drawjax.files import remove_drafts, to_json, write_atomically
 from drawjax.training import hosts, keys
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
@@ -39,7 +39,6 @@ __all__ = [
     "read_best",
     "read_config",
     "read_record",
-    "to_json",
 ]
 
 _log = logging.getLogger(__name__)
@@ -111,19 +110,6 @@ def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, flo
             if steps[0] in checkpoints.steps(folder):
                 raise
     raise RunError(f"{workdir} holds no evaluated checkpoint yet")
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON of nested values; what is no finite number becomes null, which every reader takes."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RunWriter:
