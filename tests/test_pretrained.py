@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 import drawjax
 from drawjax import cli, modules, pretrained, sample
 from drawjax.config import GenerationConfig
+from drawjax.pretrained import listing
 from drawjax.pretrained.__main__ import ExportConfig, export
 from drawjax.training import RunError, RunWriter
 from tests.commands import exit_code, said_line
@@ -462,3 +463,14 @@ def test_a_finished_run_becomes_a_model_to_ship(tmp_path, capsys):
     (run / "results.json").unlink()
     assert _export(command) == 1
     assert "holds no finished run" in said_line(capsys)
+
+
+@pytest.mark.parametrize(("test", "said"), [
+    ({"error": 3.39, "standard_error": 0.181, "loss": 0.1}, "3.39 +- 0.18 % wrong"),
+    ({"loss": 1832.94, "standard_error": 2.22}, "1,832.94 +- 2.22 nats"),
+    ({"bits_per_dimension": 4.5, "bits_per_dimension_standard_error": 0.01, "loss": 1.0},
+     "4.500 +- 0.010 bits per dimension"),
+    ({"loss": 80.0, "standard_error": None}, "not measured"), ({}, "not measured"),
+])  # fmt: skip
+def test_the_list_says_how_good_a_model_is(test, said):
+    assert listing.figure({"provenance": {"test": test}}) == said

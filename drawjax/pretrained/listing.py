@@ -1,7 +1,6 @@
 """`drawjax models`: the models that come with the package, and how good they are."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,16 +34,17 @@ def list_models(config: ListingConfig) -> None:
 
 def figure(known: Mapping[str, Any]) -> str:
     """What a description of a model says of the test set, with its standard error."""
-    test = known["provenance"].get("test")
-    if not test:
-        return "not measured"
-    if "error" in test:
-        return f"{test['error']:.2f} +- {test['standard_error']:.2f} % wrong"
-    if "bits_per_dimension" in test:
-        error = test["bits_per_dimension_standard_error"]
-        return f"{test['bits_per_dimension']:.3f} +- {error:.3f} bits per dimension"
-    digits = 2 if math.isfinite(test["loss"]) else 0
-    return f"{test['loss']:,.{digits}f} +- {test['standard_error']:.2f} nats"
+    test = known["provenance"].get("test") or {}
+    for name, of_error, digits, unit in (
+        ("error", "standard_error", 2, "% wrong"),
+        ("bits_per_dimension", "bits_per_dimension_standard_error", 3, "bits per dimension"),
+        ("loss", "standard_error", 2, "nats"),
+    ):
+        value, error = test.get(name), test.get(of_error)
+        # The error of a single image, and a loss that is not finite, are null.
+        if value is not None and error is not None:
+            return f"{value:,.{digits}f} +- {error:.{digits}f} {unit}"
+    return "not measured"
 
 
 if __name__ == "__main__":
