@@ -1,23 +1,28 @@
 """Pictures of results: grids, drawing sequences with their windows, animations, curves.
 
-Images are arrays in [0, 1], channel-last. Every function writes one file, and raises ValueError if
-there is nothing to show. A window that is not finite, as after a diverged step, is not drawn.
+Images are channel-last, of 1 or 3 channels: floats in [0, 1] or bytes. Every function writes one
+file, whole or not at all, and raises ValueError if its images are anything else or there are none.
+A window that is not finite, as after a diverged step, is not drawn.
 """
 
+import io
 import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageDraw
 
 from drawjax import attention
 from drawjax.attention import Window
+from drawjax.files import write_atomically
 
 __all__ = [
+    "image_bytes",
     "outlines",
     "save_animation",
     "save_curves",
@@ -30,6 +35,7 @@ __all__ = [
 
 _RED, _GREEN = (230, 30, 30), (40, 200, 60)
 _GROUND = (90, 90, 90)
+_ROUNDING = 0.02  # what arithmetic in bfloat16 may leave outside of [0, 1]
 _GAP = 2  # pixels between the cells of a grid, before scaling
 
 
@@ -58,40 +64,70 @@ def outlines(
     )
 
 
+def image_bytes(
+    name: str, images: Any, ndim: int, *, clip: bool = False
+) -> UInt8[np.ndarray, "..."]:
+    """Images as the bytes that are shown.
+
+    Args:
+      name: what messages call them.
+      images: `[..., height, width, channels]`, bytes or floats in [0, 1], or True and False.
+      ndim: how many axes they must have.
+      clip: take floats outside of [0, 1] too, and clip them.
+
+    Raises:
+      ValueError: if they are anything else, or there are none.
+    """
+    images = np.asarray(images)
+    if images.ndim != ndim or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} must have {ndim} axes, the last of 1 or 3 channels, got {list(images.shape)}"
+        )
+    if images.size == 0:
+        raise ValueError(f"{name} must not be empty, got {list(images.shape)}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype != bool and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"{name} must be floats in [0, 1] or bytes, got {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    inside = low >= -_ROUNDING and high <= 1 + _ROUNDING
+    if not (inside or (clip and math.isfinite(low) and math.isfinite(high))):
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
+    return np.round(255 * np.clip(images.astype(np.float32), 0, 1)).astype(np.uint8)
+
+
 def save_grid(
     path: str | pathlib.Path,
-    images: Float[np.ndarray, "count height width channels"],
+    images: Shaped[np.ndarray, "count height width channels"],
     *,
     columns: int | None = None,
-    beside: Float[np.ndarray, "rows height width channels"] | None = None,
+    beside: Shaped[np.ndarray, "rows height width channels"] | None = None,
     scale: int | None = None,
 ) -> None:
     """Writes images in rows.
 
     Args:
       path: PNG to write.
-      images: values in [0, 1].
+      images: floats in [0, 1], or bytes.
       columns: images to a row; default: as square as can be.
       beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbors).
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
-    _check_shown("images", images, 1)
-    count = len(images)
-    columns = columns or math.ceil(math.sqrt(count))
-    scale = scale or _scale(images.shape[1:3])
-    cells = [_cell(image, None, _RED, scale) for image in images]
-    rows = [cells[i : i + columns] for i in range(0, count, columns)]
+    images = image_bytes("images", images, 4)
+    scale = scale or _scale(images)
+    rows = _rows([_cell(image, scale) for image in images], columns)
     if beside is not None:
-        gap = Image.new("RGB", (cells[0].width // 4, cells[0].height), _GROUND)
-        for row, image in zip(rows, beside, strict=True):
-            row += [gap, _cell(image, None, _RED, scale)]
-    _tile(rows).save(path)
+        others = image_bytes("beside", beside, 4)
+        gap = Image.new("RGB", (rows[0][0].width // 4, rows[0][0].height), _GROUND)
+        for row, image in zip(rows, others, strict=True):
+            row += [gap, _cell(image, scale)]
+    _save(path, _tile(rows))
 
 
 def save_pairs(
     path: str | pathlib.Path,
-    images: Float[np.ndarray, "count height width channels"],
-    others: Float[np.ndarray, "count height width channels"],
+    images: Shaped[np.ndarray, "count height width channels"],
+    others: Shaped[np.ndarray, "count height width channels"],
     *,
     columns: int = 5,
 ) -> None:
@@ -99,22 +135,22 @@ def save_pairs(
 
     Args:
       path: PNG to write.
-      images: values in [0, 1].
+      images: floats in [0, 1], or bytes.
       others: alike; shown to the right of the image at the same place.
       columns: pairs to a row.
     """
-    _check_shown("images", images, 1)
-    scale = _scale(images.shape[1:3])
+    images, others = image_bytes("images", images, 4), image_bytes("others", others, 4)
+    scale = _scale(images)
     pairs = [
-        _tile([[_cell(image, None, _RED, scale) for image in pair]])
-        for pair in zip(images, others, strict=True)
+        _tile([[_cell(image, scale), _cell(other, scale)]])
+        for image, other in zip(images, others, strict=True)
     ]
-    _tile([pairs[i : i + columns] for i in range(0, len(pairs), columns)]).save(path)
+    _save(path, _tile(_rows(pairs, columns)))
 
 
 def save_sequence(
     path: str | pathlib.Path,
-    frames: Float[np.ndarray, "T rows height width channels"],
+    frames: Shaped[np.ndarray, "T rows height width channels"],
     windows: Window | None,
     *,
     columns: int = 11,
@@ -126,7 +162,7 @@ def save_sequence(
 
     Args:
       path: PNG to write.
-      frames: the image at every step.
+      frames: the image at every step: floats in [0, 1], or bytes.
       windows: fields `[T, rows]`: each frame's window as a line through its outermost
         filters, as wide as the filters' standard deviation, a pixel at most. None draws none.
       columns: how many steps to show, spread evenly; the last is always there.
@@ -134,24 +170,23 @@ def save_sequence(
       color: of the line.
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
-    _check_shown("frames", frames, 2)
-    steps, rows = frames.shape[:2]
+    frames = image_bytes("frames", frames, 5)
+    steps, count = frames.shape[:2]
     shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(columns, steps))})
-    scale = scale or _scale(frames.shape[2:4])
+    scale = scale or _scale(frames)
     outline = _outlines(windows, patch_size)
-    _tile(
-        [
-            [_cell(frames[t, row], outline(t, row), color, scale) for t in shown]
-            for row in range(rows)
-        ]
-    ).save(path)
+    rows = [
+        [_cell(frames[t, row], scale, outline(t, row), color) for t in shown]
+        for row in range(count)
+    ]
+    _save(path, _tile(rows))
 
 
 def save_glimpses(
     path: str | pathlib.Path,
-    images: Float[np.ndarray, "rows height width channels"],
+    images: Shaped[np.ndarray, "rows height width channels"],
     windows: Window,
-    patches: Float[np.ndarray, "T rows N N channels"],
+    patches: Shaped[np.ndarray, "T rows N N channels"],
     *,
     titles: Sequence[str] | None = None,
 ) -> None:
@@ -162,36 +197,33 @@ def save_glimpses(
 
     Args:
       path: PNG to write.
-      images: values in [0, 1].
+      images: floats in [0, 1], or bytes.
       windows: fields `[T, rows]`.
-      patches: what was read, without the intensity, values in [0, 1].
+      patches: what was read, without the intensity, alike.
       titles: a line of text above each row.
     """
-    _check_shown("patches", patches, 2)
+    images, patches = image_bytes("images", images, 4), image_bytes("patches", patches, 5)
     steps, rows, *size, _ = patches.shape
-    scale = max(1, round(150 / max(images.shape[1:3])))
+    scale = _scale(images, 150)
     outline = _outlines(windows, tuple(size))
     page = []
     for row in range(rows):
         cells = []
         for t in range(steps):
-            frame = _cell(images[row], outline(t, row), _GREEN, scale)
-            patch = _cell(patches[t, row], None, _GREEN, max(1, frame.height // (2 * max(size))))
-            column = Image.new("RGB", (patch.width, frame.height), _GROUND)
-            column.paste(patch, (0, (frame.height - patch.height) // 2))
-            cells += [frame, column]
+            frame = _cell(images[row], scale, outline(t, row), _GREEN)
+            cells += [frame, _patch(patches[t, row], frame.height // 2, frame.height)]
         if titles is not None:
             page.append([_text(titles[row], sum(cell.width + _GAP for cell in cells))])
         page.append(cells)
-    _tile(page).save(path)
+    _save(path, _tile(page))
 
 
 def save_zooms(
     path: str | pathlib.Path,
-    image: Float[np.ndarray, "height width channels"],
+    image: Shaped[np.ndarray, "height width channels"],
     windows: Window,
-    patches: Float[np.ndarray, "rows N N channels"],
-    rebuilt: Float[np.ndarray, "rows height width channels"],
+    patches: Shaped[np.ndarray, "rows N N channels"],
+    rebuilt: Shaped[np.ndarray, "rows height width channels"],
 ) -> None:
     """Writes one image read by several windows, as in Figs. 3 and 4.
 
@@ -200,35 +232,34 @@ def save_zooms(
 
     Args:
       path: PNG to write.
-      image: values in [0, 1].
+      image: floats in [0, 1], or bytes.
       windows: fields `[rows]`.
-      patches: what was read.
-      rebuilt: what was written back.
+      patches: what was read, alike.
+      rebuilt: what was written back, clipped to [0, 1]: where filters overlap it is brighter.
     """
-    _check_shown("patches", patches, 1)
-    _, *size, _ = patches.shape
-    scale = max(1, round(300 / max(image.shape[:2])))
-    outline = _outlines(windows, tuple(size))
-    y, x = (np.asarray(a) - 0.5 for a in attention.filter_grid(windows, tuple(size)))
-    radius_x, radius_y = (np.sqrt(variance) for variance in windows.variances)
+    image, patches = image_bytes("image", image, 3), image_bytes("patches", patches, 4)
+    rebuilt = image_bytes("rebuilt", rebuilt, 4, clip=True)
+    size = patches.shape[1:3]
+    scale = _scale(image, 300)
+    outline = _outlines(windows, size)
+    y, x = (scale * (np.asarray(means) - 0.5) for means in attention.filter_grid(windows, size))
+    radius_x, radius_y = (scale * np.sqrt(variance) for variance in windows.variances)
     page = []
     for row in range(len(patches)):
         shown = outline(row)
-        frame = _cell(image, shown, _GREEN, scale)
+        frame = _cell(image, scale, shown, _GREEN)
         pen = ImageDraw.Draw(frame)
-        for point in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2) if shown else ():
+        for center in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2) if shown else ():
             reach = np.array([radius_x[row], radius_y[row]])
-            pen.ellipse([*(scale * (point - reach)), *(scale * (point + reach))], outline=_RED)
-        patch = _cell(patches[row], None, _GREEN, max(1, frame.height // max(size)))
-        column = Image.new("RGB", (patch.width, frame.height), _GROUND)
-        column.paste(patch, (0, (frame.height - patch.height) // 2))
-        page.append([frame, column, _cell(rebuilt[row], None, _GREEN, scale)])
-    _tile(page).save(path)
+            pen.ellipse([*(center - reach), *(center + reach)], outline=_RED)
+        patch = _patch(patches[row], frame.height, frame.height)
+        page.append([frame, patch, _cell(rebuilt[row], scale)])
+    _save(path, _tile(page))
 
 
 def save_animation(
     path: str | pathlib.Path,
-    frames: Float[np.ndarray, "T count height width channels"],
+    frames: Shaped[np.ndarray, "T count height width channels"],
     windows: Window | None,
     *,
     columns: int | None = None,
@@ -240,25 +271,17 @@ def save_animation(
 
     Windows are thin lines here, so that the digit under them can be seen, and gone at the end.
     """
-    _check_shown("frames", frames, 2)
+    frames = image_bytes("frames", frames, 5)
     steps, count = frames.shape[:2]
-    columns = columns or math.ceil(math.sqrt(count))
-    scale = scale or _scale(frames.shape[2:4])
+    scale = scale or _scale(frames)
     outline = _outlines(windows, patch_size)
     pages = []
     for t in range(steps):
-        cells = [_cell(frames[t, i], outline(t, i), _RED, scale, thin=True) for i in range(count)]
-        pages.append(_tile([cells[i : i + columns] for i in range(0, count, columns)]))
-    pages.append(  # without windows, to look at
-        _tile(
-            [
-                [_cell(frames[-1, j], None, _RED, scale) for j in range(i, min(i + columns, count))]
-                for i in range(0, count, columns)
-            ]
-        )
-    )
+        cells = [_cell(frames[t, i], scale, outline(t, i), thin=True) for i in range(count)]
+        pages.append(_tile(_rows(cells, columns)))
+    pages.append(_tile(_rows([_cell(frame, scale) for frame in frames[-1]], columns)))
     durations = [milliseconds] * steps + [2_000]
-    pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, loop=0)
+    _save(path, *pages, save_all=True, duration=durations, loop=0)
 
 
 def save_curves(
@@ -277,10 +300,25 @@ def save_curves(
       names: which of their values to plot.
       unit: of the values.
     """
+    # Half a second to import, which drawing a model can do without.
+    import matplotlib
+
+    path, buffer = pathlib.Path(path).expanduser(), io.BytesIO()
+    # As everywhere, whatever the user's matplotlibrc asks for (LaTeX, a style); no backend: a
+    # figure made by itself is drawn by the one of its file's format.
+    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    with matplotlib.rc_context(defaults):
+        _plot_curves(entries, names, unit).savefig(
+            buffer, format=path.suffix.removeprefix(".") or "png", dpi=120
+        )
+    write_atomically(path, buffer.getvalue())
+
+
+def _plot_curves(entries: Sequence[dict[str, Any]], names: Sequence[str], unit: str) -> Any:
+    from matplotlib.figure import Figure
+
     begin = 0.1 * max((entry["step"] for entry in entries), default=0)
     ratios = [2, *[1] * (len(names) - 1)]
-    from matplotlib.figure import Figure  # half a second, which drawing a model can do without
-
     figure = Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, name, color in zip(panels, names, ("C3", "C0", "C2"), strict=False):
@@ -300,12 +338,7 @@ def save_curves(
             axes.legend(fontsize="small")
         axes.set_ylabel(f"{name},\n{unit}")
     panels[-1].set_xlabel("training steps")
-    figure.savefig(path, dpi=120)
-
-
-def _check_shown(name: str, array: np.ndarray, axes: int) -> None:
-    if 0 in array.shape[:axes]:
-        raise ValueError(f"{name} must not be empty, got {list(array.shape)}")
+    return figure
 
 
 _Outline = tuple[list[tuple[float, float]], float]  # corners and standard deviation
@@ -329,17 +362,15 @@ def _outlines(
 
 def _cell(
     image: np.ndarray,
-    outline: _Outline | None,
-    color: tuple[int, int, int],
     scale: int,
+    outline: _Outline | None = None,
+    color: tuple[int, int, int] = _RED,
     *,
     thin: bool = False,
 ) -> Image.Image:
-    """One image, enlarged, with a window as wide as its filters, up to a pixel, or `thin`."""
-    pixels = np.clip(np.round(255 * np.nan_to_num(image)), 0, 255).astype(np.uint8)
-    if pixels.shape[-1] == 1:
-        pixels = np.repeat(pixels, 3, axis=-1)
-    height, width = pixels.shape[:2]
+    """One image of bytes, enlarged, with a window as wide as its filters, up to a pixel."""
+    height, width, channels = image.shape
+    pixels = np.repeat(image, 3 // channels, axis=-1)
     cell = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.NEAREST)
     if outline is None:
         return cell
@@ -348,6 +379,20 @@ def _cell(
     line = 1 if thin else int(np.clip(round(deviation * scale), 1, scale))
     ImageDraw.Draw(cell).polygon(corners, outline=color, width=line)
     return cell
+
+
+def _patch(patch: np.ndarray, size: int, height: int) -> Image.Image:
+    """A patch enlarged to at most `size`, in the middle of a column of that height."""
+    cell = _cell(patch, max(1, size // max(patch.shape[:2])))
+    column = Image.new("RGB", (cell.width, height), _GROUND)
+    column.paste(cell, (0, (height - cell.height) // 2))
+    return column
+
+
+def _rows(cells: list[Image.Image], columns: int | None) -> list[list[Image.Image]]:
+    """Cells in rows of so many; by default as square as can be."""
+    columns = columns or math.ceil(math.sqrt(len(cells)))
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
 def _tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -371,5 +416,14 @@ def _text(line: str, width: int) -> Image.Image:
     return page
 
 
-def _scale(shape: tuple[int, int]) -> int:
-    return max(1, round(84 / max(shape)))
+def _scale(images: np.ndarray, side: int = 84) -> int:
+    """The factor that makes the longer side of `[..., height, width, channels]` about `side`."""
+    return max(1, round(side / max(images.shape[-3:-1])))
+
+
+def _save(path: str | pathlib.Path, page: Image.Image, *more: Image.Image, **options: Any) -> None:
+    """Writes a picture in the format of the path's suffix, of several pages if there are more."""
+    path, buffer = pathlib.Path(path).expanduser(), io.BytesIO()
+    buffer.name = path.name  # Pillow reads the format from it
+    page.save(buffer, **options, **({"append_images": more} if more else {}))
+    write_atomically(path, buffer.getvalue())

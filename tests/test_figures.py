@@ -1,7 +1,13 @@
+import contextlib
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
@@ -125,7 +131,6 @@ def test_a_line_is_as_wide_as_the_filters(tmp_path):
 def test_a_window_that_is_not_finite_is_left_out(tmp_path):
     windows = _windows(2, 1, center=math.nan)
     frames = np.full((2, 1, 8, 8, 1), 0.4)
-    frames[0, 0, 0, 0] = math.nan
     figures.save_sequence(tmp_path / "a.png", frames, windows, patch_size=3, scale=1)
     figures.save_animation(tmp_path / "a.gif", frames, windows, patch_size=3)
     patches = np.zeros((2, 1, 3, 3, 1))
@@ -180,6 +185,90 @@ def test_an_animation_has_a_page_a_step_and_rests_on_the_last(tmp_path):
     assert reds == [True, True, True, False]
 
 
+_WRITERS = {
+    "grid": lambda path, images: figures.save_grid(path, images),
+    "beside": lambda path, images: figures.save_grid(
+        path, np.zeros((len(images), 8, 8, 1)), columns=1, beside=images
+    ),
+    "pairs": lambda path, images: figures.save_pairs(path, np.zeros((2, 8, 8, 1)), images),
+    "sequence": lambda path, images: figures.save_sequence(path, images[None], None),
+    "animation": lambda path, images: figures.save_animation(path, images[None], None),
+    "glimpses": lambda path, images: figures.save_glimpses(
+        path, images, _windows(1, len(images)), np.zeros((1, len(images), 3, 3, 1))
+    ),
+    "patches": lambda path, images: figures.save_glimpses(
+        path, np.zeros((len(images), 9, 9, 1)), _windows(1, len(images)), images[None]
+    ),
+    "zooms": lambda path, images: figures.save_zooms(
+        path, images[0], _windows(1), np.zeros((1, 3, 3, 1)), np.zeros((1, 8, 8, 1))
+    ),
+}
+
+
+@pytest.fixture(params=_WRITERS)
+def write(request):
+    """A function that writes a figure of some images."""
+    return _WRITERS[request.param]
+
+
+def test_bytes_are_shown_as_they_are(tmp_path, write):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    write(tmp_path / "bytes.gif", images)
+    write(tmp_path / "floats.gif", images / 255)
+    assert (tmp_path / "bytes.gif").read_bytes() == (tmp_path / "floats.gif").read_bytes()
+
+
+@pytest.mark.parametrize(("images", "said"), [
+    (np.full((2, 8, 8, 1), math.nan), r"lie in \[0, 1\], got values from nan to nan"),
+    (np.full((2, 8, 8, 1), 1.1), r"lie in \[0, 1\], got values from 1.1 to 1.1"),
+    (np.full((2, 8, 8, 1), -0.1), r"lie in \[0, 1\], got values from -0.1 to -0.1"),
+    (np.full((2, 8, 8, 1), 200), r"be floats in \[0, 1\] or bytes, got int64"),
+    (np.zeros((2, 8, 8, 2)), r"of 1 or 3 channels, got \["),
+    (np.zeros((2, 8, 8, 4)), r"of 1 or 3 channels, got \["),
+    (np.zeros((2, 8, 8)), r"axes, the last of 1 or 3 channels, got \["),
+])  # fmt: skip
+def test_what_is_no_image_is_refused(tmp_path, write, images, said):
+    with pytest.raises(ValueError, match=rf"^(images?|others|frames|patches|beside) must .*{said}"):
+        write(tmp_path / "x.png", images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounding_errors_and_halves_and_bits_are_shown(tmp_path):
+    white = tmp_path / "white.png"
+    for images in (
+        np.full((1, 8, 8, 1), 1.0000001), np.ones((1, 8, 8, 1), bool),
+        jnp.ones((1, 8, 8, 1), jnp.bfloat16), jnp.ones((1, 8, 8, 1), jnp.float16),
+    ):  # fmt: skip
+        figures.save_grid(white, images, scale=1)
+        assert (_pixels(white)[2:10, 2:10] == 255).all()
+
+
+def test_a_picture_appears_whole_or_not_at_all(tmp_path, write, monkeypatch):
+    images = np.random.default_rng(0).uniform(size=(2, 8, 8, 1))
+    path = tmp_path / "x.gif"
+    write(path, images)
+    old = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "save", _torn)
+        with pytest.raises(OSError, match="disk"):
+            write(path, 1 - images)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [old]
+
+
+def _torn(self, file, *arguments, **options):
+    with open(file, "wb") if not hasattr(file, "write") else contextlib.nullcontext(file) as out:
+        out.write(b"GIF89a")
+        raise OSError("the disk is full")
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    figures.save_grid("~/grid.png", np.zeros((1, 8, 8, 1)))
+    figures.save_curves("~/loss.png", [])
+    assert {path.name for path in tmp_path.iterdir()} == {"grid.png", "loss.png"}
+
+
 @pytest.mark.parametrize("write", [
     lambda path: figures.save_grid(path, np.zeros((0, 8, 8, 1))),
     lambda path: figures.save_sequence(path, np.zeros((0, 2, 8, 8, 1)), None),
@@ -216,3 +305,24 @@ def test_curves_are_not_flattened_by_the_first_steps(tmp_path):
 def test_a_run_without_steps_has_empty_panels(tmp_path):
     figures.save_curves(tmp_path / "none.png", [])
     assert (tmp_path / "none.png").stat().st_size > 1_000
+
+
+@pytest.mark.parametrize("settings", [
+    {"text.usetex": True}, {"savefig.bbox": "tight"}, {"backend": "qtagg", "lines.linewidth": 9},
+])  # fmt: skip
+def test_what_the_user_sets_for_matplotlib_is_no_matter(tmp_path, settings):
+    figures.save_curves(tmp_path / "plain.png", _entries(99.0))
+    with matplotlib.rc_context():
+        dict.update(matplotlib.rcParams, settings)  # a backend as a matplotlibrc sets it
+        figures.save_curves(tmp_path / "set.png", _entries(99.0))
+    assert (_pixels(tmp_path / "set.png") == _pixels(tmp_path / "plain.png")).all()
+
+
+def test_a_matplotlibrc_with_what_is_not_there_does_not_matter(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: gtk3agg\n")
+    program = "from drawjax import figures; figures.save_curves('loss.png', [])"
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "MATPLOTLIBRC": str(tmp_path)},
+    )  # fmt: skip
+    assert (tmp_path / "loss.png").stat().st_size > 1_000
