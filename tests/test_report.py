@@ -1,10 +1,13 @@
+import base64
 import functools
+import io
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from drawjax import report
 from drawjax.report.__main__ import ReportConfig
@@ -159,12 +162,67 @@ def test_a_file_that_cannot_be_read_is_named(run, capsys):
     assert f"{run / 'results.json'} cannot be read" in capsys.readouterr().err
 
 
-def test_frames_that_are_no_numbers_are_black(tmp_path):
+def test_a_window_of_one_filter_has_no_extent(tmp_path):
     path = tmp_path / "x.drawing.json"
-    frames = np.full((6, 3, 4, 4, 3), np.nan)
+    frames = np.zeros((6, 3, 4, 4, 3))
     report.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
-    numbers = json.loads(path.read_text())["read"][0][0]
-    assert numbers[:8] == [4.5, 3.5] * 4  # N = 1 has no extent
+    assert json.loads(path.read_text())["read"][0][0] == [4.5, 3.5] * 4
+
+
+def _strict(text):
+    """As a browser reads it, which knows no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_drawing_is_json_whatever_is_not_finite(tmp_path):
+    path = tmp_path / "x.drawing.json"
+    kl = [math.nan, math.inf, 1.0, 1.0, 1.0, 1.0]
+    write = (windows(center_x=math.nan), 3)
+    frames = np.zeros((6, 3, 4, 4, 1))
+    report.save_drawing(path, frames, title="t", description="d", write=write, kl=kl)
+    drawing = _strict(path.read_text())
+    assert drawing["kl"] == [None, None, 1, 1, 1, 1]
+    assert drawing["write"][0][0] == [None] * 8
+
+
+def _sheet(path):
+    sprite = json.loads(path.read_text())["sprite"].partition(",")[2]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(sprite))))
+
+
+def test_a_drawing_of_bytes_is_shown_as_it_is(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 5, 1)).astype(np.uint8)
+    save = functools.partial(report.save_drawing, title="t", description="d")
+    save(tmp_path / "bytes.json", frames, beside=frames[0])
+    save(tmp_path / "floats.json", frames / 255, beside=frames[0] / 255)
+    assert (tmp_path / "bytes.json").read_bytes() == (tmp_path / "floats.json").read_bytes()
+    assert (_sheet(tmp_path / "bytes.json")[4:8, 5:10] == frames[1, 1, :, :, 0]).all()
+    for wrong in (np.full((6, 3, 4, 4, 1), np.nan), np.zeros((6, 3, 4, 4, 2))):
+        with pytest.raises(ValueError, match="frames must"):
+            save(tmp_path / "wrong.json", wrong)
+    assert not (tmp_path / "wrong.json").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_results_that_are_no_numbers_keep_no_page_from_being_read(run, value):
+    results = json.loads((run / "results.json").read_text())
+    results["test"] |= {"loss": value, "standard_error": value}
+    results["validation"]["standard_error"] = value
+    (run / "results.json").write_text(json.dumps(results))
+    _append(run, step=210, split="validation", loss=value, standard_error=value)
+    page = report.write_report([run]).read_text("utf-8")
+    text = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    (data,) = _strict(text[1])["runs"]
+    rows = {row[0]: row[1:] for row in data["numbers"]["rows"]}
+    assert rows["Loss"] == ["nats per image", "105", "not finite"]
+    assert data["metrics"]["validation"]["loss"][-1] is None
+
+
+def test_a_folder_may_begin_at_home(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert report.write_report(["~/run"], "~/page.html") == run.parent / "page.html"
+    assert _report(["~/run", "--out=~/other.html"]) == 0
+    assert (run.parent / "other.html").exists()
 
 
 def test_whatever_else_a_loss_returns_is_a_curve(run):

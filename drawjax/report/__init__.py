@@ -5,8 +5,7 @@ Training keeps `report.html` of a run up to date, and a page that is open follow
 sweep, in one page.
 """
 
-from drawjax.report.drawing import save_drawing
 from drawjax.report.page import write_report
-from drawjax.report.run_folder import save_data
+from drawjax.report.saving import save_data, save_drawing
 
 __all__ = ["save_data", "save_drawing", "write_report"]

@@ -1,15 +1,14 @@
 """The page: run folders in, one HTML file out."""
 
 import importlib.resources
-import json
-import math
 import os
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from drawjax.report.run_folder import read_run
+from drawjax.files import write_atomically
+from drawjax.report.reading import read_run
+from drawjax.training.run import to_json
 
 __all__ = ["write_report"]
 
@@ -33,23 +32,21 @@ def write_report(
       FileNotFoundError: if a folder holds no run.
       ValueError: if a file of a run cannot be read.
     """
-    folders = [pathlib.Path(workdir) for workdir in workdirs]
+    folders = [pathlib.Path(workdir).expanduser() for workdir in workdirs]
     if path is None:
         path = folders[0] / "report.html"
         if len(folders) > 1:
             common = os.path.commonpath([folder.absolute() for folder in folders])
             path = pathlib.Path(common) / "comparison.html"
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     runs = [read_run(run) for folder in folders for run in _points(folder)]
     # "</" would end the script element that holds the data.
-    data = json.dumps(_finite({"runs": runs, "written": time.time()}), allow_nan=False)
+    data = to_json({"runs": runs, "written": time.time()}).replace("</", "<\\/")
     here = importlib.resources.files("drawjax.report")
     page = here.joinpath("page.html").read_text("utf-8")
     for part in _PARTS:
         page = page.replace(f"@{part}@", here.joinpath(part).read_text("utf-8"))
-    draft = path.with_suffix(".tmp")  # who reads meanwhile sees the old page or the new one
-    draft.write_text(page.replace("@DATA@", data.replace("</", "<\\/")), "utf-8")
-    draft.replace(path)
+    write_atomically(path, page.replace("@DATA@", data))
     return path
 
 
@@ -61,12 +58,3 @@ def _points(folder: pathlib.Path) -> list[pathlib.Path]:
     if not points:
         raise FileNotFoundError(f"{folder} holds no run: there is no config.json")
     return points
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,14 +4,14 @@ import base64
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["read_run", "save_data"]
+__all__ = ["read_run"]
 
 _PICTURES = {
     "samples.png": (
@@ -42,46 +42,12 @@ _NO_CURVE = {"step", "split", "images", "standard_error", "images_per_second", "
 _MOST_POINTS = 1_000  # of a curve
 
 
-def save_data(
-    folder: pathlib.Path,
-    name: str,
-    counts: Mapping[str, int],
-    notes: Sequence[str],
-    device: str,
-    *,
-    image_shape: Sequence[int],
-) -> None:
-    """Writes data.json, which says of a run what its config does not: the data really used.
-
-    Args:
-      folder: the run's.
-      name: of the set.
-      counts: images of each split.
-      notes: what a reader of a result must know of the data.
-      device: what the run trains on.
-      image_shape: `(height, width, channels)` of what the model sees.
-    """
-    text = json.dumps(
-        {
-            "data": name,
-            "counts": dict(counts),
-            "notes": list(notes),
-            "device": device,
-            "image_shape": list(image_shape),
-        }
-    )
-    (folder / "data.json").write_text(text + "\n")
-
-
 def read_run(folder: pathlib.Path) -> dict[str, Any]:
     """All that the page shows of one run.
 
     Raises:
-      FileNotFoundError: if the folder holds no run.
       ValueError: if a file of it cannot be read.
     """
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} holds no run: there is no config.json")
     config = _json(folder / "config.json")
     metrics = read_metrics(folder)
     results = _json(folder / "results.json")
@@ -103,29 +69,29 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "metrics": {split: _curves(metrics, split) for split in ("train", "validation")},
         "drawings": [_json(path) for path in sorted(folder.glob("*.drawing.json"))],
         "pictures": _pictures(folder),
-        "config": {name: _said(value) for name, value in config.items()},
+        "config": {name: str(value) for name, value in config.items()},
     }
 
 
 def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = []
-    if "data" in data:
-        facts.append(("Data set used", data["data"]))
-    if "counts" in data:
-        counts = (f"{split} {count:,}" for split, count in data["counts"].items())
-        facts.append(("Images", ", ".join(counts)))
-    if "image_shape" in data:
-        height, width, channels = data["image_shape"]
-        facts.append(("Image", f"{height} x {width} pixels, {channels} channel(s)"))
-    if "parameters" in data:
-        facts.append(("Parameters", f"{data['parameters']:,}"))
-    if "device" in data:
-        facts.append(("Device", data["device"]))
-    if "seconds" in data:
-        minutes, seconds = divmod(round(data["seconds"]), 60)
-        hours, minutes = divmod(minutes, 60)
-        facts.append(("Time of the run", f"{hours} h {minutes:02} min {seconds:02} s"))
-    return facts
+    """What is known of the data and the machine, each with its name."""
+
+    def counts(of: dict[str, int]) -> str:
+        return ", ".join(f"{split} {count:,}" for split, count in of.items())
+
+    def time(seconds: float) -> str:
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60} h {minutes % 60:02} min {seconds:02} s"
+
+    shown = {
+        "data": ("Data set used", str),
+        "counts": ("Images", counts),
+        "image_shape": ("Image", lambda of: "{} x {} pixels, {} channel(s)".format(*of)),
+        "parameters": ("Parameters", "{:,}".format),
+        "device": ("Device", str),
+        "seconds": ("Time of the run", time),
+    }
+    return [(title, say(data[name])) for name, (title, say) in shown.items() if name in data]
 
 
 def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -162,9 +128,11 @@ def _with_error(name: str, values: dict[str, Any]) -> str:
     value = values[name]
     if isinstance(value, int):
         return f"{value:,}"
+    if value is None or not math.isfinite(value):
+        return "not finite"
     plain = "error" if "error" in values else "loss"
     error = values.get("standard_error" if name == plain else f"{name}_standard_error")
-    if not error or not math.isfinite(error) or not math.isfinite(value):
+    if not error or not math.isfinite(error):
         return f"{value:,.4g}"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:,.{digits}f} ± {error:.{digits}f}"
@@ -203,10 +171,6 @@ def _pictures(folder: pathlib.Path) -> list[dict[str, Any]]:
             }
         )
     return pictures
-
-
-def _said(value: Any) -> str:
-    return "None" if value is None else str(value)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -1,44 +1,78 @@
-"""Drawing sequences as data for the report's player."""
+"""What a run leaves for its report: the data that it used, and drawings for the player."""
 
 import base64
 import io
-import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 from PIL import Image
 
 from drawjax import figures
 from drawjax.attention import PatchSize, Window
+from drawjax.files import write_atomically
+from drawjax.training.run import to_json
 
-__all__ = ["save_drawing"]
+__all__ = ["save_data", "save_drawing"]
+
+
+def save_data(
+    folder: pathlib.Path,
+    name: str,
+    counts: Mapping[str, int],
+    notes: Sequence[str],
+    device: str,
+    *,
+    image_shape: Sequence[int],
+) -> None:
+    """Writes data.json, which says of a run what its config does not: the data really used.
+
+    Args:
+      folder: the run's.
+      name: of the set.
+      counts: images of each split.
+      notes: what a reader of a result must know of the data.
+      device: what the run trains on.
+      image_shape: `(height, width, channels)` of what the model sees.
+    """
+    data = {
+        "data": name, "counts": counts, "notes": notes, "device": device,
+        "image_shape": image_shape,
+    }  # fmt: skip
+    write_atomically(folder / "data.json", to_json(data) + "\n")
 
 
 def save_drawing(
     path: str | pathlib.Path,
-    frames: Float[np.ndarray, "T count height width channels"],
+    frames: Shaped[np.ndarray, "T count height width channels"],
     *,
     title: str,
     description: str,
     write: tuple[Window, PatchSize] | None = None,
     read: tuple[Window, PatchSize] | None = None,
     kl: Sequence[float] | None = None,
-    beside: Float[np.ndarray, "count height width channels"] | None = None,
+    beside: Shaped[np.ndarray, "count height width channels"] | None = None,
 ) -> None:
     """Writes what the report's player needs of drawing sequences, as JSON.
 
     Args:
       path: JSON file to write; the report takes all `*.drawing.json` of a folder.
-      frames: values in [0, 1].
+      frames: floats in [0, 1], or bytes.
       title: a line above the player.
       description: for those who do not see the picture.
       write: write windows, fields `[T, count]`, and their N; None without.
       read: read windows alike.
       kl: nats of each step, mean over images.
       beside: still images, shown to the left of each drawing: what is redrawn.
+
+    Raises:
+      ValueError: as the figures of `drawjax.figures`.
     """
+    frames = figures.image_bytes("frames", frames, 5)
+    still = None
+    if beside is not None:
+        still = _sprite(figures.image_bytes("beside", beside, 4)[None])
     steps, count, height, width, _ = frames.shape
     drawing = {
         "title": title,
@@ -48,22 +82,18 @@ def save_drawing(
         "height": height,
         "width": width,
         "sprite": _sprite(frames),
-        "beside": None if beside is None else _sprite(beside[None]),
+        "beside": still,
         "write": _outlines(write),
         "read": _outlines(read),
         "kl": None if kl is None else [float(value) for value in kl],
     }
-    path = pathlib.Path(path)
-    draft = path.with_suffix(".tmp")  # who reads meanwhile sees the old or the new one
-    draft.write_text(json.dumps(drawing))
-    draft.replace(path)
+    write_atomically(pathlib.Path(path).expanduser(), to_json(drawing))
 
 
 def _sprite(frames: np.ndarray) -> str:
-    """One PNG of all frames, as an address: a column an image, a row a step."""
+    """One PNG of all frames of bytes, as a data URL: a column an image, a row a step."""
     steps, count, height, width, channels = frames.shape
-    pixels = np.clip(np.round(255 * np.nan_to_num(frames)), 0, 255).astype(np.uint8)
-    sheet = pixels.transpose(0, 2, 1, 3, 4).reshape(steps * height, count * width, channels)
+    sheet = frames.transpose(0, 2, 1, 3, 4).reshape(steps * height, count * width, channels)
     buffer = io.BytesIO()
     Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
