@@ -1,6 +1,7 @@
 """Checkpoints `FOLDER/STEP`, each an array tree and a JSON tree, checked when they are read."""
 
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -19,6 +20,8 @@ from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
 __all__ = ["Checkpoints", "checksum", "read", "read_values", "steps"]
+
+_log = logging.getLogger(__name__)
 
 PyTree = Any
 
@@ -58,12 +61,10 @@ def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     )
 
     def everything() -> tuple[PyTree, dict[str, Any]]:
-        described = _described(path)
+        described = _restore(path, described=ocp.args.JsonRestore())
         if difference := _difference(path, like):
             raise ValueError(difference)
-        arrays = _checkpointer().restore(
-            path, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
-        )["arrays"]
+        arrays = _restore(path, arrays=ocp.args.StandardRestore(abstract))
         # Checkpoints of older versions have no such number.
         if described.get("crc32") not in (None, checksum(arrays)):
             raise ValueError("checksum mismatch: the checkpoint is corrupt")
@@ -74,7 +75,7 @@ def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
 def read_values(path: pathlib.Path) -> dict[str, Any]:
     """Reads the JSON tree of a checkpoint alone; errors as `read`."""
-    return _on_all(path, lambda: _described(path)["values"])
+    return _on_all(path, lambda: _restore(path, described=ocp.args.JsonRestore())["values"])
 
 
 class Checkpoints:
@@ -98,8 +99,7 @@ class Checkpoints:
         if step in steps(self.folder):
             return
         path = self.folder / str(step)
-        if path.exists():  # something of that name that is no checkpoint
-            self.quarantine(step)
+        hosts.on_first(lambda: path.exists() and _set_aside(path, f"{path} is no checkpoint"))
         described = {
             "crc32": checksum(arrays),
             "values": json.loads(to_json(values)),  # with no NaN in it
@@ -107,12 +107,11 @@ class Checkpoints:
         # What a save that fails leaves behind in TensorStore goes on to raise where nobody catches.
         before, sys.unraisablehook = sys.unraisablehook, lambda left: None
         try:
-            _checkpointer().save(
-                path,
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(arrays), described=ocp.args.JsonSave(described)
-                ),
+            items = ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), described=ocp.args.JsonSave(described)
             )
+            with _checkpointer() as checkpointer:
+                checkpointer.save(path, args=items)
         except Exception as error:  # OSError, ValueError or others, as TensorStore has it
             raise RunError(
                 f"cannot save a checkpoint in {self.folder}; older ones are intact: "
@@ -121,15 +120,9 @@ class Checkpoints:
         sys.unraisablehook = before
         hosts.on_first(self._delete_old)
 
-    def quarantine(self, step: int) -> pathlib.Path:
-        """Renames one, so that it is no checkpoint any more; returns its new path."""
-        aside = self.folder / f"{step}.broken"
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = self.folder / f"{step}.broken{number}"
-        hosts.on_first(lambda: (self.folder / str(step)).rename(aside))
-        return aside
+    def quarantine(self, step: int, why: str) -> None:
+        """Renames one, so that it is no checkpoint any more, and says why."""
+        hosts.on_first(lambda: _set_aside(self.folder / str(step), why))
 
     def _clean(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +138,23 @@ class Checkpoints:
             shutil.rmtree(path.rename(path.with_name(path.name + _DELETED)))
 
 
+def _set_aside(path: pathlib.Path, why: str) -> None:
+    aside, number = path.with_name(f"{path.name}.broken"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.broken{number}")
+    path.rename(aside)
+    _log.warning("%s; quarantined as %s", why, aside.name)
+
+
 def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
 
-def _described(path: pathlib.Path) -> dict[str, Any]:
-    wanted = ocp.args.Composite(described=ocp.args.JsonRestore())
-    return _checkpointer().restore(path, args=wanted)["described"]
+def _restore(path: pathlib.Path, **item: ocp.args.CheckpointArgs) -> Any:
+    with _checkpointer() as checkpointer:
+        (found,) = checkpointer.restore(path, args=ocp.args.Composite(**item)).values()
+    return found
 
 
 def _difference(path: pathlib.Path, like: PyTree) -> str | None:

@@ -234,8 +234,7 @@ class RunWriter:
                 failures[candidate] = error
                 continue
             for broken, error in failures.items():
-                aside = self._states.quarantine(broken)
-                _log.warning("%s; quarantined as %s", error, aside.name)
+                self._states.quarantine(broken, str(error))
             self._seconds, self._opened_at = progress.pop("seconds"), time.monotonic()
             return state, progress
         if failures:
@@ -251,8 +250,7 @@ class RunWriter:
             try:
                 return checkpoints.read_values(self._best.folder / str(step))["loss"]
             except RunError as error:
-                aside = self._best.quarantine(step)
-                _log.warning("%s; quarantined as %s", error, aside.name)
+                self._best.quarantine(step, str(error))
         return math.inf
 
     def _take(self, fields: dict[str, Any], config: Any, facts: dict[str, Any]) -> None:

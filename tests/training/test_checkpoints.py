@@ -64,8 +64,8 @@ def test_damage_is_found(tmp_path, damage):
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(RunError, match=rf"checkpoint {tmp_path}/7 cannot be read: "):
         read(checkpoints.folder / str(7), _tree(0))
-    aside = checkpoints.quarantine(7)
-    assert aside.is_dir()
+    checkpoints.quarantine(7, "damaged")
+    assert (tmp_path / "7.broken").is_dir()
     assert steps(checkpoints.folder) == []
     gc.collect()  # what it left behind, while this test is looked at and not the next
 
