@@ -27,7 +27,7 @@ Numerics. Whatever the window, every filter sums to one and values and gradients
 
 from drawjax.attention.boxes import box_of_window, window_from_box
 from drawjax.attention.filters import filter_grid, filter_means, filterbanks
-from drawjax.attention.patches import read, read_scales, write
+from drawjax.attention.glimpse import read, read_scales, write
 from drawjax.attention.window import PatchSize, Window, window_from_logits
 
 __all__ = [

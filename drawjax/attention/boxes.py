@@ -10,7 +10,7 @@ from drawjax.attention.window import (
     PatchSize,
     Window,
     as_arrays,
-    check_image_shape,
+    height_and_width,
     rows_and_columns,
 )
 
@@ -112,7 +112,7 @@ def _units(
     if coordinates == "normalized":
         if image_shape is None:
             raise ValueError("normalized boxes need image_shape=(height, width)")
-        height, width = check_image_shape(image_shape)
+        height, width = height_and_width(image_shape)
         return (float(width), float(height)), 0.0
     if coordinates not in ("pixels", "paper"):
         raise ValueError(f"coordinates must be pixels, normalized or paper, got {coordinates!r}")

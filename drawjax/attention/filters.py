@@ -12,11 +12,17 @@ from drawjax.attention.window import (
     PatchSize,
     Window,
     as_arrays,
-    check_image_shape,
+    height_and_width,
     rows_and_columns,
 )
 
-__all__ = ["filter_grid", "filter_means", "filterbanks"]
+__all__ = [
+    "filter_grid",
+    "filter_means",
+    "filterbanks",
+    "rotated_filters",
+    "separable_filters",
+]
 
 _MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17  # exp of the limits of a window's logits
 _FARTHEST = 1.0e12  # pixels; keeps an infinite center or stride from turning into inf - inf
@@ -37,12 +43,7 @@ def filter_means(
     Raises:
       ValueError: if a size is not positive, or the window is rotated.
     """
-    rows, columns = rows_and_columns(patch_size)
-    window = _upright(window)
-    stride_x, stride_y = window.strides
-    means_y = _limited(window.center_y[..., None] + _offsets(stride_y, rows))
-    means_x = _limited(window.center_x[..., None] + _offsets(stride_x, columns))
-    return means_y, means_x
+    return _means(_upright(as_arrays(window)), rows_and_columns(patch_size))
 
 
 def filter_grid(
@@ -60,19 +61,7 @@ def filter_grid(
     Raises:
       ValueError: if a size is not positive.
     """
-    rows, columns = rows_and_columns(patch_size)
-    window = as_arrays(window)
-    stride_x, stride_y = window.strides
-    down = _offsets(stride_y, rows)[..., :, None]
-    across = _offsets(stride_x, columns)[..., None, :]
-    if window.rotation is None:
-        sine, cosine = jnp.zeros_like(window.stride), jnp.ones_like(window.stride)
-    else:
-        sine, cosine = jnp.sin(window.rotation), jnp.cos(window.rotation)
-    sine, cosine = sine[..., None, None], cosine[..., None, None]
-    y = window.center_y[..., None, None] + (sine * across + cosine * down)
-    x = window.center_x[..., None, None] + (cosine * across - sine * down)
-    return _limited(y), _limited(x)
+    return _grid(as_arrays(window), rows_and_columns(patch_size))
 
 
 def filterbanks(
@@ -94,19 +83,29 @@ def filterbanks(
       ValueError: if a size is not positive, the window's fields differ in shape, or it is rotated:
         its filters then do not separate into rows and columns.
     """
-    height, width = check_image_shape(image_shape)
-    window = _upright(window)
+    return separable_filters(
+        _upright(as_arrays(window)), height_and_width(image_shape), rows_and_columns(patch_size)
+    )
+
+
+# Below, what public functions have checked is trusted: windows of arrays, sizes as two integers.
+
+
+def separable_filters(
+    window: Window, image_shape: tuple[int, int], grid: tuple[int, int]
+) -> tuple[Float[Array, "*batch rows height"], Float[Array, "*batch columns width"]]:
+    """`filterbanks` of a checked window that is not rotated."""
     dtype = window.center_x.dtype
     window = _widened(window)
-    means_y, means_x = filter_means(window, patch_size)
+    means_y, means_x = _means(window, grid)
     variance_x, variance_y = window.variances
-    rows = _filters(means_y, variance_y, height)
-    columns = _filters(means_x, variance_x, width)
+    rows = _filters(means_y, variance_y, image_shape[0])
+    columns = _filters(means_x, variance_x, image_shape[1])
     return rows.astype(dtype), columns.astype(dtype)
 
 
 def rotated_filters(
-    window: Window, image_shape: tuple[int, int], patch_size: PatchSize
+    window: Window, image_shape: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[Float[Array, "*batch filters height"], Float[Array, "*batch filters width"]]:
     """What each of the rows x columns filters of a rotated window takes down and across.
 
@@ -118,16 +117,36 @@ def rotated_filters(
     """
     if window.variance_y is not None:
         raise ValueError("a rotated window has round filters: variance_y must be None")
-    height, width = check_image_shape(image_shape)
     dtype = window.center_x.dtype
     window = _widened(window)
-    y, x = (means.reshape(*means.shape[:-2], -1) for means in filter_grid(window, patch_size))
-    down, across = _filters(y, window.variance, height), _filters(x, window.variance, width)
+    y, x = (means.reshape(*means.shape[:-2], -1) for means in _grid(window, grid))
+    down = _filters(y, window.variance, image_shape[0])
+    across = _filters(x, window.variance, image_shape[1])
     return down.astype(dtype), across.astype(dtype)
 
 
+def _means(window: Window, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    stride_x, stride_y = window.strides
+    means_y = _limited(window.center_y[..., None] + _offsets(stride_y, grid[0]))
+    means_x = _limited(window.center_x[..., None] + _offsets(stride_x, grid[1]))
+    return means_y, means_x
+
+
+def _grid(window: Window, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    stride_x, stride_y = window.strides
+    down = _offsets(stride_y, grid[0])[..., :, None]
+    across = _offsets(stride_x, grid[1])[..., None, :]
+    if window.rotation is None:
+        sine, cosine = jnp.zeros_like(window.stride), jnp.ones_like(window.stride)
+    else:
+        sine, cosine = jnp.sin(window.rotation), jnp.cos(window.rotation)
+    sine, cosine = sine[..., None, None], cosine[..., None, None]
+    y = window.center_y[..., None, None] + (sine * across + cosine * down)
+    x = window.center_x[..., None, None] + (cosine * across - sine * down)
+    return _limited(y), _limited(x)
+
+
 def _upright(window: Window) -> Window:
-    window = as_arrays(window)
     if window.rotation is not None:
         raise ValueError("a rotated window has no filters of rows and of columns: see filter_grid")
     return window

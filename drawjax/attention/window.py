@@ -1,6 +1,8 @@
 """Where an attention window looks, from five unbounded numbers: Eq. 21-24."""
 
 import dataclasses
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,14 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = ["ArrayLike", "PatchSize", "Window", "rows_and_columns", "window_from_logits"]
+__all__ = [
+    "ArrayLike",
+    "PatchSize",
+    "Window",
+    "as_arrays",
+    "height_and_width",
+    "rows_and_columns",
+    "window_from_logits",
+]
 
 # exp(-20) is a filter 5e-5 pixels wide, beyond telling from a single pixel; exp(40) is flat over
 # any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
 _MIN_LOG, _MAX_LOG = -20.0, 40.0
 
 ArrayLike = Array | np.ndarray  # what is taken; jax.Array is returned
-PatchSize = int | tuple[int, int]
+PatchSize = int | Sequence[int]
 """N, filters a side, or `(rows, columns)` of filters."""
 
 
@@ -24,9 +34,9 @@ PatchSize = int | tuple[int, int]
 class Window:
     """Where an attention window looks, and how: a pytree with one scalar a field and image.
 
-    All fields share one shape, `[*batch]`; numbers, and arrays of no axes, are taken beside others.
-    Integers count as float32. Coordinates are in pixels, 1 being the center of the first pixel.
-    The last three fields are not in the paper.
+    All fields share one shape, `[*batch]`; numbers, and arrays of no axes, are taken beside others,
+    and so are lists. Integers count as float32. Coordinates are in pixels, 1 being the center of
+    the first pixel. The last three fields are not in the paper.
     """
 
     center_x: Float[ArrayLike, "*batch"]  #: g_X, along the width
@@ -78,7 +88,7 @@ def window_from_logits(
     Raises:
       ValueError: if the last axis is not 5 to 8, or a size is not positive.
     """
-    height, width = check_image_shape(image_shape)
+    height, width = height_and_width(image_shape)
     rows, columns = rows_and_columns(patch_size)
     logits = jnp.asarray(logits)
     if logits.ndim < 1 or logits.shape[-1] not in (5, 6, 7, 8):
@@ -106,19 +116,31 @@ def rows_and_columns(patch_size: PatchSize) -> tuple[int, int]:
     """Filters down and across; one number is both.
 
     Raises:
-      ValueError: if one is not positive.
+      ValueError: if one is no positive integer.
     """
-    rows, columns = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
-    if min(rows, columns) < 1:
-        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
-    return rows, columns
+    pair = patch_size if np.ndim(patch_size) else (patch_size, patch_size)
+    return _sizes(pair, f"patch_size must be N or (rows, columns), at least 1, got {patch_size}")
 
 
-def check_image_shape(image_shape: tuple[int, int]) -> tuple[int, int]:
-    """Height and width, both positive, or ValueError."""
-    if len(image_shape) != 2 or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be (height, width), both positive, got {image_shape}")
-    return image_shape
+def height_and_width(image_shape: Sequence[int]) -> tuple[int, int]:
+    """The two sizes of an image in pixels.
+
+    Raises:
+      ValueError: if they are not two positive integers.
+    """
+    return _sizes(
+        image_shape, f"image_shape must be (height, width), both positive, got {image_shape}"
+    )
+
+
+def _sizes(pair: Sequence[Any], message: str) -> tuple[int, int]:
+    try:
+        first, second = map(operator.index, pair)  # NumPy's integers are taken, 5.0 is not
+    except (TypeError, ValueError):
+        raise ValueError(f"{message}: sizes are integers") from None
+    if min(first, second) < 1:
+        raise ValueError(message)
+    return first, second
 
 
 def as_arrays(window: Window) -> Window:

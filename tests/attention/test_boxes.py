@@ -88,7 +88,7 @@ def test_a_window_learns_a_box():
 @pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize(("call", "message"), [
     (lambda w: attention.window_from_box(jnp.zeros(5), 3), r"box must have shape \[..., 4\]"),
-    (lambda w: attention.window_from_box(jnp.zeros(4), 0), "patch_size must be at least 1"),
+    (lambda w: attention.window_from_box(jnp.zeros(4), 0), "at least 1, got 0"),
     (lambda w: attention.window_from_box(jnp.zeros(4), 3, coordinates="normalized"), "need image"),
     (lambda w: attention.box_of_window(w, 3, coordinates="normalized"), "need image_shape"),
     (lambda w: attention.box_of_window(w, 3, coordinates="xywh"), "normalized or paper, got 'xywh"),

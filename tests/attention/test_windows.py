@@ -204,3 +204,52 @@ def test_what_a_rotated_window_cannot_do_is_refused():
     ):
         with pytest.raises(ValueError, match="see filter_grid"):
             call()
+
+
+@pytest.mark.parametrize("size", [5.5, 5.0, (3, 2.0), (3,), [1, 2, 3], 0, "5", None])
+@pytest.mark.usefixtures("own_errors")
+def test_sizes_that_are_no_positive_integers_are_refused(size):
+    window = Window(4.0, 5.0, 1.3, 0.6, 1.0)
+    for call in (
+        lambda: attention.read(jnp.zeros((8, 9, 1)), window, size),
+        lambda: attention.read_scales(jnp.zeros((8, 9, 1)), window, size, 2),
+        lambda: attention.filterbanks(window, (8, 9), size),
+        lambda: attention.filter_grid(window, size),
+        lambda: attention.window_from_logits(jnp.zeros(5), (8, 9), size),
+        lambda: attention.window_from_box(jnp.ones(4), size),
+        lambda: attention.box_of_window(window, size),
+    ):
+        with pytest.raises(ValueError, match=r"patch_size must be N or \(rows, columns\)"):
+            call()
+
+
+@pytest.mark.parametrize("shape", [(10.7, 12.0), (10, 12, 1), 10, (0, 4), ("8", "9")])
+@pytest.mark.usefixtures("own_errors")
+def test_image_shapes_that_are_no_two_positive_integers_are_refused(shape):
+    window = Window(4.0, 5.0, 1.3, 0.6, 1.0)
+    for call in (
+        lambda: attention.window_from_logits(jnp.zeros(5), shape, 3),
+        lambda: attention.filterbanks(window, shape, 3),
+        lambda: attention.write(jnp.zeros((3, 3, 1)), window, shape),
+        lambda: attention.window_from_box(
+            jnp.ones(4), 3, coordinates="normalized", image_shape=shape
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"image_shape must be \(height, width\)"):
+            call()
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_lists_are_taken_where_tuples_and_arrays_are():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 8, 9, 1))
+    lists = Window([4.0, 3.0], [5.0, 2.0], 1.3, [0.6, 1.0], [1, 2])
+    arrays = Window(*map(jnp.asarray, dataclasses.astuple(lists)[:5]))
+    expected = attention.read(image, arrays, (4, 6))
+    np.testing.assert_array_equal(attention.read(image, lists, [4, 6]), expected)
+    np.testing.assert_array_equal(attention.read(image, arrays, np.array([4, 6])), expected)
+    np.testing.assert_array_equal(
+        attention.box_of_window(lists, [4, 6]), attention.box_of_window(arrays, (4, 6))
+    )
+    written = attention.write(expected, arrays, (8, 9))
+    np.testing.assert_array_equal(attention.write(expected, lists, [8, np.int64(9)]), written)

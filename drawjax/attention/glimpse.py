@@ -6,8 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from drawjax.attention.filters import filterbanks, rotated_filters
-from drawjax.attention.window import ArrayLike, PatchSize, Window, as_arrays, rows_and_columns
+from drawjax.attention.filters import rotated_filters, separable_filters
+from drawjax.attention.window import (
+    ArrayLike,
+    PatchSize,
+    Window,
+    as_arrays,
+    height_and_width,
+    rows_and_columns,
+)
 
 __all__ = ["read", "read_scales", "write"]
 
@@ -33,19 +40,12 @@ def read(
       ValueError: if the image has fewer than three axes, the batch shapes do not broadcast, a
         size is not positive, or a rotated window has a `variance_y`.
     """
-    image, window = _pixels(image), as_arrays(window)
-    _check_rank("image", image, "[..., height, width, channels]")
-    _check_broadcast("image", image.shape[:-3], window)
-    *batch, height, width, channels = image.shape
+    grid = rows_and_columns(patch_size)
+    image, window = _checked("image", image, "[..., height, width, channels]", window)
     if window.rotation is not None:
-        down, across = rotated_filters(window, (height, width), patch_size)
-        down, across, intensity = _aligned(image.ndim, down, across, window.intensity)
-        lines = _product(down, image.reshape(*batch, height, width * channels))
-        lines = lines.reshape(*lines.shape[:-1], width, channels)
-        pixels = jnp.sum(lines * across[..., None], axis=-2)
-        grid = rows_and_columns(patch_size)
-        return intensity * pixels.reshape(*pixels.shape[:-2], *grid, channels)
-    rows, columns = filterbanks(window, (height, width), patch_size)
+        return _read_rotated(image, window, grid)
+    *batch, height, width, channels = image.shape
+    rows, columns = separable_filters(window, (height, width), grid)
     rows, columns, intensity = _aligned(image.ndim, rows, columns, window.intensity)
     # One product of matrices down the height, whatever the channels.
     lines = _product(rows, image.reshape(*batch, height, width * channels))
@@ -78,14 +78,13 @@ def read_scales(
     """
     if num_scales < 1:
         raise ValueError(f"num_scales must be at least 1, got {num_scales}")
-    image, window = _pixels(image), as_arrays(window)
-    _check_rank("image", image, "[..., height, width, channels]")
-    _check_broadcast("image", image.shape[:-3], window)
+    grid = rows_and_columns(patch_size)
+    image, window = _checked("image", image, "[..., height, width, channels]", window)
     window = _scaled(window, num_scales)
     if window.rotation is not None:
-        return read(image[..., None, :, :, :], window, patch_size)
+        return _read_rotated(image[..., None, :, :, :], window, grid)
     *batch, height, width, channels = image.shape
-    rows, columns = filterbanks(window, (height, width), patch_size)
+    rows, columns = separable_filters(window, (height, width), grid)
     rows, columns, intensity = _aligned(image.ndim + 1, rows, columns, window.intensity)
     every = rows.reshape(*rows.shape[:-3], num_scales * rows.shape[-2], height)
     lines = _product(every, image.reshape(*batch, height, width * channels))
@@ -112,9 +111,8 @@ def write(
       ValueError: if the patch has fewer than three axes, the batch shapes do not broadcast, a size
         is not positive, or a rotated window has a `variance_y`.
     """
-    patch, window = _pixels(patch), as_arrays(window)
-    _check_rank("patch", patch, "[..., N, N, channels]")
-    _check_broadcast("patch", patch.shape[:-3], window)
+    image_shape = height_and_width(image_shape)
+    patch, window = _checked("patch", patch, "[..., N, N, channels]", window)
     *batch, size_y, size_x, channels = patch.shape
     if window.rotation is not None:
         down, across = rotated_filters(window, image_shape, (size_y, size_x))
@@ -122,14 +120,25 @@ def write(
         pixels = (patch / intensity).reshape(*patch.shape[:-3], -1, 1, channels)
         lines = across[..., None] * pixels
     else:
-        down, columns = filterbanks(window, image_shape, (size_y, size_x))
+        down, columns = separable_filters(window, image_shape, (size_y, size_x))
         down, columns, intensity = _aligned(patch.ndim, down, columns, window.intensity)
         patch = jnp.swapaxes(patch / intensity, -2, -1)
         *batch, size_y, channels, _ = patch.shape
         lines = _product(patch.reshape(*batch, size_y * channels, size_x), columns)
         lines = jnp.swapaxes(lines.reshape(*lines.shape[:-2], size_y, channels, -1), -2, -1)
-    image = _product(_turned(down), lines.reshape(*lines.shape[:-2], -1))
+    image = _product(_transposed(down), lines.reshape(*lines.shape[:-2], -1))
     return image.reshape(*image.shape[:-1], image_shape[1], channels)
+
+
+def _read_rotated(image: jax.Array, window: Window, grid: tuple[int, int]) -> jax.Array:
+    *batch, height, width, channels = image.shape
+    down, across = rotated_filters(window, (height, width), grid)
+    down, across, intensity = _aligned(image.ndim, down, across, window.intensity)
+    lines = _product(down, image.reshape(*batch, height, width * channels))
+    lines = lines.reshape(*lines.shape[:-1], width, channels)
+    # Each filter has columns of its own: no product of matrices, a sum over the width.
+    pixels = jnp.sum(lines * across[..., None], axis=-2)
+    return intensity * pixels.reshape(*pixels.shape[:-2], *grid, channels)
 
 
 def _scaled(window: Window, num_scales: int) -> Window:
@@ -153,7 +162,7 @@ def _across(
     """A patch from an image whose rows have been read: its columns by their filters."""
     *batch, rows, width, channels = lines.shape
     lines = jnp.swapaxes(lines, -2, -1).reshape(*batch, rows * channels, width)
-    patch = _product(lines, _turned(columns))
+    patch = _product(lines, _transposed(columns))
     patch = patch.reshape(*patch.shape[:-2], rows, channels, patch.shape[-1])
     return jnp.swapaxes(patch, -2, -1)
 
@@ -168,11 +177,11 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 def _product_jvp(primals, tangents):
     (a, b), (to_a, to_b) = primals, tangents
     # The gradient of b then is a product that turns nothing.
-    change = jnp.einsum("...ij,...ik->...jk", _turned(a), to_b)
+    change = jnp.einsum("...ij,...ik->...jk", _transposed(a), to_b)
     return a @ b, to_a @ b + change
 
 
-def _turned(matrix: jax.Array) -> jax.Array:
+def _transposed(matrix: jax.Array) -> jax.Array:
     """The transpose, made apart from the product that it enters.
 
     XLA's CPU backend has no kernel for a product that turns its left side.
@@ -189,22 +198,21 @@ def _aligned(
     return rows, columns, jnp.expand_dims(intensity, more)[..., None, None, None]
 
 
-def _check_rank(name: str, array: jax.Array, expected: str) -> None:
-    if array.ndim < 3:
-        raise ValueError(f"{name} must have shape {expected}, got {list(array.shape)}")
-
-
-def _pixels(image: ArrayLike) -> jax.Array:
-    """An image or patch as floats; integers and booleans count as float32."""
-    image = jnp.asarray(image)
-    return image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-
-
-def _check_broadcast(name: str, batch: tuple[int, ...], window: Window) -> None:
+def _checked(
+    name: str, pixels: ArrayLike, expected: str, window: Window
+) -> tuple[jax.Array, Window]:
+    """An image or patch as floats, and its window as arrays, if their batch shapes broadcast."""
+    pixels, window = jnp.asarray(pixels), as_arrays(window)
+    if pixels.ndim < 3:
+        raise ValueError(f"{name} must have shape {expected}, got {list(pixels.shape)}")
+    batch, windows = pixels.shape[:-3], window.center_x.shape
     try:
-        jnp.broadcast_shapes(batch, window.center_x.shape)
+        jnp.broadcast_shapes(batch, windows)
     except ValueError:
         raise ValueError(
             f"the batch shape of the {name} and of the window must broadcast, "
-            f"got {list(batch)} and {list(window.center_x.shape)}"
+            f"got {list(batch)} and {list(windows)}"
         ) from None
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        pixels = pixels.astype(jnp.float32)  # integers and booleans
+    return pixels, window
