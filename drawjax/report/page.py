@@ -6,9 +6,8 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from drawjax.files import write_atomically
+from drawjax.files import to_json, write_atomically
 from drawjax.report.reading import read_run
-from drawjax.training.run import to_json
 
 __all__ = ["write_report"]
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from drawjax import figures
 from drawjax.attention import PatchSize, Window
-from drawjax.files import write_atomically
-from drawjax.training.run import to_json
+from drawjax.files import to_json, write_atomically
 
 __all__ = ["save_data", "save_drawing"]
 

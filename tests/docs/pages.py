@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from drawjax import __main__
+from drawjax import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -95,7 +95,7 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     """Module and arguments of `drawjax WORDS`."""
     if words[0] == "train":
         return f"experiments.{words[1]}", words[2:]
-    module, _ = __main__._MODULES[words[0]]
+    module, *_ = cli._MODULES[words[0]]
     return module.removesuffix(".__main__"), words[1:]
 
 

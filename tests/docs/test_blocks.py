@@ -26,15 +26,17 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
+import warnings
 
 import matplotlib
 import pytest
 import yaml
 
-from drawjax import command, flags, launch
+from drawjax import cli
 from drawjax.training import sweeps
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
@@ -54,35 +56,38 @@ class _Parsed(Exception):
 
 def check_project_command(module: str, arguments: list[str]) -> None:
     """Reads a command's arguments with its own parser, and does nothing else."""
-    imported = importlib.import_module(module)
-    if hasattr(imported, "__path__"):
-        imported = importlib.import_module(f"{module}.__main__")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            if module == "experiments.attention_zoom":
-                flags.parse(imported.PRESETS, arguments)
-            elif module.startswith("experiments."):
-                config, options = flags.parse(imported.PRESETS, arguments, options=launch.Options())
-                sweeps.expand(config, options.sweep)
+            if not module.startswith("experiments."):
+                _read_flags(module, arguments)
+            elif module == "experiments.attention_zoom":
+                cli.parse(importlib.import_module(module).PRESETS, arguments)
             else:
-                _read_flags(imported.main, arguments)
+                presets = importlib.import_module(module).PRESETS
+                config, options = cli.parse(presets, arguments, options=cli.Options())
+                sweeps.expand(config, options.sweep)
     except SystemExit as stop:
         assert not stop.code, f"python -m {module} {' '.join(arguments)}: {said.getvalue()}"
 
 
-def _read_flags(main, arguments: list[str]) -> None:
-    read = flags.read
+def _read_flags(module: str, arguments: list[str]) -> None:
+    """Runs a module as a command up to where its flags are read."""
 
-    def only_read(*given, **named):
-        read(*given, **named)
+    def only_read(function, default, argv=None, *, description=None):
+        cli.parse(default, argv, description=description)
         raise _Parsed
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Parsed):
-        patch.setattr(flags, "read", only_read)
-        patch.setattr(command, "main", lambda run: run())
-        main(arguments)
-        raise AssertionError(f"{main.__module__} reads no flags")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+        contextlib.suppress(_Parsed),
+    ):
+        patch.setattr(cli, "command", only_read)
+        patch.setattr(sys, "argv", [module, *arguments])
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module may be imported already
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        raise AssertionError(f"{module} reads no flags")
 
 
 def check_pip(arguments: list[str]) -> None:
@@ -186,8 +191,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=pages.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page.name == "README.md" else pytest.mark.slow)
+        for page in PAGES
+    ],
+    ids=pages.name,
+)
 def test_every_block_is_run(page, folder):
     run_page(page, folder)
 
