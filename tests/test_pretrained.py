@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import stat
+import subprocess
 import sys
 import types
 
@@ -107,6 +108,8 @@ def test_a_model_is_loaded_in_another_precision(folder):
     model = drawjax.load_pretrained(folder, precision="bfloat16")
     assert model.config.precision == "bfloat16"
     assert jnp.dtype(model.patch.dtype) == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"^model\.precision must be one of .*, got 'bf16'"):
+        drawjax.load_pretrained(folder, precision="bf16")
     chex.assert_trees_all_equal(_params(model), _params(_model()))
 
 
@@ -311,6 +314,7 @@ def _with(model, **parameters):
     (_model, {"provenance": {(1, 2): 3}}, "provenance: keys must be str"),
     (lambda: _with(_model(), initial_canvas=jnp.inf), {}, "initial_canvas is not finite"),
     (lambda: _with(_model(), initial_canvas=1e5), {"dtype": "float16"}, "not finite in float16"),
+    (_model, {"dtype": "int8"}, "dtype must be one of float16, float32, got 'int8'"),
     (lambda: modules.merge(modules.split(_model())[0], _params(_model(WIDER))), {},
      r"the model is not of its config's model: parameter decoder/gates/bias is float32\[32\]"),
 ])  # fmt: skip
@@ -474,3 +478,35 @@ def test_a_finished_run_becomes_a_model_to_ship(tmp_path, capsys):
 ])  # fmt: skip
 def test_the_list_says_how_good_a_model_is(test, said):
     assert listing.figure({"provenance": {"test": test}}) == said
+
+
+# The walk.
+
+_WALK = """
+import os, sys
+import jax
+import drawjax
+from drawjax import load_pretrained
+
+key, root, files = jax.random.key(0), os.path.dirname(drawjax.__file__), set()
+
+def enter(frame, event, argument):
+    if event == "call" and frame.f_code.co_filename.startswith(root):
+        files.add(os.path.relpath(frame.f_code.co_filename, root))
+
+sys.setprofile(enter)
+load_pretrained("mnist").generate(16, key=key)
+sys.setprofile(None)
+print(*sorted(files))
+heavy = {"tqdm", "tyro", "orbax", "grain", "tensorflow_datasets", "matplotlib", "chex"}
+print(*sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_drawing_enters_few_files_and_loads_nothing_of_training():
+    run = subprocess.run(
+        [sys.executable, "-O", "-c", _WALK], capture_output=True, text=True, check=True
+    )
+    files, heavy = run.stdout.splitlines()
+    assert len(files.split()) <= 10, files
+    assert not heavy

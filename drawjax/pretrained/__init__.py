@@ -81,9 +81,8 @@ def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) ->
       RunError: if the run has no checkpoint yet, or trained a class of your own
         (`drawjax.load_run(folder, model=...)` takes it).
     """
-    if not is_run(name):
-        return _read(_find(name), precision)
-    model = drawjax.load_run(_path(name))  # imports all of training, which the others do without
+    # Reading a run imports all of training, which the others do without.
+    model = drawjax.load_run(_path(name)) if is_run(name) else _read(_find(name))
     if precision is None:
         return model
     config = dataclasses.replace(model.config, precision=precision)
@@ -116,6 +115,8 @@ def save_pretrained(
     folder = _path(folder)
     if is_run(folder):
         raise ValueError(f"{folder} has a {_CONFIG} alone, as a run has; name another folder")
+    if dtype not in _TYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(_TYPES.values())}, got {dtype!r}")
     of = {
         "kind": _kind(model),
         "config": dataclasses.asdict(model.config),
@@ -210,7 +211,7 @@ def _find(name: str | os.PathLike) -> pathlib.Path:
     raise ValueError(missing)
 
 
-def _read(folder: pathlib.Path, precision: _Precision) -> Draw | Ram:
+def _read(folder: pathlib.Path) -> Draw | Ram:
     """The model in a folder, its two files held to each other.
 
     Raises:
@@ -220,8 +221,6 @@ def _read(folder: pathlib.Path, precision: _Precision) -> Draw | Ram:
     try:
         model_class, config_class = _KINDS[description["kind"]]
         config, shape = config_class(**description["config"]), tuple(description["image_shape"])
-        if precision is not None:
-            config = dataclasses.replace(config, precision=precision)
         graph, like = modules.abstract(model_class, config, shape)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
