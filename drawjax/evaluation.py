@@ -19,7 +19,7 @@ import tqdm
 from jaxtyping import Array, Float
 
 from drawjax import data, draw, modules, objective
-from drawjax.kept import Kept as CachedArrays
+from drawjax.data.cache import CachedArrays
 
 __all__ = [
     "best_scales",

@@ -18,15 +18,15 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 from PIL import Image, ImageOps
 
 from drawjax.data.pictures import open_picture
-from drawjax.progress import track
 
 __all__ = ["folder_set", "picture_sizes", "write_folder"]
 
@@ -78,7 +78,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     shapes, gray = set(), True
     for split, files in _split_files(root).items():
         usable[split] = []
-        for path in track(files, f"looking through {split}", len(files)):
+        for path in _progress(files, f"looking through {split}"):
             try:
                 picture = _open(path, size)
             except ValueError as error:
@@ -204,11 +204,15 @@ class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self, paths: Sequence[pathlib.Path]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         mode = "L" if self._shape[2] == 1 else "RGB"
-        for path in track(paths, f"writing {self._root.name}", len(paths)):
+        for path in _progress(paths, f"writing {self._root.name}"):
             png = io.BytesIO()
             _open(path, self._size).convert(mode).save(png, "png")
             key = _text(path.relative_to(self._root))
             yield key, {"image": png.getvalue(), "id": key}
+
+
+def _progress(paths: Sequence[pathlib.Path], what: str) -> Iterable[pathlib.Path]:
+    return tqdm.tqdm(paths, desc=what, unit=" images", leave=False, disable=None)
 
 
 def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:

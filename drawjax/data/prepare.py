@@ -8,6 +8,7 @@ pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.folder`) do
 import dataclasses
 import importlib
 import importlib.util
+import logging
 import pathlib
 import sys
 from typing import Any
@@ -17,9 +18,10 @@ import tyro
 from drawjax import cli
 from drawjax.config import DataConfig, data_dir, nearest
 from drawjax.data.sources import ALIASES
-from drawjax.progress import announced
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
+
+_log = logging.getLogger(__name__)
 
 # Builders of our own: module and class.
 _OWN = {"svhn_numbers": ("drawjax.data.svhn", "SvhnNumbers")}
@@ -76,8 +78,8 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        with announced(f"preparing {name} in {builder.data_dir}"):
-            builder.download_and_prepare(download_config=config, file_format="array_record")
+        _log.info("preparing %s in %s", name, builder.data_dir)
+        builder.download_and_prepare(download_config=config, file_format="array_record")
     except tfds.download.DownloadError as error:
         raise OSError(f"{name} could not be downloaded: {error}") from error
     return str(builder.data_dir)

@@ -1,6 +1,6 @@
 """Prepared TFDS sets, read without TensorFlow.
 
-Sets up to a gibibyte of pixels are decoded once (`drawjax.data.decoded`) and held in memory; larger
+Sets up to a gibibyte of pixels are decoded once (`drawjax.data.cache`) and held in memory; larger
 ones are read record by record.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 from PIL import Image
 
 from drawjax.config import DataConfig, data_dir
-from drawjax.data import decoded
+from drawjax.data.cache import cached
 from drawjax.data.image_set import (
     ArraySource,
     Batch,
@@ -23,7 +24,6 @@ from drawjax.data.image_set import (
     ImageSet,
     Source,
 )
-from drawjax.progress import track
 
 __all__ = ["pixels", "prepared", "split_ranges"]
 
@@ -87,9 +87,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
         parts = [
-            decoded.cached(
-                part, folder, (*its_range, config.size), functools.partial(_in_memory, name)
-            )
+            cached(part, folder, (*its_range, config.size), functools.partial(_in_memory, name))
             for part, its_range in zip(parts, ranges, strict=True)
         ]
     train, validation, test = parts
@@ -188,7 +186,9 @@ def _in_memory(name: str, part: Source) -> ArraySource:
     starts = range(0, len(part), 1000)
     chunks = [
         part.__getitems__(range(start, min(start + 1000, len(part))))
-        for start in track(starts, f"reading {name}", len(part), each=1000)
+        for start in tqdm.tqdm(
+            starts, desc=f"reading {name}", unit=" thousand", leave=False, disable=None
+        )
     ]
     images = np.concatenate([chunk["image"] for chunk in chunks])
     labels = np.concatenate([chunk["label"] for chunk in chunks])

@@ -16,8 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-
-from drawjax.progress import track
+import tqdm
 
 __all__ = ["Number", "read_images", "read_numbers"]
 
@@ -65,7 +64,10 @@ def read_numbers(archive: pathlib.Path) -> tuple[list[Number], set[str]]:
             with h5py.File(struct, "r") as file:
                 columns: Any = file["digitStruct"]
                 entries = np.stack([columns[key][:, 0] for key in ("name", "bbox")], 1)
-                entries = track(entries, f"boxes of {archive.name}", len(entries), unit="numbers")
+                entries = tqdm.tqdm(
+                    entries, desc=f"boxes of {archive.name}", unit=" numbers", leave=False,
+                    disable=None,
+                )  # fmt: skip
                 numbers = [_number(file.id, *entry) for entry in entries]
         except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -102,8 +104,13 @@ def _open(archive: pathlib.Path) -> Iterator[tarfile.TarFile]:
 
 def _members(tar: tarfile.TarFile, archive: pathlib.Path, what: str) -> Iterator[tarfile.TarInfo]:
     # PNG images hardly shrink: their bytes tell how far in the archive they are.
-    whole = archive.stat().st_size
-    return track(tar, f"{what} {archive.name}", whole, unit="bytes", each=lambda part: part.size)
+    with tqdm.tqdm(
+        desc=f"{what} {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True,
+        leave=False, disable=None,
+    ) as bar:  # fmt: skip
+        for member in tar:
+            yield member
+            bar.update(member.size)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -3,12 +3,12 @@ import os
 import numpy as np
 import pytest
 
-from drawjax.data import ArraySource, decoded
+from drawjax.data import ArraySource, cache
 
 
 class _Records:
     def __len__(self):
-        return decoded._FEW
+        return cache._MIN_IMAGES
 
 
 @pytest.fixture
@@ -31,33 +31,33 @@ def _decode(calls):
 def test_a_set_is_decoded_once(folder):
     calls = []
     for _ in range(2):
-        source = decoded.cached(_Records(), folder, ("train", 0, 3), _decode(calls))
+        source = cache.cached(_Records(), folder, ("train", 0, 3), _decode(calls))
         np.testing.assert_array_equal(source.images, np.ones((3, 2, 2, 1), np.uint8))
         np.testing.assert_array_equal(source.labels, [0, 1, 2])
         assert source.labels.dtype == np.int32
     assert len(calls) == 1
-    decoded.cached(_Records(), folder, ("train", 0, 2), _decode(calls))  # another part of it
+    cache.cached(_Records(), folder, ("train", 0, 2), _decode(calls))  # another part of it
     assert len(calls) == 2
 
 
 def test_changed_files_are_decoded_anew(folder):
     calls = []
-    decoded.cached(_Records(), folder, ("train",), _decode(calls))
+    cache.cached(_Records(), folder, ("train",), _decode(calls))
     (folder / "records").write_bytes(b"other")
     os.utime(folder / "records", ns=(1, 1))
-    assert decoded.cached(_Records(), folder, ("train",), _decode(calls)).images.max() == 2
-    decoded.cached(_Records(), folder, ("train",), _decode(calls))
+    assert cache.cached(_Records(), folder, ("train",), _decode(calls)).images.max() == 2
+    cache.cached(_Records(), folder, ("train",), _decode(calls))
     assert len(calls) == 2
     assert len(list((folder.parent / "cache" / "sets").iterdir())) == 1  # the old one is gone
 
 
 def test_a_damaged_file_is_made_anew(folder):
     calls = []
-    decoded.cached(_Records(), folder, ("train",), _decode(calls))
+    cache.cached(_Records(), folder, ("train",), _decode(calls))
     (path,) = (folder.parent / "cache" / "sets").iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    decoded.cached(_Records(), folder, ("train",), _decode(calls))
-    decoded.cached(_Records(), folder, ("train",), _decode(calls))
+    cache.cached(_Records(), folder, ("train",), _decode(calls))
+    cache.cached(_Records(), folder, ("train",), _decode(calls))
     assert len(calls) == 2
 
 
@@ -66,13 +66,13 @@ def test_it_goes_on_where_nothing_can_be_kept(folder, monkeypatch):
     calls = []
     for where in (str(folder.parent / "cache"), ""):
         monkeypatch.setenv("DRAWJAX_CACHE_DIR", where)
-        assert decoded.cached(_Records(), folder, ("train",), _decode(calls)).images.any()
+        assert cache.cached(_Records(), folder, ("train",), _decode(calls)).images.any()
     assert len(calls) == 2
 
 
 def test_few_images_are_not_kept(folder):
     calls = []
     for _ in range(2):
-        decoded.cached(range(5), folder, ("train",), _decode(calls))
+        cache.cached(range(5), folder, ("train",), _decode(calls))
     assert len(calls) == 2
     assert not (folder.parent / "cache").exists()

@@ -1,0 +1,104 @@
+"""Arrays cached in a file, with a stamp of their inputs; decoded image sets are cached so.
+
+70,000 PNG files take seconds to decode, one array does not take one. A file for each part of a set
+and size lies in ~/.cache/drawjax/sets (or under DRAWJAX_CACHE_DIR; empty: nowhere). Its stamp is of
+the names, sizes and times of the files that it was made of, and it is made anew when these differ.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from drawjax.data.image_set import ArraySource, Source
+from drawjax.files import write_atomically
+
+__all__ = ["CachedArrays", "cached", "locked"]
+
+_MIN_IMAGES = 2_000  # fewer are decoded as fast as a file is opened
+_VERSION = 1  # of the cached form; raise it when this package decodes differently
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedArrays:
+    """Arrays in a file.
+
+    Args:
+      path: of the file.
+      stamp: of what the arrays are computed from; a file with another stamp is not read.
+    """
+
+    path: pathlib.Path
+    stamp: str
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The arrays by name; none if the stamp differs or the file cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+                if str(found["of"]) == self.stamp:
+                    return {name: found[name] for name in found.files if name != "of"}
+        return {}
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replaces the file; whoever reads meanwhile sees the old or the new.
+
+        Raises:
+          OSError: if the file cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, of=np.array(self.stamp), **arrays)
+        write_atomically(self.path, content.getvalue())
+
+
+def cached(
+    part: Source,
+    folder: pathlib.Path,
+    what: tuple[Any, ...],
+    decode: Callable[[Source], ArraySource],
+) -> ArraySource:
+    """`decode(part)`, or the cached result of an earlier call.
+
+    Args:
+      part: a part of a prepared set.
+      folder: where the set's files are.
+      what: tells the part, and the form in which it is decoded, from others of this folder.
+      decode: reads a part into memory.
+    """
+    named = os.path.expanduser(os.environ.get("DRAWJAX_CACHE_DIR", "~/.cache/drawjax"))
+    if not os.path.isabs(named) or len(part) < _MIN_IMAGES:  # "" or without a home: nowhere
+        return decode(part)
+    key = hashlib.sha256(repr((_VERSION, str(folder.resolve()), what)).encode()).hexdigest()[:20]
+    arrays = CachedArrays(pathlib.Path(named) / "sets" / f"{key}.npz", _stamp(folder))
+    if known := arrays.read():
+        return ArraySource(known["images"], known["labels"])
+    source = decode(part)
+    with contextlib.suppress(OSError):  # a full disk, or one that may not be written to
+        arrays.write({"images": source.images, "labels": source.labels})
+    return source
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is inside with the same path; a lock file stays there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given up when the process ends, however it does
+        yield
+
+
+def _stamp(folder: pathlib.Path) -> str:
+    files = sorted(
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+        if path.is_file()
+    )
+    return hashlib.sha256(repr(files).encode()).hexdigest()
