@@ -34,7 +34,8 @@ class Task(abc.ABC):
     """Parameters that training starts from in place of `init`'s; used only where there is no
     checkpoint to go on from."""
     optimizer: optax.GradientTransformation | None = None
-    """Takes the place of gradient clipping, AdamW and its schedule; None: as the config says."""
+    """Takes the place of gradient clipping, AdamW and its schedule; None: as the config says. Its
+    `update` is handed `value`, `grad` and `value_fn` too, if it takes them."""
     constants: PyTree = ()
     """Arrays that stay on the device and are handed to each call of `loss`."""
 
