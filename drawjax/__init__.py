@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from drawjax import attention
     from drawjax.cli import main
     from drawjax.config import DrawConfig, RamConfig
+    from drawjax.exports import export
     from drawjax.modules import Draw, Ram
     from drawjax.pretrained import load_pretrained, save_pretrained
     from drawjax.runner import load_run, train
@@ -22,6 +23,7 @@ __all__ = [
     "Ram",
     "RamConfig",
     "attention",
+    "export",
     "load_pretrained",
     "load_run",
     "main",
@@ -34,6 +36,7 @@ _MODULES = {
     "DrawConfig": "config",
     "Ram": "modules",
     "RamConfig": "config",
+    "export": "exports",
     "load_pretrained": "pretrained",
     "load_run": "runner",
     "main": "cli",

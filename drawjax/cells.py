@@ -222,7 +222,8 @@ def _gates(inputs: int, units: int, count: int, *, key: jax.Array, dtype: Any) -
 
 def _repeated(rows: Any, batch: int) -> list[jax.Array]:
     """Each row of learned values, for `batch` images."""
-    return [jnp.broadcast_to(row[None], (batch, *row.shape)) for row in rows[...]]
+    rows = rows[...]
+    return [jnp.broadcast_to(rows[i : i + 1], (batch, *rows.shape[1:])) for i in range(len(rows))]
 
 
 @jax.custom_jvp

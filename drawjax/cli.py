@@ -191,6 +191,7 @@ _COMMANDS = {
     "train": "an experiment: `drawjax train mnist_generation --preset demo`",
     "sample": "draw with a model that comes with the package",
     "explore": "a local page: move the attention window, watch a model draw",
+    "export": "write a model to a file for other runtimes: ONNX or StableHLO",
     "report": "a run's page, or one that compares runs",
     "prepare": "download an image set, or make one of a folder of pictures",
     "models": "the models that come with the package, and how good they are",
@@ -198,6 +199,7 @@ _COMMANDS = {
 _MODULES = {  # with the function in it, and the config of that
     "sample": ("drawjax.sample", "sample", "SampleConfig"),
     "explore": ("drawjax.explore.__main__", "explore", "ExploreConfig"),
+    "export": ("drawjax.export_command", "export", "ExportConfig"),
     "report": ("drawjax.report.__main__", "report", "ReportConfig"),
     "prepare": ("drawjax.data.prepare", "prepare_all", "PrepareConfig"),
     "models": ("drawjax.pretrained.listing", "list_models", "ListingConfig"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -135,12 +136,17 @@ def height_and_width(image_shape: Sequence[int]) -> tuple[int, int]:
 
 def _sizes(pair: Sequence[Any], message: str) -> tuple[int, int]:
     try:
-        first, second = map(operator.index, pair)  # NumPy's integers are taken, 5.0 is not
+        first, second = map(_size, pair)
     except (TypeError, ValueError):
         raise ValueError(f"{message}: sizes are integers") from None
-    if min(first, second) < 1:
+    if first < 1 or second < 1:
         raise ValueError(message)
     return first, second
+
+
+def _size(size: Any) -> Any:
+    # An export may leave it open. NumPy's integers are taken, 5.0 is not.
+    return size if jax.export.is_symbolic_dim(size) else operator.index(size)
 
 
 def as_arrays(window: Window) -> Window:
