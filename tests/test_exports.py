@@ -212,7 +212,7 @@ def test_a_process_without_drawjax_reads_stablehlo(tmp_path):
 
 def test_what_cannot_be_exported_is_named(tmp_path, monkeypatch):
     model = _small()
-    with pytest.raises(ValueError, match="a Draw exports generate, step, .*, got 'classify'"):
+    with pytest.raises(ValueError, match=r"a Draw exports generate, step, .*, got 'classify'"):
         drawjax.export(model, tmp_path / "x.onnx", function="classify")
     with pytest.raises(ValueError, match=r"format must be onnx or stablehlo.*x\.pb"):
         drawjax.export(model, tmp_path / "x.pb")
