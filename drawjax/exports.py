@@ -45,7 +45,6 @@ from jax.flatten_util import ravel_pytree
 
 from drawjax import draw, ram
 from drawjax.attention import Window
-from drawjax.cells import Dense
 
 __all__ = ["export", "export_function"]
 
@@ -135,7 +134,6 @@ def _onnx(function: Callable[..., Any], specs: Mapping[str, Any]) -> bytes:
     except ModuleNotFoundError as error:
         message = f"export to ONNX needs {error.name}: pip install 'drawjax[export]'"
         raise ModuleNotFoundError(message, name=error.name) from None
-
     names: list[str] = []
 
     def positional(*values: jax.Array) -> tuple[jax.Array, ...]:
@@ -143,8 +141,8 @@ def _onnx(function: Callable[..., Any], specs: Mapping[str, Any]) -> bytes:
         names[:] = outputs
         return tuple(outputs.values())
 
-    # Traced here, since jax2onnx replaces functions of JAX while it traces, and some of its own take
-    # no axis of any size.
+    # Traced here, since jax2onnx replaces functions of JAX while it traces, and some of its own
+    # take no axis of any size.
     jaxpr, outputs = jax.make_jaxpr(positional, return_shape=True)(*specs.values())
     # Warnings that are errors would keep it from loading what it knows of JAX.
     with warnings.catch_warnings(action="ignore"):

@@ -155,9 +155,7 @@ def test_the_window_is_exported_for_images_of_any_size(function, format, tmp_pat
         )
 
 
-# Whole drawings of trained models amplify rounding; what float32 itself does to them is the measure.
-
-
+# Whole drawings of trained models amplify rounding, and are held to what float32 does to them.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pretrained.available())
 def test_every_model_that_ships_runs_in_onnx_runtime(name, tmp_path, optimized):
