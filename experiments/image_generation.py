@@ -100,7 +100,9 @@ def _size(folder: str | None) -> int | None:
     """What a folder's pictures have to be cut and shrunk to; None: nothing."""
     if folder is None:
         return None
-    from drawjax.data.folder import picture_sizes  # imports TFDS, which `--help` need not wait for
+    from drawjax.data.picture_folder import (
+        picture_sizes,  # imports TFDS, which `--help` need not wait for
+    )
 
     sizes = picture_sizes(folder)
     (width, height) = max(sizes)

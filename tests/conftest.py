@@ -37,7 +37,7 @@ os.environ["DRAWJAX_CACHE_DIR"] = ""  # nothing of a test is kept for the next r
 # Annotated shapes are checked at run time here and nowhere else.
 _MATHS = (
     "attention", "cells", "draw", "modules", "objective", "ram", "scan",
-    "data.binarize", "data.clutter", "data.crop", "data.pairs", "data.patches", "data.preprocess",
+    "data.placing", "data.preprocess",
 )  # fmt: skip
 jaxtyping.install_import_hook(
     [f"drawjax.{name}" for name in _MATHS], f"{typechecking.__name__}.check"

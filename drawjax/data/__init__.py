@@ -1,10 +1,9 @@
 """Where images come from: arrays, prepared TFDS sets, digits that come with a package, batches."""
 
 from drawjax.config import ClutterDataConfig, DataConfig, GenerationDataConfig
-from drawjax.data.binarize import binarize, to_unit
 from drawjax.data.image_set import ArraySource, Batch, DataNotFoundError, ImageSet, Source
 from drawjax.data.pipeline import check_batch_size, eval_batches, train_batches
-from drawjax.data.preprocess import image_keys, pool, preprocess, seen_shape
+from drawjax.data.preprocess import binarize, image_keys, pool, preprocess, seen_shape, to_unit
 from drawjax.data.sources import from_arrays, load
 
 __all__ = [

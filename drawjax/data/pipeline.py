@@ -9,8 +9,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import grain
 import numpy as np
@@ -18,8 +17,6 @@ import numpy as np
 from drawjax.data.image_set import ArraySource, Batch, Source
 
 __all__ = ["check_batch_size", "eval_batches", "train_batches"]
-
-_PROCESS_STRIDE = 0x9E3779B1  # odd, so no two processes meet; large, so nor do near seeds
 
 
 @functools.lru_cache(maxsize=4)
@@ -74,7 +71,6 @@ def train_batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
-    transform: Callable[[Batch, np.random.Generator], Batch] | None = None,
     prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches, the same for the same seed; every epoch has an order of its own.
@@ -83,11 +79,9 @@ def train_batches(
       source: where the records are.
       batch_size: records a batch over all processes together. Batches cross the ends of epochs,
         so no record is left out.
-      seed: of the order, and of `transform`'s random numbers.
+      seed: of the order.
       process_index: which process this is; it reads its share of each batch.
       process_count: of how many.
-      transform: `(batch, rng) -> batch`, on the host. It sees this process's share of a batch, and
-        its random numbers differ between processes.
       prefetch: batches read ahead, in one thread from memory and in a thread a core (16 at most)
         from disk, where images have to be decoded.
 
@@ -110,25 +104,11 @@ def train_batches(
         )
     read = _Read(source, batch_size, seed % 2**64, process_index, process_count)
     batches = grain.MapDataset.range(sys.maxsize).map(read)
-    if transform is not None:
-        # A seed a process: with one for all, equal places of all shares would go the same way.
-        batches = batches.seed((seed + _PROCESS_STRIDE * process_index) % 2**32)
-        batches = batches.random_map(_checked(transform))
     threads = 1 if isinstance(source, ArraySource) else min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(prefetch, 2 * threads)
     )
     return iter(batches.to_iter_dataset(options))
-
-
-def _checked(transform: Callable[[Batch, np.random.Generator], Batch]) -> Any:
-    def checked(batch: Batch, rng: np.random.Generator) -> Batch:
-        result = transform(batch, rng)
-        if result is None:  # which Grain would take for "leave this batch out", for ever
-            raise ValueError("transform must return a batch, got None")
-        return result
-
-    return checked
 
 
 def eval_batches(source: Source, *, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 Sets are written in the array_record format, which is read without TensorFlow. TFDS's own builders
 need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbers` and folders of
-pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.folder`) do not.
+pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.picture_folder`) do not.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def prepare_all(config: PrepareConfig) -> int:
     for name in config.names:
         try:
             if config.from_folder:
-                from drawjax.data.folder import write_folder  # imports TFDS, which is slow
+                from drawjax.data.picture_folder import write_folder  # imports TFDS, which is slow
 
                 where = write_folder(name, config.from_folder, folder, config.size)
             else:

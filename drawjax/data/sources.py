@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from drawjax.config import DataConfig, data_dir
-from drawjax.data.binarize import binarize_once
 from drawjax.data.image_set import ArraySource, DataNotFoundError, ImageSet, Source
 from drawjax.data.prepared import pixels, prepared, split_ranges
+from drawjax.data.preprocess import binarize_once
 
 __all__ = ["ALIASES", "from_arrays", "load"]
 
@@ -127,7 +127,7 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
     if folder is not None:
         if config.name is not None:
             raise ValueError(f"data.name is {config.name} and data.folder {folder}; give one")
-        from drawjax.data.folder import folder_set  # imports TFDS, which is slow
+        from drawjax.data.picture_folder import folder_set  # imports TFDS, which is slow
 
         name = folder_set(folder, str(data_dir(config)), config.size)
         return prepared(name, dataclasses.replace(config, size=None))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drawjax.data import binarize, to_unit
-from drawjax.data.binarize import binarize_once
+from drawjax.data.preprocess import binarize_once
 
 
 def test_to_unit_maps_bytes_to_zero_to_one():

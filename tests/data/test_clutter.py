@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from drawjax.data.clutter import cluttered
+from drawjax.data.placing import cluttered
 
 
 def _digits(count, seed=0, height=12, width=10):

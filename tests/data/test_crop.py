@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.data.crop import center_crop, random_crop
+from drawjax.data.placing import center_crop, random_crop
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.data.pairs import pair
+from drawjax.data.placing import pair
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax.data.patches import add_patches, cut_patches, random_corners
+from drawjax.data.placing import add_patches, cut_patches, random_corners
 
 
 def _loop(canvas, patches, corners):

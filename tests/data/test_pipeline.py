@@ -54,14 +54,10 @@ def test_any_integer_is_a_seed(seed):
     next(train_batches(_source(), batch_size=5, seed=seed))
 
 
-def _noise(batch, rng):
-    return {**batch, "noise": rng.random(len(batch["label"]))}
-
-
 @pytest.mark.parametrize("steps", [0, 1, 4, 11])
 def test_goes_on_from_a_state_bit_for_bit(steps):
     def start():
-        return train_batches(_source(), batch_size=5, seed=3, transform=_noise)
+        return train_batches(_source(), batch_size=5, seed=3)
 
     iterator = start()
     _take(iterator, steps)
@@ -92,19 +88,6 @@ def test_shares_of_all_processes_are_the_batch_of_one(processes):
     for batch, *parts in zip(whole, *shares, strict=True):
         for key in batch:
             np.testing.assert_array_equal(batch[key], np.concatenate([part[key] for part in parts]))
-
-
-def test_transform_is_reproducible_and_differs_between_batches_and_processes():
-    def noises(**kwargs):
-        iterator = train_batches(_source(), batch_size=6, transform=_noise, **kwargs)
-        return np.concatenate([batch["noise"] for batch in _take(iterator, 6)])
-
-    first = noises(seed=0)
-    np.testing.assert_array_equal(first, noises(seed=0))
-    assert len(set(first)) == 36
-    assert not set(first) & set(noises(seed=1))
-    shares = [noises(seed=0, process_index=index, process_count=2) for index in range(2)]
-    assert not set(shares[0]) & set(shares[1])
 
 
 @pytest.mark.parametrize("size", [0, 24])
@@ -146,10 +129,7 @@ def test_batches_from_disk_equal_those_from_memory(tmp_path, monkeypatch):
     assert isinstance(in_memory, ArraySource)
     assert not isinstance(on_disk, ArraySource)
 
-    batches = [
-        train_batches(source, batch_size=6, seed=0, transform=_noise)
-        for source in (in_memory, on_disk)
-    ]
+    batches = [train_batches(source, batch_size=6, seed=0) for source in (in_memory, on_disk)]
     for _ in range(8):
         expected, batch = map(next, batches)
         for key in expected:

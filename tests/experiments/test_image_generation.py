@@ -13,7 +13,7 @@ from PIL import Image
 
 from drawjax import data
 from drawjax.data import GenerationDataConfig
-from drawjax.data.folder import folder_set
+from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
 from experiments.image_generation import PRESETS, fitted
 
