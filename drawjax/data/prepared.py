@@ -6,6 +6,7 @@ ones are read record by record.
 
 import dataclasses
 import functools
+import hashlib
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     labeled = "label" in features and _is_whole_number(features["label"])
 
     def part(split: str, start: int, stop: int) -> _Records:
-        return _Records(records[split], folder, start, stop, config.size, channels, labeled)
+        return _Records(records[split], folder, split, start, stop, config.size, channels, labeled)
 
     notes = list((builder.info.metadata or {}).get("notes", ()))  # of builders of our own
     counts = {split: len(records[split]) for split in records if len(records[split])}
@@ -158,6 +159,7 @@ class _Records:
 
     records: Any  #: a TFDS data source that leaves images encoded
     folder: pathlib.Path  #: where they are
+    split: str
     start: int
     stop: int
     size: int | None
@@ -175,6 +177,27 @@ class _Records:
             raise _damaged(self.folder, error) from error
         labels = [record["label"] if self.labeled else -1 for record in records]
         return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Read without decoding an image."""
+        if not self.labeled:
+            return np.full(len(self), -1, np.int32)
+        starts = range(self.start, self.stop, 1000)
+        parts = [range(start, min(start + 1000, self.stop)) for start in starts]
+        try:
+            records = [record for part in parts for record in self.records.__getitems__(part)]
+        except (RuntimeError, OSError) as error:
+            raise _damaged(self.folder, error) from error
+        return np.array([record["label"] for record in records], np.int32)
+
+    def digest(self) -> str:
+        """Of the split's files and of what is read of them; decoding all images would take long."""
+        digest = hashlib.sha256(repr((self.start, self.stop, self.size, self.channels)).encode())
+        for path in sorted(self.folder.glob(f"*-{self.split}.array_record*")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def _decode(self, data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data))

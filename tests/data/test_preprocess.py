@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_named(config, message):
     ("make", "message"),
     [
         (lambda: GenerationDataConfig(crop=4, pair_size=9), "do not go together"),
-        (lambda: GenerationDataConfig(crop=0), "data.crop must be at least 1 pixel, got 0"),
+        (lambda: GenerationDataConfig(crop=0), "data.crop must be at least 1, got 0"),
         (lambda: ClutterDataConfig(pieces=128), r"data.pieces must lie in 0..127, got 128"),
         (lambda: ClutterDataConfig(pieces=-1), r"data.pieces must lie in 0..127, got -1"),
     ],
@@ -95,6 +95,11 @@ def test_settings_without_sense_are_named(make, message):
 
 def test_partners_need_a_set_in_memory():
     class Disk:
+        labels = np.zeros(3, np.int32)
+
+        def digest(self):
+            return "disk"
+
         def __len__(self):
             return 3
 

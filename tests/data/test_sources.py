@@ -361,7 +361,7 @@ def test_another_file_format_is_named(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_below_one_is_named(size):
-    with pytest.raises(ValueError, match=f"data.size must be at least 1 pixel, got {size}"):
+    with pytest.raises(ValueError, match=f"data.size must be at least 1, got {size}"):
         GenerationDataConfig(size=size)
 
 
