@@ -220,9 +220,14 @@ def _gates(inputs: int, units: int, count: int, *, key: jax.Array, dtype: Any) -
     return layer
 
 
+def widened(values: jax.Array) -> jax.Array:
+    """Values as floats of 32 bits at least, which a state has whatever its parameters' type."""
+    return values.astype(jnp.promote_types(values.dtype, "float32"))
+
+
 def _repeated(rows: Any, batch: int) -> list[jax.Array]:
-    """Each row of learned values, for `batch` images."""
-    rows = rows[...]
+    """Each row of learned values, for `batch` images, in a type that products leave as it is."""
+    rows = widened(rows[...])
     return [jnp.broadcast_to(rows[i : i + 1], (batch, *rows.shape[1:])) for i in range(len(rows))]
 
 

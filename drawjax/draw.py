@@ -46,6 +46,7 @@ __all__ = [
 
 Images = Shaped[Array | np.ndarray, "batch height width channels"]  # floats or booleans
 Noise = Float[Array | np.ndarray, "T batch Z"]
+_ROUNDING = 1e-6  # by which a resize may leave [0, 1]; no loss minds
 Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of an LSTM
 
 
@@ -480,8 +481,10 @@ def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> Non
         )
     if image_shape is not None and images.shape[1:] != tuple(image_shape):
         listed = ", ".join(map(str, image_shape))
+        first = images.shape[-1] not in (1, 2, 3, 4) and images.shape[1] in (1, 2, 3, 4)
+        hint = ": channels come last, np.moveaxis(images, 1, -1)" if first else ""
         raise ValueError(
-            f"images must have the model's shape [batch, {listed}], got {list(images.shape)}"
+            f"images must have the model's shape [batch, {listed}], got {list(images.shape)}{hint}"
         )
     if not (jnp.issubdtype(images.dtype, jnp.floating) or images.dtype == bool):
         raise ValueError(
@@ -493,5 +496,5 @@ def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> Non
     if known and images.size:
         values = np.asarray(images)  # in NumPy, since inside `jit` JAX would trace it
         low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}")
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise ValueError(f"images must lie in [0, 1], got values from {low:.9g} to {high:.9g}")

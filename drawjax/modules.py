@@ -18,6 +18,7 @@ Axes: `T` steps, `batch` images, `N` filters a side, `Z` latents, `units` of a c
 import dataclasses
 import functools
 import math
+import types
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from drawjax import attention, draw, ram
 from drawjax.attention import Window
-from drawjax.cells import LSTM, Cell, Dense, GlimpseNet
+from drawjax.cells import LSTM, Cell, Dense, GlimpseNet, widened
 from drawjax.config import DrawConfig, RamConfig
 from drawjax.draw import DrawOutput, State
 from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, Normal
@@ -39,6 +40,7 @@ __all__ = [
     "DrawConfig",
     "Ram",
     "RamConfig",
+    "Structure",
     "abstract",
     "merge",
     "parameter_count",
@@ -124,7 +126,8 @@ class Draw(nnx.Module):
 
     def initial_state(self, batch: int) -> State:
         """The learned c_0, h_0^enc and h_0^dec, for `batch` images."""
-        canvas = jnp.broadcast_to(self.initial_canvas[...][None], (batch, *self._canvas_shape))
+        canvas = widened(self.initial_canvas[...])
+        canvas = jnp.broadcast_to(canvas[None], (batch, *self._canvas_shape))
         encoder, _ = self.encoder.initial_state(batch)
         decoder, h_dec = self.decoder.initial_state(batch)
         return State(canvas, encoder, decoder, h_dec)
@@ -191,7 +194,7 @@ class Draw(nnx.Module):
         """
         if num < 1:
             raise ValueError(f"num must be at least 1, got {num}")
-        return _jitted(draw.generate)(*nnx.split(self), self._noise(num, key))
+        return _call(draw.generate, self, self._noise(num, key))
 
     def from_latents(self, latents: draw.Noise, *, key: jax.Array | None = None) -> DrawOutput:
         """Draws images from given latents z_1, z_2, ..., those of `infer` or others.
@@ -205,7 +208,7 @@ class Draw(nnx.Module):
         rest = self.num_glimpses - len(latents)
         if key is not None and rest > 0:
             noise = self._noise(latents.shape[1], key)[-rest:]
-        return _jitted(_from_latents)(*nnx.split(self), latents, noise)
+        return _call(_from_latents, self, latents, noise)
 
     def infer(self, images: draw.Images, *, key: jax.Array) -> DrawOutput:
         """Encodes images and draws them: `.latents`, `.posterior.mean`, `.posterior.log_scale`.
@@ -213,12 +216,12 @@ class Draw(nnx.Module):
         These are `[T, batch, Z]` each; `.kl`, in nats, is `[T, batch]`.
         """
         draw.check_images(images)
-        return _jitted(draw.infer)(*nnx.split(self), images, self._noise(len(images), key))
+        return _call(draw.infer, self, images, self._noise(len(images), key))
 
     def reconstruct(self, images: draw.Images) -> DrawOutput:
         """`infer` with the posterior's mean at each step; `.images` are the reconstructions."""
         draw.check_images(images)
-        return _jitted(draw.reconstruct)(*nnx.split(self), images)
+        return _call(draw.reconstruct, self, images)
 
     def complete(
         self,
@@ -230,13 +233,13 @@ class Draw(nnx.Module):
         """Draws images of which some pixels are known (`drawjax.draw.complete`)."""
         draw.check_images(images)
         noise = self._noise(len(images), key)
-        return _jitted(draw.complete)(*nnx.split(self), images, known, noise)
+        return _call(draw.complete, self, images, known, noise)
 
     def losses(self, images: draw.Images, *, key: jax.Array) -> Float[Array, " batch"]:
         """Minus the bound of Eq. 12 with one sample, nats an image."""
         draw.check_images(images)
         noise = self._noise(len(images), key)
-        reconstruction, latent = _jitted(draw.loss)(*nnx.split(self), images, noise)
+        reconstruction, latent = _call(draw.loss, self, images, noise)
         return reconstruction + latent
 
     def _noise(self, batch: int, key: jax.Array) -> jax.Array:
@@ -315,7 +318,7 @@ class Ram(nnx.Module):
     def classify(self, images: draw.Images) -> RamOutput:
         """Looks at images and names their classes; `.logits` is `[batch, classes]`."""
         draw.check_images(images)
-        return _jitted(ram.classify)(*nnx.split(self), images)
+        return _call(ram.classify, self, images)
 
     def __repr__(self) -> str:
         return _summary(self)
@@ -350,29 +353,77 @@ def _window_head(
     return head
 
 
-def split(model: Any) -> tuple[Any, Any]:
+class Structure:
+    """What a model is besides its parameters: its classes, sizes and constants.
+
+    Hashable, for the static arguments of `jax.jit`; constants count by their values.
+    """
+
+    def __init__(self, tree: Any, constants: dict[Any, Any]):
+        self.tree = tree
+        self.constants = constants
+
+    def _key(self) -> tuple[Any, ...]:
+        arrays, layout = jax.tree.flatten(self.constants)
+        arrays = map(np.asarray, arrays)
+        values = ((array.shape, str(array.dtype), array.tobytes()) for array in arrays)
+        return self.tree, layout, *values
+
+    def __hash__(self) -> int:
+        return hash(self._key() if self.constants else self.tree)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self._key() == other._key()
+
+
+def split(model: Any) -> tuple[Structure, Any]:
     """Takes a model apart into its structure, which is hashable, and a plain dict of arrays.
 
     Args:
       model: an NNX module, or any pytree of arrays (a registered dataclass, a Flax struct, an
         Equinox module whose leaves are arrays).
+
+    Returns:
+      The structure and the parameters, which are what is trained: of an NNX module each
+      `nnx.Param` of floats, of another pytree each leaf of floats. All others, such as masks,
+      tables and other kinds of `nnx.Variable`, are constants and part of the structure.
+
+    Raises:
+      ValueError: if a part of the model changes as it runs (`nnx.Dropout` with its `rngs`,
+        `nnx.BatchNorm`): every function of a model here is pure.
     """
-    if isinstance(model, nnx.Module):
-        graph, state = nnx.split(model)
-        return graph, nnx.to_pure_dict(state)
-    paths, tree = jax.tree.flatten_with_path(model)
-    return tree, {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+    if not isinstance(model, nnx.Module):
+        leaves, tree = jax.tree.flatten_with_path(model)
+        named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        params = {name: leaf for name, leaf in named.items() if _is_float(leaf)}
+        return Structure(tree, {n: leaf for n, leaf in named.items() if n not in params}), params
+    graph, params, rest = nnx.split(
+        model, lambda _, value: isinstance(value, nnx.Param) and _is_float(value), ...
+    )
+    for path, value in nnx.to_flat_state(rest):
+        if isinstance(value, nnx.RngState | nnx.BatchStat):
+            raise ValueError(
+                f"{'.'.join(map(str, path))} is {type(value).__name__}, which changes as a model "
+                "runs: draw from the noise that DRAW is given in place of nnx.Dropout's, and "
+                "normalize with nnx.LayerNorm in place of nnx.BatchNorm"
+            )
+    return Structure(graph, nnx.to_pure_dict(rest)), nnx.to_pure_dict(params)
 
 
-def merge(graph: Any, params: Any) -> Any:
+def merge(graph: Structure, params: Any) -> Any:
     """Binds parameters to a structure again; cheap enough for the inside of a traced function."""
-    if isinstance(graph, jax.tree_util.PyTreeDef):
-        return jax.tree.unflatten(graph, params.values())
-    return nnx.merge(graph, params)
+    if isinstance(graph.tree, jax.tree_util.PyTreeDef):
+        unnamed = jax.tree.unflatten(graph.tree, range(graph.tree.num_leaves))
+        paths, _ = jax.tree.flatten_with_path(unnamed)
+        leaves = {**params, **graph.constants}
+        return jax.tree.unflatten(graph.tree, [leaves[jax.tree_util.keystr(p)] for p, _ in paths])
+    return nnx.merge(graph.tree, params, graph.constants)
 
 
-def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
+def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tuple[Structure, Any]:
     """Structure and parameter shapes of a model, as `split` gives them, without computing any.
+
+    A model with constants is made once with the key 0 to have them.
 
     Args:
       model: `Draw`, `Ram` or what else makes a model of `(config, image_shape, key=key)`.
@@ -387,6 +438,10 @@ def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tupl
         return params
 
     params = jax.eval_shape(make, jax.random.key(0))
+    assert graph is not None
+    if graph.constants:
+        with jax.ensure_compile_time_eval():
+            graph, _ = split(model(config, image_shape, key=jax.random.key(0)))
     return graph, params
 
 
@@ -395,23 +450,34 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
 def _from_latents(model: Draw, latents: jax.Array, noise: jax.Array | None) -> DrawOutput:
     return draw.generate(model, noise, latents=latents)
 
 
-@functools.cache
-def _jitted(function: Any) -> Any:
-    """A function of a model and arrays as one of its structure, parameters and arrays."""
+def _call(function: Any, model: Any, *inputs: Any) -> Any:
+    """A function of a model and arrays, compiled once for what the model is and runs."""
+    return _compiled(function, *split(model), _methods(model), *inputs)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(graph: Any, params: Any, *inputs: Any) -> Any:
-        return function(nnx.merge(graph, params), *inputs)
 
-    return run
+@functools.partial(jax.jit, static_argnums=(0, 1, 3))
+def _compiled(function: Any, graph: Structure, params: Any, methods: Any, *inputs: Any) -> Any:
+    del methods  # a part of what a program is kept under
+    return function(merge(graph, params), *inputs)
+
+
+def _methods(model: nnx.Module) -> frozenset[Any]:
+    """The functions of a model's classes, with their code: a notebook replaces either."""
+    classes = {base for _, part in nnx.iter_modules(model) for base in type(part).__mro__}
+    functions = [getattr(f, "fget", f) for base in classes for f in vars(base).values()]
+    return frozenset((f, f.__code__) for f in functions if isinstance(f, types.FunctionType))
 
 
 def _summary(model: Any) -> str:
-    count = parameter_count(nnx.state(model))
+    count = parameter_count(split(model)[1])
     config = ", ".join(f"{k}={v!r}" for k, v in dataclasses.asdict(model.config).items())
     name = type(model).__name__
     return f"{name}({config},\n  image_shape={model.image_shape})  # {count:,} parameters"

@@ -249,7 +249,8 @@ def _scan(
                 gradients, state = _scaled(gradients, factors, 1), _scaled(state, factors, 0)
         sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
         for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
-            result = weights[group.members[0]][0].dtype
+            # Summed in float32 at least, whatever the weights are cast to.
+            result = jnp.promote_types(weights[group.members[0]][0].dtype, "float32")
             to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
             to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
             for place, start, stop in zip(
@@ -325,7 +326,7 @@ def _grouped(
         if call is None:
             order.append(None)
             continue
-        dtype = call.dtype or call.kernel.dtype
+        dtype = call.dtype or jnp.result_type(call.inputs, call.kernel)
         key = id(call.inputs), jnp.dtype(dtype), call.kernel.dtype, call.bias.dtype
         *batch, outputs = call.output.shape
         group = groups.setdefault(key, _Group([], [0], dtype, tuple(batch), call.output.dtype))

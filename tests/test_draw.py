@@ -392,6 +392,11 @@ BAD = {
     "nan": (lambda x, n: (x * np.nan, n), r"must lie in \[0, 1\], got values from nan"),
     "no batch": (lambda x, n: (x[0], n), r"\[batch, height, width, channels\], got \[7, 5, 2\]"),
     "size": (lambda x, n: (x[:, :6], n), r"shape \[batch, 7, 5, 2\], got \[3, 6, 5, 2\]"),
+    "a little outside": (lambda x, n: (x * 1.0001, n), r"got values from 0 to 1\.0001"),
+    "channels first": (
+        lambda x, n: (np.moveaxis(x, -1, 1), n),
+        r"\[3, 2, 7, 5\]: channels come last",
+    ),
     "list": (lambda x, n: (x.tolist(), n), "must be an array, got list"),
     "batch": (lambda x, n: (x, n[:, :2]), "got 3 and 2"),
     "no steps": (lambda x, n: (x, n[:0]), r"noise must have shape \[T, batch, 4\], .*\[0, 3, 4\]"),
@@ -411,7 +416,7 @@ def test_inputs_are_checked_by_name(name):
     for function in (draw.infer, draw.loss, lambda m, x, n: draw.complete(m, x, known, n)):
         with pytest.raises(ValueError, match=message):
             function(model, images, noise)
-    if name in ("bytes", "range", "nan", "no batch", "size", "list"):
+    if name in ("bytes", "range", "nan", "a little outside", "no batch", "size", "list"):
         key = jax.random.key(0)
         for call in (model.reconstruct, lambda x: model.infer(x, key=key),
                      lambda x: model.losses(x, key=key)):  # fmt: skip
@@ -433,6 +438,11 @@ def test_other_arguments_are_checked_by_name():
         draw.generate(model, noise[:, 0])
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         model.generate(0, key=keys[0])
+
+
+def test_what_a_resize_rounds_is_taken():
+    for low, high in ((0, 1 + 1.2e-7), (-6e-8, 1)):
+        draw.check_images(np.linspace(low, high, 4, dtype=np.float32).reshape(1, 2, 2, 1))
 
 
 @pytest.mark.slow

@@ -238,3 +238,99 @@ def test_abstract_parameters_are_those_of_a_model():
 def test_a_window_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"write_size must be at most .* 6, got 7"):
         modules.Draw(modules.DrawConfig(write_size=7), (6, 5, 1), key=jax.random.key(0))
+
+
+class Masked(modules.Draw):
+    """A mask, a table and a counter beside what is trained."""
+
+    def __init__(self, config, image_shape, *, key, keep=0.5):
+        super().__init__(config, image_shape, key=key)
+        self.mask = np.arange(config.latent_size) < keep * config.latent_size  # NumPy, booleans
+        self.table = nnx.Variable(jnp.full((config.latent_size,), 0.5))
+        self.counter = nnx.Param(jnp.array(3))  # an integer has no gradient, whatever its kind
+
+    def decode(self, carry, latent):
+        kept = jnp.where(jnp.asarray(self.mask), latent, self.table[...]) * self.counter[...]
+        return super().decode(carry, kept)
+
+
+def test_what_is_no_parameter_travels_unchanged():
+    config, key = modules.DrawConfig(3, 8, 4, 3, 2), jax.random.key(0)
+    model, noise = Masked(config, (6, 5, 1), key=key), jax.random.normal(key, (3, 2, 4))
+    graph, params = modules.split(model)
+    _, of_draw = modules.split(modules.Draw(config, (6, 5, 1), key=key))
+    assert jax.tree.structure(params) == jax.tree.structure(of_draw)  # the sort of what is trained
+    assert modules.parameter_count(params) == modules.parameter_count(of_draw)
+    images = jnp.ones((2, 6, 5, 1))
+
+    def loss(params):
+        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    chex.assert_tree_all_finite(gradient)
+    again = modules.merge(*modules.abstract(Masked, config, (6, 5, 1))[:1], params)
+    np.testing.assert_array_equal(again.mask, model.mask)
+    np.testing.assert_array_equal(
+        again.generate(2, key=key).images, model.generate(2, key=key).images
+    )
+    # Models that differ in a constant alone are two programs.
+    other = Masked(config, (6, 5, 1), key=key, keep=1.0)
+    assert modules.split(other)[0] != graph
+    assert modules.split(Masked(config, (6, 5, 1), key=key))[0] == graph
+    assert np.abs(other.generate(2, key=key).images - again.generate(2, key=key).images).max() > 0
+
+
+def test_leaves_of_other_pytrees_that_are_no_floats_are_constants():
+    model = {"weights": jnp.ones(3), "mask": np.array([True, False]), "steps": 4}
+    graph, params = modules.split(model)
+    assert list(params) == ["['weights']"]
+    assert hash(graph) == hash(modules.split(model)[0])
+    chex.assert_trees_all_equal(modules.merge(graph, params), model)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), "RngCount"),
+                       (nnx.BatchNorm(3, rngs=nnx.Rngs(0)), "BatchStat")],
+)  # fmt: skip
+def test_parts_that_change_as_they_run_are_refused_by_name(part, name):
+    model = _small()
+    model.part = part
+    for call in (modules.split, lambda model: model.generate(2, key=jax.random.key(0))):
+        with pytest.raises(ValueError, match=rf"part\..* is {name}, .*nnx\.LayerNorm"):
+            call(model)
+
+
+def test_a_method_edited_after_its_first_use_runs():
+    class Mine(modules.Draw):
+        def write(self, h_dec):
+            change, window = super().write(h_dec)
+            return change + 0.0, window
+
+    model, key = Mine(_small().config, (6, 5, 1), key=jax.random.key(0)), jax.random.key(1)
+    before = model.generate(2, key=key).images
+
+    def other(self, h_dec):
+        change, window = modules.Draw.write(self, h_dec)
+        return change + 1.0, window
+
+    Mine.write = other
+    after = model.generate(2, key=key).images
+    assert (after > before).all()
+    # As notebooks' autoreload does: the old function with new code.
+    other.__code__ = (lambda self, h_dec: modules.Draw.write(self, h_dec)).__code__
+    np.testing.assert_allclose(model.generate(2, key=key).images, before, rtol=1e-6)
+
+
+def test_parameters_in_bfloat16_run_in_float32():
+    graph, params, images, noise = _problem(*SIZES["attention"], jnp.float32)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), narrow)
+    (value, gradient), (expected, exact) = (
+        _value_and_grad(graph)(values, images, noise) for values in (narrow, wide)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradient[0]), jax.tree.leaves(exact[0]), strict=True):
+        assert one.dtype == jnp.bfloat16
+        assert jnp.linalg.norm(one - other) < 0.01 * jnp.linalg.norm(other)
+    drawn = draw.generate(modules.merge(graph, narrow), noise)
+    assert drawn.images.dtype == jnp.float32
