@@ -24,8 +24,10 @@ def use_huge_pages() -> None:
     """
     others = os.environ.get(_VARIABLE)
     arguments = sys.orig_argv[1:]
-    # An interpreter that was given neither a module, a command nor a script reads the program.
-    if _TUNABLE in (others or "") or not sys.argv[0] or sys.argv[0] == "-" or not arguments:
+    # An interpreter that was given neither a module, a command nor a script reads the program;
+    # so does one that was given /dev/stdin, or /dev/fd/63 for `<(...)` of a shell.
+    piped = sys.argv[0] in ("", "-") or sys.argv[0].startswith(("/dev/", "/proc/"))
+    if _TUNABLE in (others or "") or piped or not arguments:
         return
     try:
         if "[madvise]" not in _SETTING.read_text():

@@ -82,11 +82,21 @@ class Checked:
             if value is field.default:
                 continue
             name = self._prefix + field.name
+            if name.startswith("--"):  # of a command, whose fields are known as flags
+                name = name.replace("_", "-")
             value = _taken(name, value, hints[field.name])
             _check_range(name, value, field.metadata)
             if field.metadata.get("path") and value is not None:
                 value = type(value)(os.path.expanduser(value))
             object.__setattr__(self, field.name, value)
+
+
+def _can_name_a_file(text: str) -> bool:
+    """Whether a file can have such a name; all texts of a config are names or paths."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 @functools.cache
@@ -100,39 +110,63 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
     Raises:
       ValueError: if it cannot be that.
     """
-    if hint is Any or dataclasses.is_dataclass(value):
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    if hint is Any or (dataclasses.is_dataclass(hint) and is_config):
         return value  # whose fields are checked where it was made
     kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
     if value is None and type(None) in kinds:
         return None
     (kind,) = (kind for kind in kinds if kind is not type(None))
     if typing.get_origin(kind) is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ValueError(f"{name} must be a sequence, got {value!r}")
-        return tuple(_taken(name, part, typing.get_args(kind)[0]) for part in value)
+        if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
+            value = value.tolist()  # an array of NumPy or JAX
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise ValueError(f"{name} must be a sequence, got {_shown(value)}")
+        parts = typing.get_args(kind)
+        if Ellipsis not in parts and len(value) != len(parts):
+            raise ValueError(f"{name} must have {len(parts)} values, got {_shown(value)}")
+        return tuple(_taken(name, part, parts[0]) for part in value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     elif getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()  # a number of NumPy or JAX
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             near = nearest(value, choices) if isinstance(value, str) else ""
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{near}")
+            raise ValueError(
+                f"{name} must be one of {', '.join(choices)}, got {_shown(value)}{near}"
+            )
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, got {_shown(value)}") from None
     if kind is pathlib.Path and isinstance(value, str):
         value = pathlib.Path(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
         wanted = names.get(kind, f"a {kind.__name__}")
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {_shown(value)}")
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, got {_shown(value)}")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     if value == "":
         raise ValueError(f"{name} must not be empty; leave it out for the default")
+    if kind in (str, pathlib.Path) and not _can_name_a_file(os.fspath(value)):
+        raise ValueError(f"{name} must be a name that a file can have, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value in an error's line; some cannot show themselves (whole numbers of 5,000 digits)."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"one of type {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _is_union(hint: Any) -> bool:

@@ -54,6 +54,12 @@ def test_no_is_taken_for_an_answer(setting, monkeypatch):
     __main__.use_huge_pages()
 
 
+@pytest.mark.parametrize("program", ["", "-", "/dev/stdin", "/dev/fd/63"])
+def test_a_program_that_can_be_read_once_is_not_started_again(setting, monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program, "--flag"])
+    __main__.use_huge_pages()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
 def test_only_a_command_starts_again(tmp_path):
     # Were `import experiments` to do so, this would run twice.

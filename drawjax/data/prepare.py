@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from drawjax import cli
-from drawjax.config import DataConfig, data_dir, nearest
+from drawjax.config import Checked, DataConfig, data_dir, nearest, option
 from drawjax.data.sources import ALIASES
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
@@ -86,21 +86,24 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Checked):
     """What to prepare, and where."""
+
+    _prefix = "--"
 
     names: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING
     """TFDS names, e.g. mnist cifar10, or svhn_numbers."""
-    data_dir: str | None = None
+    data_dir: str | None = option(None, path=True)
     """Where to; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    manual_dir: str | None = None
+    manual_dir: str | None = option(None, path=True)
     """Folder of archives downloaded by hand."""
-    from_folder: str | None = None
+    from_folder: str | None = option(None, path=True)
     """Make the set NAME of the pictures in this folder."""
-    size: int | None = None
+    size: int | None = option(None, low=1)
     """With --from-folder: the middle square of each picture, so many pixels wide."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.from_folder and (len(self.names) != 1 or self.manual_dir):
             raise ValueError("--from-folder takes one NAME, and no --manual-dir")
         if self.size is not None and not self.from_folder:

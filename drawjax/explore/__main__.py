@@ -8,24 +8,23 @@ import threading
 import webbrowser
 
 from drawjax import cli
+from drawjax.config import Checked, option
 
 _HOST = "127.0.0.1"
 
 
 @dataclasses.dataclass(frozen=True)
-class ExploreConfig:
+class ExploreConfig(Checked):
     """What is served, and where."""
 
-    port: int = 0
+    _prefix = "--"
+
+    port: int = option(0, low=0, high=65535)
     """Of the page; 0: one that is free."""
-    models: pathlib.Path | None = None
+    models: pathlib.Path | None = option(None, path=True)
     """Folder of more models, each a folder as `drawjax.save_pretrained` writes it."""
     browser: bool = True
     """Open the page."""
-
-    def __post_init__(self):
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"--port must lie in 0..65535, got {self.port}")
 
 
 DESCRIPTION = "Opens a local page: the attention window on an image, and a model that draws."
