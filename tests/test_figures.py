@@ -318,6 +318,7 @@ def test_what_the_user_sets_for_matplotlib_is_no_matter(tmp_path, settings):
     assert (_pixels(tmp_path / "set.png") == _pixels(tmp_path / "plain.png")).all()
 
 
+@pytest.mark.slow
 def test_a_matplotlibrc_with_what_is_not_there_does_not_matter(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: gtk3agg\n")
     program = "from drawjax import figures; figures.save_curves('loss.png', [])"

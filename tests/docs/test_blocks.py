@@ -21,6 +21,7 @@ Commands in inline code are read by their parsers too, and names of the library 
 
 import contextlib
 import doctest
+import functools
 import importlib
 import io
 import json
@@ -31,6 +32,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from collections.abc import Sequence
 
 import matplotlib
 import pytest
@@ -56,6 +58,11 @@ class _Parsed(Exception):
 
 def check_project_command(module: str, arguments: list[str]) -> None:
     """Reads a command's arguments with its own parser, and does nothing else."""
+    _check_project_command(module, tuple(arguments))
+
+
+@functools.cache  # many commands stand on several pages
+def _check_project_command(module: str, arguments: tuple[str, ...]) -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
@@ -71,7 +78,7 @@ def check_project_command(module: str, arguments: list[str]) -> None:
         assert not stop.code, f"python -m {module} {' '.join(arguments)}: {said.getvalue()}"
 
 
-def _read_flags(module: str, arguments: list[str]) -> None:
+def _read_flags(module: str, arguments: Sequence[str]) -> None:
     """Runs a module as a command up to where its flags are read."""
 
     def only_read(function, default, argv=None, *, description=None):
