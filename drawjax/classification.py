@@ -24,6 +24,12 @@ class Classification(Experiment[ClassificationConfig]):
 
     default_model = modules.Ram
 
+    def __init__(
+        self, config: ClassificationConfig, images: data.ImageSet, *rest: Any, **more: Any
+    ):
+        super().__init__(config, images, *rest, **more)
+        data.check_labels(images, config.model.num_classes)
+
     def loss(
         self, params: Any, batch: data.Batch, key: jax.Array, constants: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:

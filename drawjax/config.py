@@ -292,7 +292,7 @@ class DataConfig(Checked):
 
     name: str | None = None
     """TFDS name of a prepared image set, e.g. fashion_mnist; None: the experiment's own."""
-    dir: str | None = option(None, path=True)
+    dir: str | None = option(None, path=True, harmless=True)
     """Folder of prepared sets; None: $TFDS_DATA_DIR, else TFDS's own, ~/tensorflow_datasets."""
     size: int | None = option(None, low=1)
     """Resize images to size x size pixels; None: as they are."""
@@ -304,7 +304,7 @@ class DataConfig(Checked):
 class GenerationDataConfig(DataConfig):
     """Which images to draw, and in what form."""
 
-    folder: str | None = option(None, path=True)
+    folder: str | None = option(None, path=True, harmless=True)
     """Folder of pictures of your own in place of a named set. It is prepared on the way, and again
     when its files change; --data.size then cuts the middle square out of each."""
     binarization: Binarization = "static"

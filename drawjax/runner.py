@@ -207,10 +207,13 @@ def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
 
 def _open(experiment: Experiment) -> RunWriter:
     config = experiment.config
+    facts = experiment.images.facts()
+    if getattr(config.data, "folder", None) is not None:
+        del facts["data.name"]  # of the folder, which may have moved
     record = {
         "model_class": _name(experiment.model),
         "image_shape": list(experiment.image_shape),
-        "data.name": experiment.images.name,
+        **facts,
     }
     return RunWriter(config.workdir, config, record=record, keep=config.train.keep_checkpoints)
 

@@ -198,6 +198,15 @@ def test_a_figure_that_cannot_be_drawn_keeps_nobody_from_the_numbers(copied, mon
     assert (folder / "report.html").exists()
 
 
+def test_other_images_on_resume_are_one_line(copied):
+    config, _ = copied
+    before = contents(pathlib.Path(config.workdir))
+    for other in (IMAGES[:48], 1 - IMAGES):
+        with pytest.raises(RunError, match=r"data\.digest: .* there, .* now"):
+            drawjax.train(config, dataset=other)
+    assert {path: kept for path, kept in contents(pathlib.Path(config.workdir)).items()} == before
+
+
 def test_another_model_on_resume_is_one_line(copied):
     class Other(modules.Draw):
         pass
@@ -240,6 +249,9 @@ def test_a_finished_run_is_evaluated_and_drawn_without_training(copied):
     other = dataclasses.replace(
         config, mode="evaluate", model=DrawConfig(), importance_samples=3, importance_images=30,
     )  # fmt: skip
+    parts = {"train": IMAGES, "validation": IMAGES, "test": IMAGES}
+    with pytest.raises(RunError, match="data"):
+        drawjax.train(other, dataset=parts)
     again = drawjax.train(other, dataset=IMAGES)
     assert again["test"]["loss"] == pytest.approx(results["test"]["loss"], rel=1e-5)
     assert again["test"]["importance_samples"] == 3
@@ -353,6 +365,28 @@ def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
 def test_arrays_that_are_no_images_leave_no_folder(dataset, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         drawjax.train(config_in(tmp_path / "run"), dataset=dataset)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(1, 51) % 10 + 1, r"must be 0 to 9, got 1 to 10"),
+        (None, "no labels for train"),
+    ],
+)
+def test_labels_that_are_none_of_the_classes_leave_no_folder(labels, message, tmp_path):
+    config = ClassificationConfig(
+        workdir=str(tmp_path / "run"),
+        data=ClutterDataConfig(clutter_size=12, pieces=1),
+        model=RamConfig(num_glimpses=1, hidden_size=4, read_size=3),
+        train=TrainConfig(steps=1, batch_size=8),
+    )
+    dataset = drawjax.data.from_arrays(
+        np.full((50, 9, 9), 255, np.uint8), labels=None if labels is None else {"train": labels}
+    )
+    with pytest.raises(ValueError, match=message):
+        drawjax.train(config, dataset=dataset)
     assert not (tmp_path / "run").exists()
 
 
