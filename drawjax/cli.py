@@ -142,7 +142,7 @@ def _experiment(
     if groups is not None:
         from drawjax.training import sweeps
 
-        sweeps.run(config, options.sweep, groups, run)
+        sweeps.run_groups(config, options.sweep, groups, run)
         return
     (outcome,) = run([config])
     if isinstance(outcome, Diverged):

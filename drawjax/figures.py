@@ -300,6 +300,16 @@ def save_curves(
       names: which of their values to plot.
       unit: of the values.
     """
+    save_plot(path, lambda: _plot_curves(entries, names, unit))
+
+
+def save_plot(path: str | pathlib.Path, plot: Callable[[], Any]) -> None:
+    """Writes a figure of Matplotlib's, whole or not at all, whatever the user's matplotlibrc says.
+
+    Args:
+      path: picture to write; its suffix is the format.
+      plot: makes the figure.
+    """
     # Half a second to import, which drawing a model can do without.
     import matplotlib
 
@@ -308,9 +318,7 @@ def save_curves(
     # figure made by itself is drawn by the one of its file's format.
     defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
     with matplotlib.rc_context(defaults):
-        _plot_curves(entries, names, unit).savefig(
-            buffer, format=path.suffix.removeprefix(".") or "png", dpi=120
-        )
+        plot().savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomically(path, buffer.getvalue())
 
 

@@ -14,22 +14,23 @@ import io
 import itertools
 import json
 import logging
+import math
 import pathlib
 import sys
 import urllib.parse
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from drawjax import cli
+from drawjax import cli, figures
 from drawjax.config import TrainConfig, flatten, nearest
+from drawjax.files import write_atomically
 from drawjax.training import hosts, mesh
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["Point", "expand", "grouped", "pick", "run", "table"]
+__all__ = ["Point", "expand", "grouped", "pick", "run_groups", "table"]
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def grouped(points: Sequence[Point], most: int | None = None) -> list[list[Point
     return chunks
 
 
-def run(
+def run_groups(
     config: Any,
     sweeps: Sequence[str],
     groups: Sequence[Sequence[Point]],
@@ -201,9 +202,7 @@ def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int,
     writer.writeheader()
     writer.writerows(rows)
     workdir.mkdir(parents=True, exist_ok=True)
-    draft = workdir / f"sweep.csv.{uuid.uuid4().hex}.tmp"  # jobs of an array may end together
-    draft.write_text(text.getvalue())
-    draft.replace(workdir / "sweep.csv")
+    write_atomically(workdir / "sweep.csv", text.getvalue())  # jobs of an array may end together
     shown = [
         name
         for name in columns
@@ -214,21 +213,21 @@ def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int,
         )
     ]
     sys.stdout.write(_aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)]))
-    _plot(workdir / "sweep.png", points)
+    figures.save_plot(workdir / "sweep.png", lambda: _plot(points))
     _log.info("sweep: %s, %s", workdir / "sweep.csv", workdir / "sweep.png")
     _log.info("`python -m drawjax.report %s` puts its points into one page", workdir)
 
 
-def _plot(path: pathlib.Path, points: Sequence[Point]) -> None:
-    # It takes half a second to import, which `--help` need not wait for.
+def _plot(points: Sequence[Point]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     lowest, highest = [], []
     for point in points:
-        entries = read_metrics(point.config.workdir)
-        curve = [(e["step"], e["loss"]) for e in entries if e["split"] == "validation"]
+        entries = [e for e in read_metrics(point.config.workdir) if e["split"] == "validation"]
+        # Of a point that diverged the last losses are not finite, and no axis reaches that far.
+        curve = [(e["step"], e["loss"]) for e in entries if math.isfinite(e["loss"])]
         if curve:
             steps, losses = zip(*curve, strict=True)
             axes.plot(steps, losses, marker=".", label=_folder(point.values))
@@ -240,7 +239,7 @@ def _plot(path: pathlib.Path, points: Sequence[Point]) -> None:
         axes.legend(fontsize="small")
     axes.set_xlabel("training steps")
     axes.set_ylabel("validation loss")
-    figure.savefig(path)
+    return figure
 
 
 def _with(config: Any, texts: dict[str, str]) -> Any:

@@ -3,9 +3,11 @@ import dataclasses
 import pathlib
 
 import chex
+import matplotlib
 import numpy as np
 import pytest
 
+from drawjax.files import to_json
 from drawjax.training import Diverged, RunWriter, sweeps, train
 from drawjax.training.metrics import read_metrics
 from tests.training import toy
@@ -123,7 +125,7 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
         asked.append([(c.train.learning_rate, c.width) for c in configs])
         return toy.run(configs)
 
-    sweeps.run(config, items, sweeps.grouped(points), action)
+    sweeps.run_groups(config, items, sweeps.grouped(points), action)
     assert asked == [[(0.05, 4), (0.01, 4)], [(0.05, 5), (0.01, 5)]]
     for point in points:
         alone = dataclasses.replace(point.config, workdir=str(tmp_path / str(point.index)))
@@ -162,7 +164,7 @@ def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_pat
 
     monkeypatch.setattr(sweeps.mesh, "check", check)
     with pytest.raises(ValueError, match="must divide over 2 devices, got 7"):
-        sweeps.run(config, items, groups, lambda configs: pytest.fail("ran"))
+        sweeps.run_groups(config, items, groups, lambda configs: pytest.fail("ran"))
     assert not (tmp_path / "sweep").exists()
 
 
@@ -172,7 +174,7 @@ def test_one_point_alone_is_compared_with_those_that_are_there(tmp_path):
     items = ["train.seed=0,1"]
     points = sweeps.expand(config, items)
     for index in (1, 0):
-        sweeps.run(config, items, [[points[index]]], toy.run)
+        sweeps.run_groups(config, items, [[points[index]]], toy.run)
         rows = sweeps.table(points)
         assert "validation.loss" in rows[1]
         assert ("validation.loss" in rows[0]) == (index == 0)
@@ -192,7 +194,38 @@ def test_points_that_diverge_are_named_when_all_are_done(tmp_path, capsys):
 
     groups = [points[:2], points[2:3]]
     with pytest.raises(Diverged, match="2 of 4 points diverged: width=4,seed=1, width=5,seed=0"):
-        sweeps.run(config, items, groups, action)
+        sweeps.run_groups(config, items, groups, action)
     assert len(done) == 3
     assert "diverged" in capsys.readouterr().out
     chex.assert_equal(len((tmp_path / "sweep.csv").read_text().splitlines()), 5)
+
+
+def _written(workdir, losses):
+    workdir.mkdir(parents=True)
+    entries = [{"step": n, "split": "validation", "loss": loss} for n, loss in enumerate(losses)]
+    (workdir / "metrics.jsonl").write_text("".join(f"{to_json(entry)}\n" for entry in entries))
+    return {}
+
+
+@pytest.mark.parametrize("losses", [(3.0, 2.0, float("nan")), (3.0, float("inf")), (float("nan"),)])
+def test_losses_that_are_not_finite_are_left_out_of_the_plot(tmp_path, losses):
+    config, items = ToyConfig(workdir=str(tmp_path)), ["train.seed=0,1"]
+    points = sweeps.expand(config, items)
+    _written(pathlib.Path(points[0].config.workdir), losses)
+    _written(pathlib.Path(points[1].config.workdir), (4.0, 3.0, 2.0))
+    sweeps.run_groups(config, items, [points], lambda configs: [{}] * 2)
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+
+
+def test_the_plot_is_made_whatever_matplotlibrc_says(tmp_path):
+    config, items = ToyConfig(workdir=str(tmp_path)), ["train.seed=0,1"]
+    points = sweeps.expand(config, items)
+    for point in points:
+        _written(pathlib.Path(point.config.workdir), (4.0, 3.0))
+    with matplotlib.rc_context():
+        dict.update(matplotlib.rcParams, {"text.usetex": True})  # as a matplotlibrc sets it
+        sweeps.run_groups(config, items, [points], lambda configs: [{}] * 2)
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "sweep.csv", "sweep.png",
+    ]  # fmt: skip
