@@ -39,6 +39,7 @@ from benchmarks import problem, timing
 from benchmarks.glimpse import by_grid_sample
 from drawjax import attention, cli, draw, modules, scan
 from drawjax.modules import DrawConfig
+from drawjax.scan import deferral
 
 PARTS = ("steps", "torch", "switches", "plain", "generate", "glimpse", "compiled")
 SWITCHES = {
@@ -297,7 +298,7 @@ def switches(sizes: Sizes) -> Iterator[dict[str, Any]]:
 def switch(sizes: Sizes) -> Iterator[dict[str, Any]]:
     """The step of one size, in the environment that `switches` made."""
     if "UNROLL" in os.environ:
-        scan._unroll = lambda: int(os.environ["UNROLL"])
+        deferral._unroll = lambda: int(os.environ["UNROLL"])
     for precision in ("float32", "bfloat16"):
         config = dataclasses.replace(sizes.mnist, precision=precision)
         start = time.perf_counter()

@@ -1,92 +1,18 @@
-"""A scan that takes the weight gradients of its matrix products out of the loop.
+"""The scan, and what it does with the products of its body: see the picture in `drawjax.scan`."""
 
-The gradient of a recurrent network by `jax.lax.scan` computes dW += x_t^T dy_t at every step: T
-thin products, each reading and writing the whole of dW. Here the loop keeps the inputs x_t and
-the cotangents dy_t, and one product over steps and batch gives dW after it. Of the forward pass
-only the products' outputs, the carry and values with a `checkpoint_name` are stored; what lies
-between is elementwise or small, and is computed again in the backward pass rather than read back
-from memory. Over several devices the sum of dW across them happens once, not once a step. And since
-dy_t is still there for each image of a batch when the loop is done, an image's gradient can be
-scaled before all are summed (`clip_ratio`). Products of the same inputs are computed as one, and
-their inputs are kept once.
-
-The body asks for its products by `dense`, as the layers of `drawjax.modules` do:
-
->>> def body(hidden, x):
-...     hidden = jnp.tanh(dense(jnp.concatenate([x, hidden], -1), kernel, bias))
-...     return hidden, hidden
->>> hidden, ys = scan(body, hidden, xs)
-
-A product is taken out of the loop if `dense` is called by the body itself, not inside a `jit`,
-`vmap` or `cond` within it, and if its kernel and bias come from outside of the loop. All others,
-and products written with `@`, get the gradients that `jax.lax.scan` gives them: right, and slower.
-
-Axes: `T` steps, `*batch` any leading shape, `inputs` and `outputs` of a product.
-"""
-
-import contextlib
-import contextvars
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import get_opaque_trace_state
-from jaxtyping import Array, Float
 
-__all__ = ["dense", "product", "scan"]
+from drawjax.scan.blocks import scan_in_blocks
+from drawjax.scan.clipping import clipped
+from drawjax.scan.products import answered_by, plain, product
 
-_Product = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
-
-_product: contextvars.ContextVar[_Product | None] = contextvars.ContextVar("product", default=None)
-
-
-def dense(
-    inputs: Float[Array, "*batch inputs"],
-    kernel: Float[Array, "inputs outputs"],
-    bias: Float[Array, " outputs"],
-    *,
-    dtype: Any = None,
-) -> Float[Array, "*batch outputs"]:
-    """A linear map with a bias, whose weight gradient `scan` takes out of its loop.
-
-    Args:
-      inputs: `[*batch, inputs]`.
-      kernel: `[inputs, outputs]`.
-      bias: `[outputs]`.
-      dtype: the type in which inputs and kernel enter the product, e.g. bfloat16; None: as they
-        are. Sums, outputs and weight gradients have the wider type of the two, float32 at least.
-
-    Raises:
-      ValueError: if the shapes do not go together.
-    """
-    if kernel.ndim != 2 or inputs.ndim < 1 or inputs.shape[-1] != kernel.shape[0]:
-        raise ValueError(
-            f"inputs [..., inputs] and kernel [inputs, outputs] do not go together, got "
-            f"{list(inputs.shape)} and {list(kernel.shape)}"
-        )
-    return (_product.get() or _plain)(inputs, kernel, bias, dtype)
-
-
-def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
-    """Multiplies inputs and kernel, both cast to `dtype`, summing in float32 or wider.
-
-    Args:
-      inputs: `[*batch, inputs]`.
-      kernel: `[inputs, outputs]`.
-      dtype: the type in which both enter; None leaves them as they are.
-
-    Returns:
-      `[*batch, outputs]`, in the wider type of the two before the cast, at least float32.
-    """
-    result = jnp.promote_types(jnp.result_type(inputs, kernel), "float32")
-    entering = dtype or jnp.result_type(inputs, kernel)
-    return jnp.matmul(
-        inputs.astype(entering), kernel.astype(entering), preferred_element_type=result
-    )
+__all__ = ["scan"]
 
 
 def scan(
@@ -123,19 +49,11 @@ def scan(
     Returns:
       The last state and the stacked outputs y, as `lax.scan`.
     """
-    if not remat:
+
+    def run(state: Any, xs: Any) -> tuple[Any, Any]:
         return _scan(body, state, xs, clip_ratio, images)
-    (steps,) = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
-    block = max(1, round(math.sqrt(steps)))
-    whole = steps - steps % block
-    run = jax.checkpoint(lambda state, xs: _scan(body, state, xs, clip_ratio, images))
-    blocks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, block, *leaf.shape[1:]), xs)
-    state, ys = jax.lax.scan(run, state, blocks)
-    ys = jax.tree.map(lambda leaf: leaf.reshape(whole, *leaf.shape[2:]), ys)
-    if whole == steps:
-        return state, ys
-    state, rest = run(state, jax.tree.map(lambda leaf: leaf[whole:], xs))
-    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
+
+    return scan_in_blocks(run, state, xs) if remat else run(state, xs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +81,13 @@ class _Group:
 def _scan(
     body: Callable, state: Any, xs: Any, clip_ratio: float | None, images: Any
 ) -> tuple[Any, Any]:
+    """The picture in `drawjax.scan`: `forward` is its first line, `backward` the other two.
+
+    The body is traced twice to see which products it asks for, then once for `run`, which is the
+    value alone, or for `forward`, each time with `dense` answered by the probed products.
+    """
     first = jax.tree.map(lambda leaf: leaf[0], xs)
-    calls = _deferred(body, state, first)
+    calls = _products_of(body, state, first)
     # A product asked for twice has one gradient.
     unique = {(id(c.kernel), id(c.bias)): (c.kernel, c.bias) for c in calls if c is not None}
     weights = list(unique.values())
@@ -181,24 +104,25 @@ def _scan(
             ready.append((kernel, kernel.T, jnp.concatenate(biases)))
         return ready
 
+    # The body with probes at its products, which hands out their inputs too.
     def tapped(probes: list[jax.Array], weights: list, state: Any, x: Any) -> Any:
         taps, outputs, asked = [], [], iter(order)
 
         def linear(inputs, kernel, bias, dtype):
             place = next(asked)
             if place is None:
-                return _plain(inputs, kernel, bias, dtype)
+                return plain(inputs, kernel, bias, dtype)
             group, member = place
             if group == len(outputs):  # the first of its group computes all
-                product = _probed(inputs, *weights[group], probes[group])
+                joint = _probed(inputs, *weights[group], probes[group])
                 # Stored as they are, and cast at once after the loop: XLA's CPU backend spends
                 # more on a cast fused with the store than the narrower store saves.
                 taps.append(inputs)
-                product = checkpoint_name(product, "product")
-                outputs.append(jnp.split(product, groups[group].edges[1:-1], axis=-1))
+                joint = checkpoint_name(joint, "product")
+                outputs.append(jnp.split(joint, groups[group].edges[1:-1], axis=-1))
             return outputs[group][member]
 
-        with _products_by(linear):
+        with answered_by(linear):
             state, y = body(state, x)
         return state, (y, taps)
 
@@ -238,71 +162,33 @@ def _scan(
 
     def backward(residuals: Any, cotangents: Any):
         pullback, taps, weights = residuals
-        gradients, closed, state, xs = pullback(cotangents)
-        if clip_ratio is not None:
-            factors = _clip_factors(clip_ratio, taps, gradients)
-            if not all(batched):
-                to_state, to_ys = cotangents
-                cotangents = _scaled(to_state, factors, 0), _scaled(to_ys, factors, 1)
-                gradients, closed, state, xs = pullback(cotangents)
-            else:
-                gradients, state = _scaled(gradients, factors, 1), _scaled(state, factors, 0)
-        sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
-        for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
-            # Summed in float32 at least, whatever the weights are cast to.
-            result = jnp.promote_types(weights[group.members[0]][0].dtype, "float32")
-            to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
-            to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
-            for place, start, stop in zip(
-                group.members, group.edges, group.edges[1:], strict=False
-            ):
-                kernel, bias = sums[place]
-                sums[place] = (
-                    kernel + to_kernel[:, start:stop].astype(kernel.dtype),
-                    bias + to_bias[start:stop].astype(bias.dtype),
-                )
+        if clip_ratio is None:
+            gradients, closed, state, xs = pullback(cotangents)
+        else:
+            gradients, closed, state, xs = clipped(
+                clip_ratio, taps, pullback, cotangents, only_images=all(batched)
+            )
+        sums = _weight_gradients(groups, weights, taps, gradients)
         return sums, closed, state, xs
 
     run.defvjp(forward, backward)
     return run(weights, closed, state, xs)
 
 
-def _plain(inputs: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
-    outputs = product(inputs, kernel, dtype)
-    return outputs + jnp.expand_dims(bias, range(outputs.ndim - 1))
-
-
-@contextlib.contextmanager
-def _products_by(function: _Product) -> Iterator[None]:
-    """While in it, `dense` calls made at this level of tracing go to `function`."""
-    level = get_opaque_trace_state(convention="nnx")
-
-    def at_this_level(inputs, kernel, bias, dtype):
-        if get_opaque_trace_state(convention="nnx") != level:
-            return _plain(inputs, kernel, bias, dtype)
-        return function(inputs, kernel, bias, dtype)
-
-    token = _product.set(at_this_level)
-    try:
-        yield
-    finally:
-        _product.reset(token)
-
-
-def _deferred(body: Callable, state: Any, x: Any) -> Sequence[_Call | None]:
+def _products_of(body: Callable, state: Any, x: Any) -> Sequence[_Call | None]:
     """The products of one step in their order; None for those that have to stay in the loop."""
 
     def calls() -> list[_Call]:
         found = []
 
         def record(inputs, kernel, bias, dtype):
-            outputs = _plain(inputs, kernel, bias, dtype)
+            outputs = plain(inputs, kernel, bias, dtype)
             shape = jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
             found.append(_Call(inputs, kernel, bias, dtype, shape))
             return outputs
 
         def step(state, x):
-            with _products_by(record):
+            with answered_by(record):
                 return body(state, x)
 
         jax.eval_shape(step, state, x)
@@ -351,7 +237,7 @@ def _probed(
 ) -> jax.Array:
     """A product whose output's cotangent arrives at `probe`, and none at kernel and bias."""
     del transpose, probe
-    return _plain(inputs, kernel, bias, kernel.dtype)
+    return plain(inputs, kernel, bias, kernel.dtype)
 
 
 def _probed_forward(inputs, kernel, transpose, bias, probe):
@@ -373,32 +259,23 @@ def _probed_backward(residuals, gradient):
 _probed.defvjp(_probed_forward, _probed_backward)
 
 
-def _clip_factors(
-    ratio: float, inputs: Sequence[jax.Array], gradients: Sequence[jax.Array]
-) -> jax.Array:
-    """What to scale each image's gradient by, `[images]`, so that none is too long."""
-
-    def squares(values: jax.Array) -> jax.Array:  # [T, images, ...]
-        return jnp.sum(jnp.square(values.astype(jnp.float32)), axis=-1)
-
-    lengths = jnp.sqrt(
-        sum(
-            jnp.sum(squares(x) * squares(dy), axis=(0, *range(2, x.ndim - 1)))
-            for x, dy in zip(inputs, gradients, strict=True)
-        )
-    )
-    limit = ratio * jnp.median(lengths)
-    # An image without a gradient is left alone, and not 0 / 0.
-    return jnp.where(lengths > limit, limit / jnp.where(lengths > limit, lengths, 1), 1)
-
-
-def _scaled(tree: Any, factors: jax.Array, axis: int) -> Any:
-    def scaled(values: jax.Array) -> jax.Array:
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        return values * factors.reshape(shape).astype(values.dtype)
-
-    return jax.tree.map(scaled, tree)
+def _weight_gradients(
+    groups: list[_Group], weights: list, taps: list[jax.Array], gradients: list[jax.Array]
+) -> list[tuple[jax.Array, jax.Array]]:
+    """The dW and db of each product, summed over steps and batch."""
+    sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
+    for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
+        # Summed in float32 at least, whatever the weights are cast to.
+        result = jnp.promote_types(weights[group.members[0]][0].dtype, "float32")
+        to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
+        to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
+        for place, start, stop in zip(group.members, group.edges, group.edges[1:], strict=False):
+            kernel, bias = sums[place]
+            sums[place] = (
+                kernel + to_kernel[:, start:stop].astype(kernel.dtype),
+                bias + to_bias[start:stop].astype(bias.dtype),
+            )
+    return sums
 
 
 def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:

@@ -1,0 +1,85 @@
+"""How a body asks for its products: `dense`, which `scan` may answer in its own way."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+from jaxtyping import Array, Float
+
+__all__ = ["answered_by", "dense", "plain", "product"]
+
+_Answer = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+_answer: contextvars.ContextVar[_Answer | None] = contextvars.ContextVar("answer", default=None)
+
+
+def dense(
+    inputs: Float[Array, "*batch inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"],
+    *,
+    dtype: Any = None,
+) -> Float[Array, "*batch outputs"]:
+    """A linear map with a bias, whose weight gradient `scan` takes out of its loop.
+
+    Args:
+      inputs: `[*batch, inputs]`.
+      kernel: `[inputs, outputs]`.
+      bias: `[outputs]`.
+      dtype: the type in which inputs and kernel enter the product, e.g. bfloat16; None: as they
+        are. Sums, outputs and weight gradients have the wider type of the two, float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not go together.
+    """
+    if kernel.ndim != 2 or inputs.ndim < 1 or inputs.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"inputs [..., inputs] and kernel [inputs, outputs] do not go together, got "
+            f"{list(inputs.shape)} and {list(kernel.shape)}"
+        )
+    return (_answer.get() or plain)(inputs, kernel, bias, dtype)
+
+
+def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
+    """Multiplies inputs and kernel, both cast to `dtype`, summing in float32 or wider.
+
+    Args:
+      inputs: `[*batch, inputs]`.
+      kernel: `[inputs, outputs]`.
+      dtype: the type in which both enter; None leaves them as they are.
+
+    Returns:
+      `[*batch, outputs]`, in the wider type of the two before the cast, at least float32.
+    """
+    result = jnp.promote_types(jnp.result_type(inputs, kernel), "float32")
+    entering = dtype or jnp.result_type(inputs, kernel)
+    return jnp.matmul(
+        inputs.astype(entering), kernel.astype(entering), preferred_element_type=result
+    )
+
+
+def plain(inputs: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
+    """What `dense` is outside of our loop: a product and a sum, which JAX differentiates."""
+    outputs = product(inputs, kernel, dtype)
+    return outputs + jnp.expand_dims(bias, range(outputs.ndim - 1))
+
+
+@contextlib.contextmanager
+def answered_by(function: _Answer) -> Iterator[None]:
+    """While in it, `dense` calls made at this level of tracing go to `function`."""
+    level = get_opaque_trace_state(convention="nnx")
+
+    def at_this_level(inputs, kernel, bias, dtype):
+        if get_opaque_trace_state(convention="nnx") != level:
+            return plain(inputs, kernel, bias, dtype)
+        return function(inputs, kernel, bias, dtype)
+
+    token = _answer.set(at_this_level)
+    try:
+        yield
+    finally:
+        _answer.reset(token)
