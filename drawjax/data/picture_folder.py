@@ -1,7 +1,8 @@
 """A folder of pictures as an image set: `python -m drawjax.data.prepare NAME --from-folder FOLDER`.
 
-All files below the folder that Pillow reads belong to the set, whatever their names; the others are
-left out, and the set's notes name them. Links are followed. Folders with the usual names of splits
+All files below the folder that Pillow reads belong to the set, whatever their names, but for hidden
+ones and those in hidden folders (names that begin with a dot); what is left out the set's notes
+count and name. Links are followed. Folders with the usual names of splits
 are the splits (`train` or `training`; `val`, `valid`, `validation` or `dev`; `test` or `testing`,
 in upper or lower case), and then no pictures may lie beside them; without any, all pictures are for
 training, in an order that a hash of their paths gives, and `drawjax.data.load` holds some out.
@@ -26,6 +27,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from PIL import Image, ImageOps
 
+from drawjax.data.cache import locked
 from drawjax.data.pictures import open_picture
 
 __all__ = ["folder_set", "picture_sizes", "write_folder"]
@@ -61,18 +63,19 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
         split has no picture that can be read, folders of splits have something beside them or name
         one twice, or links make a loop.
     """
-    root = pathlib.Path(pictures).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {pictures}")
+    root, target = _root(pictures), os.path.expanduser(target)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in _TAKEN:
         taken = f", and none of {', '.join(_TAKEN)}" if name in _TAKEN else ""
         raise ValueError(f"the name must be letters, digits and underscores{taken}; got {name!r}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
-    there = pathlib.Path(target).expanduser() / name / str(_Pictures.VERSION)
-    if there.exists():
-        raise ValueError(f"{there} is there already; remove it, or take another name")
+    prepared = pathlib.Path(target) / name / str(_Pictures.VERSION)
+    if prepared.exists():
+        raise ValueError(f"{prepared} already exists; remove it or choose another name")
+    return _write(name, root, target, size)
 
+
+def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
     usable: dict[str, list[pathlib.Path]] = {}
     left_out: dict[str, list[str]] = {}
     shapes, gray = set(), True
@@ -101,7 +104,8 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     shape = height, width, 1 if gray else 3
     builder = _Pictures(name, root, usable, shape, size, notes, data_dir=target)
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(None):  # TFDS tells of a download
+    # Of several jobs that start at once the first writes, and the others find what it wrote.
+    with locked(pathlib.Path(target) / f".{name}.lock"), contextlib.redirect_stdout(None):
         builder.download_and_prepare(file_format="array_record")
     _log.info(
         "%s: %s pictures %s, %s",
@@ -128,18 +132,19 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
       FileNotFoundError: if there is no such folder.
       ValueError: as `write_folder`.
     """
-    root = pathlib.Path(pictures).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {pictures}")
+    root = _root(pictures)
     digest = hashlib.sha256(repr(size).encode())
-    for path in sorted(file for files in _split_files(root).values() for file in files):
+    paths = sorted(file for files in _split_files(root).values() for file in files)
+    for path in (path for path in paths if not path.name.startswith(".")):
         known = path.stat() if path.exists() else None
         stamp = (known.st_size, known.st_mtime_ns) if known else None
         digest.update(f"{os.fsencode(path.relative_to(root))!r} {stamp}".encode())
     word = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).strip("_") or "pictures"
     name = f"{word if word[0].isalpha() else f'pictures_{word}'}_{digest.hexdigest()[:8]}"
-    if not (pathlib.Path(target).expanduser() / name / str(_Pictures.VERSION)).exists():
-        write_folder(name, pictures, target, size)
+    target = os.path.expanduser(target)
+    prepared = pathlib.Path(target) / name / str(_Pictures.VERSION)
+    if not prepared.exists():
+        _write(name, root, target, size)
     return name
 
 
@@ -154,9 +159,7 @@ def picture_sizes(pictures: str, most: int = 500) -> set[tuple[int, int]]:
       FileNotFoundError: if there is no such folder.
       ValueError: if it has no picture, or as `write_folder`.
     """
-    root = pathlib.Path(pictures).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {pictures}")
+    root = _root(pictures)
     found = set()
     for path in [file for files in _split_files(root).values() for file in files][:most]:
         with contextlib.suppress(ValueError):
@@ -164,6 +167,13 @@ def picture_sizes(pictures: str, most: int = 500) -> set[tuple[int, int]]:
     if not found:
         raise ValueError(f"no picture in {pictures}")
     return found
+
+
+def _root(pictures: str) -> pathlib.Path:
+    root = pathlib.Path(pictures).expanduser()
+    if not pictures or not root.is_dir():  # "" would be the current folder
+        raise FileNotFoundError(f"there is no folder {pictures!r}")
+    return root
 
 
 class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -229,7 +239,8 @@ def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         return {"train": _files(root)}
     if "train" not in folders:
         raise ValueError(f"{root} has {', '.join(p.name for p in folders.values())}, and no train")
-    beside = {path: _files(path) for path in root.iterdir() if path not in folders.values()}
+    inside = frozenset({os.path.realpath(root)})
+    beside = {path: _files(path, inside) for path in root.iterdir() if path not in folders.values()}
     pictures = sorted(path.name for path, files in beside.items() if any(map(_is_picture, files)))
     if pictures:
         listed = ", ".join(pictures[:_SHOWN]) + (", ..." if len(pictures) > _SHOWN else "")
@@ -248,12 +259,13 @@ def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[path
 
     Args:
       path: the folder.
-      above: where the folders lie that it was reached through.
+      above: where the folders lie that it was reached through. Hidden folders below are not
+        entered, and stand for what is in them.
 
     Raises:
       ValueError: if a link leads back to one of them.
     """
-    if not path.is_dir():
+    if not path.is_dir() or (above and path.name.startswith(".")):
         return [path]
     here = os.path.realpath(path)
     if here in above:
@@ -275,6 +287,8 @@ def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     Raises:
       ValueError: if it cannot be read; the message says why.
     """
+    if path.name.startswith("."):
+        raise ValueError("hidden")
     if path.exists() and not path.is_file():  # a pipe, whose reader would wait
         raise ValueError("not a file")
     picture = open_picture(path).convert("RGB")

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import importlib.util
 import logging
+import os
 import pathlib
 import sys
 from typing import Any
@@ -17,6 +18,7 @@ import tyro
 
 from drawjax import cli
 from drawjax.config import Checked, DataConfig, data_dir, nearest, option
+from drawjax.data.cache import locked
 from drawjax.data.sources import ALIASES
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
@@ -46,7 +48,9 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
       ModuleNotFoundError: if TensorFlow, which TFDS's builders need, is not installed.
       OSError: if the download fails.
     """
-    if manual_dir is not None and not pathlib.Path(manual_dir).expanduser().is_dir():
+    folder = os.path.expanduser(folder)
+    manual_dir = manual_dir and os.path.expanduser(manual_dir)
+    if manual_dir is not None and not pathlib.Path(manual_dir).is_dir():
         raise FileNotFoundError(f"there is no folder {manual_dir}")
     name = ALIASES.get(name, name)
     own = _OWN.get(name)
@@ -58,8 +62,8 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     import tensorflow_datasets as tfds
 
     builder: Any
+    plain = name.split(":")[0].split("/")[0]
     if own is None:
-        plain = name.split(":")[0].split("/")[0]
         known = tfds.list_builders()
         if plain not in known:
             near = nearest(plain, [*known, *_OWN, *ALIASES])
@@ -79,7 +83,8 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         tfds.disable_progress_bar()
     try:
         _log.info("preparing %s in %s", name, builder.data_dir)
-        builder.download_and_prepare(download_config=config, file_format="array_record")
+        with locked(pathlib.Path(folder) / f".{plain}.lock"):  # a second job finds it prepared
+            builder.download_and_prepare(download_config=config, file_format="array_record")
     except tfds.download.DownloadError as error:
         raise OSError(f"{name} could not be downloaded: {error}") from error
     return str(builder.data_dir)
@@ -104,7 +109,7 @@ class PrepareConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.from_folder and (len(self.names) != 1 or self.manual_dir):
+        if self.from_folder is not None and (len(self.names) != 1 or self.manual_dir):
             raise ValueError("--from-folder takes one NAME, and no --manual-dir")
         if self.size is not None and not self.from_folder:
             raise ValueError("--size goes with --from-folder")
@@ -119,7 +124,7 @@ def prepare_all(config: PrepareConfig) -> int:
     failed = False
     for name in config.names:
         try:
-            if config.from_folder:
+            if config.from_folder is not None:
                 from drawjax.data.picture_folder import write_folder  # imports TFDS, which is slow
 
                 where = write_folder(name, config.from_folder, folder, config.size)

@@ -25,6 +25,7 @@ from drawjax.data.image_set import (
     ImageSet,
     Source,
 )
+from drawjax.data.pictures import plain
 
 __all__ = ["pixels", "prepared", "split_ranges"]
 
@@ -202,7 +203,8 @@ class _Records:
     def _decode(self, data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         mode = _MODES[self.channels]
-        return pixels(image if image.mode == mode else image.convert(mode), self.size)
+        image = image if image.mode == mode else image.convert(mode)
+        return pixels(plain(image) if mode == "RGBA" else image, self.size)
 
 
 def _in_memory(name: str, part: Source) -> ArraySource:

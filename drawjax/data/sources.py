@@ -1,6 +1,8 @@
 """Finds an image set: arrays, prepared TFDS sets, and digits that come with a package."""
 
 import dataclasses
+import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +56,7 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
         dataset = from_arrays(**parts)
     if config.size is not None:
         raise ValueError("data.size resizes sets that are read by name; resize the arrays instead")
-    return _formed(dataset, config)
+    return _formed(_with_repeats(dataset), config)
 
 
 def from_arrays(
@@ -68,7 +70,7 @@ def from_arrays(
     """Images in memory as a set.
 
     Args:
-      train: images `[n, height, width]` or `[n, height, width, channels]` with 1, 3 or 4 channels:
+      train: images `[n, height, width]` or `[n, height, width, channels]` with 1 or 3 channels:
         bytes, booleans, or floats in [0, 1] (a resize may miss it by 1e-5), which are rounded to
         256 levels.
       validation: as `train`, of the same height, width and channels; None: held out of it.
@@ -119,11 +121,11 @@ def _bytes(split: str, images: Any) -> np.ndarray:
         raise ValueError(f"{split} images must be of one shape") from None
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3, 4):
-        first = images.ndim == 4 and images.shape[1] in (1, 3, 4)
+    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3):
+        first = images.ndim == 4 and images.shape[1] in (1, 2, 3, 4)
         raise ValueError(
-            f"{split} images must be [n, height, width] or [n, height, width, channels] with 1, 3 "
-            f"or 4 channels, got {list(images.shape)}"
+            f"{split} images must be [n, height, width] or [n, height, width, channels] with 1 "
+            f"or 3 channels, got {list(images.shape)}"
             + (": channels come last; is the second axis the channels?" if first else "")
         )
     if images.dtype == np.bool_:
@@ -147,8 +149,12 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
             raise ValueError(f"data.name is {config.name} and data.folder {folder}; give one")
         from drawjax.data.picture_folder import folder_set  # imports TFDS, which is slow
 
-        name = folder_set(folder, str(data_dir(config)), config.size)
-        return prepared(name, dataclasses.replace(config, size=None))
+        stored = folder_set(folder, str(data_dir(config)), config.size)
+        images = _with_repeats(prepared(stored, dataclasses.replace(config, size=None)))
+        # The stored name depends on where and when the files were made; this one on what they show.
+        name = f"pictures_{images.facts()['data.digest'][:8]}"
+        notes = tuple(note.replace(stored, name) for note in images.notes)
+        return dataclasses.replace(images, name=name, notes=notes)
     name = config.name or default
     if name is None:
         raise ValueError("no images: name a set with --data.name, or give arrays")
@@ -203,10 +209,23 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     )  # fmt: skip
 
 
+def _with_repeats(images: ImageSet) -> ImageSet:
+    """With a note where a picture is in two splits; for images of one's own, held in memory."""
+    parts = {"train": images.train, "validation": images.validation, "test": images.test}
+    digests = {
+        split: [hashlib.sha256(image).digest() for image in np.ascontiguousarray(part.images)]
+        for split, part in parts.items()
+        if isinstance(part, ArraySource)
+    }
+    notes = list(images.notes)
+    for first, second in itertools.combinations(digests, 2):
+        if count := sum(map(set(digests[first]).__contains__, digests[second])):
+            notes.append(f"{images.name}: {count:,} images of {second} are in {first} as well.")
+    return dataclasses.replace(images, notes=tuple(notes))
+
+
 def _is_gray(images: np.ndarray) -> bool:
-    """Whether the first three channels are equal, and a fourth, of opacity, is full."""
-    same = (images[..., 1:3] == images[..., :1]).all()
-    return bool(same and (images.shape[-1] < 4 or (images[..., 3] == 255).all()))
+    return bool((images[..., 1:] == images[..., :1]).all())
 
 
 def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:

@@ -1,13 +1,16 @@
 import importlib.util
 import os
 import pathlib
+import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax.data import DataConfig, load, prepare
+from drawjax.data import DataConfig, GenerationDataConfig, load, picture_folder, prepare, prepared
 from tests.commands import exit_code
 from tests.data.tiny_sets import picture
 
@@ -235,7 +238,7 @@ def test_a_folder_without_a_picture_is_one_line(tmp_path, capsys, content):
 
 def test_a_missing_folder_is_one_line(tmp_path, capsys):
     assert _prepare(tmp_path, tmp_path / "nowhere") == 1
-    assert _error(capsys) == f"error: there is no folder {tmp_path / 'nowhere'}"
+    assert _error(capsys) == f"error: there is no folder {str(tmp_path / 'nowhere')!r}"
 
 
 @pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up", ""])
@@ -250,7 +253,7 @@ def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
     capsys.readouterr()
     assert _prepare(tmp_path, pictures) == 1
     where = tmp_path / "sets" / "mine" / "1.0.0"
-    assert _error(capsys) == f"error: {where} is there already; remove it, or take another name"
+    assert _error(capsys) == f"error: {where} already exists; remove it or choose another name"
 
 
 @pytest.mark.parametrize("flags", [("--size", "0"), ("--size", "-3")])
@@ -267,3 +270,104 @@ def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
 def test_flags_that_do_not_go_together_are_refused(arguments, capsys):
     assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 2
     assert "--from-folder" in capsys.readouterr().err
+
+
+def _load_folder(folder, tmp_path, **config):
+    form = {"binarization": "none", "dir": str(tmp_path / "sets"), **config}
+    return load(None, GenerationDataConfig(folder=str(folder), **form))
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path, pictures):
+    whole = (pictures / "kind0" / "0.png").read_bytes()
+    for name in (".ipynb_checkpoints/0-checkpoint.png", ".Trash/1.png", ".hidden.png"):
+        path = pictures / "kind0" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(whole)
+    result = _load_folder(pictures, tmp_path)
+    assert len(result.train) + len(result.validation) + len(result.test) == 20
+    assert result.notes[0].endswith(
+        ": left out 3: 3 hidden (kind0/.Trash, kind0/.hidden.png, kind0/.ipynb_checkpoints)."
+    )
+
+
+def test_hidden_folders_are_of_no_split(tmp_path, pictures):
+    (pictures / "kind0").rename(pictures / "train")
+    (pictures / "kind1").rename(pictures / ".kind1")
+    assert _prepare(tmp_path, pictures) == 0
+    assert "left out 1: 1 hidden (.kind1)" in _load(tmp_path).notes[0]
+
+
+def test_pictures_may_lie_below_a_hidden_folder(tmp_path, pictures):
+    (tmp_path / ".mine").mkdir()
+    pictures.rename(tmp_path / ".mine" / ".pictures")
+    assert len(_load_folder(tmp_path / ".mine" / ".pictures", tmp_path).train) == 16
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_no_folder_is_refused(tmp_path, folder, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    with pytest.raises((FileNotFoundError, ValueError), match="folder"):
+        _load_folder(folder, tmp_path)
+    assert _prepare(tmp_path, folder) in (1, 2)
+
+
+def test_equal_pictures_in_two_splits_are_counted(tmp_path, pictures):
+    (pictures / "kind0").rename(pictures / "train")
+    (pictures / "kind1").rename(pictures / "test")
+    for number in (0, 2):
+        shutil.copy(pictures / "train" / f"{number}.png", pictures / "test" / f"{number}.png")
+    notes = " ".join(_load_folder(pictures, tmp_path).notes)
+    found = re.findall(r": (\d) images of test are in (?:train|validation) as well\.", notes)
+    assert sum(map(int, found)) == 2  # part of train is held out for validation
+
+
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_a_folder_that_moved_is_the_same_set(tmp_path, pictures, monkeypatch, limit):
+    monkeypatch.setattr(prepared, "_IN_MEMORY", limit)
+    facts = _load_folder(pictures, tmp_path).facts()
+    assert facts["data.name"].startswith("pictures_")
+    shutil.copytree(pictures, tmp_path / "elsewhere" / "icons", copy_function=shutil.copyfile)
+    assert _load_folder(tmp_path / "elsewhere" / "icons", tmp_path).facts() == facts
+    other = picture("mine", 99, (10, 12, 3))
+    Image.fromarray(other).save(tmp_path / "elsewhere" / "icons" / "kind0" / "2.png")
+    changed = _load_folder(tmp_path / "elsewhere" / "icons", tmp_path).facts()
+    assert changed["data.digest"] != facts["data.digest"]
+
+
+def test_home_is_meant_by_a_tilde(tmp_path, pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(pictures)
+    arguments = ["mine", "--from-folder", "~/pictures", "--data-dir", "~/sets"]
+    assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 0
+    assert (tmp_path / "sets" / "mine").is_dir()
+    picture_folder.write_folder("other", "~/pictures", "~/sets")
+    assert (tmp_path / "sets" / "other").is_dir()
+    assert not (pictures / "~").exists()
+
+
+@pytest.mark.slow
+def test_two_jobs_may_prepare_a_folder_at_once(tmp_path, pictures):
+    rng = np.random.default_rng(0)
+    for number in range(300):  # so many that both are at it
+        Image.fromarray(rng.integers(0, 256, (10, 12, 3), np.uint8)).save(
+            pictures / f"noise{number}.png"
+        )
+    code = (
+        "from drawjax.data.picture_folder import folder_set\n"
+        "input()\n"
+        f"print(folder_set({str(pictures)!r}, {str(tmp_path / 'sets')!r}))\n"
+    )
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for job in jobs:
+        job.stdin.write("\n")
+        job.stdin.flush()
+    said = [job.communicate() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert len(_load_folder(pictures, tmp_path).train) == 256
