@@ -241,11 +241,13 @@ def test_a_missing_folder_is_one_line(tmp_path, capsys):
     assert _error(capsys) == f"error: there is no folder {str(tmp_path / 'nowhere')!r}"
 
 
-@pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up", ""])
+@pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up"])
 def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name):
     arguments = [name, "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
     assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 1
     assert f"got {name!r}" in _error(capsys)
+    with pytest.raises(ValueError, match="letters, digits and underscores"):
+        picture_folder.write_folder("", str(pictures), str(tmp_path / "sets"))
 
 
 def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
@@ -258,8 +260,8 @@ def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
 
 @pytest.mark.parametrize("flags", [("--size", "0"), ("--size", "-3")])
 def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
-    assert _prepare(tmp_path, pictures, *flags) == 1
-    assert "size must be at least 1 pixel" in _error(capsys)
+    assert _prepare(tmp_path, pictures, *flags) == 2
+    assert "size must be at least 1" in _error(capsys)
 
 
 @pytest.mark.parametrize(
