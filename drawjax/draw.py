@@ -359,7 +359,8 @@ def loss(
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
     whose gradient is longer than this many times the median of the batch has it scaled down to
     that; and `remat`: recompute the steps in the backward pass (both `drawjax.scan.scan`). The
-    losses stay as they are. Differentiable in reverse mode only.
+    losses stay as they are. Differentiable in reverse mode only; inside of `jax.shard_map`, with
+    `check_vma=False`.
     """
     images, noise, state = _checked(model, images, noise)
 
