@@ -58,8 +58,8 @@ class ArraySource:
     def digest(self) -> str:
         """Of shape, pixels and labels; a second for some hundred megabytes."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels, "<i4"))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels, "<i4").data)
         return digest.hexdigest()
 
 
@@ -90,11 +90,12 @@ def check_labels(images: ImageSet, num_classes: int) -> None:
     """Raises ValueError unless every image has a label in `0..num_classes-1`."""
     parts = {"train": images.train, "validation": images.validation, "test": images.test}
     for split, part in parts.items():
-        low, high = int(part.labels.min()), int(part.labels.max())
+        labels = part.labels  # read from disk, for a set that is too large for memory
+        low, high = int(labels.min()), int(labels.max())
         if high == -1:
             raise ValueError(f"{images.name} has no labels for {split}, which a classifier needs")
         if low == -1:
-            count = int((part.labels == -1).sum())
+            count = int((labels == -1).sum())
             raise ValueError(f"{images.name} has {count:,} images without a label in {split}")
         if low < 0 or high >= num_classes:
             raise ValueError(

@@ -179,7 +179,7 @@ class _Records:
         labels = [record["label"] if self.labeled else -1 for record in records]
         return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
 
-    @functools.cached_property
+    @property
     def labels(self) -> np.ndarray:
         """Read without decoding an image."""
         if not self.labeled:

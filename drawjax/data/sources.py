@@ -152,7 +152,7 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
         stored = folder_set(folder, str(data_dir(config)), config.size)
         images = _with_repeats(prepared(stored, dataclasses.replace(config, size=None)))
         # The stored name depends on where and when the files were made; this one on what they show.
-        name = f"pictures_{images.facts()['data.digest'][:8]}"
+        name = f"pictures_{str(images.facts()['data.digest'])[:8]}"
         notes = tuple(note.replace(stored, name) for note in images.notes)
         return dataclasses.replace(images, name=name, notes=notes)
     name = config.name or default
