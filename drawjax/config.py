@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 Binarization = Literal["static", "dynamic", "threshold", "none"]
 Precision = Literal["float32", "bfloat16"]
+_LARGEST = (2 - 2**-23) * 2.0**127  # of float32; JAX would make infinity of more
 MAX_PIECES = 127  # of clutter; with the target, as many as 16 bits can add up
 
 
@@ -153,6 +154,8 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{name} must fit into 64 bits, got {_shown(value)}")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
+    if kind is float and abs(value) > _LARGEST:
+        raise ValueError(f"{name} must fit into a float32, got {value}")
     if value == "":
         raise ValueError(f"{name} must not be empty; leave it out for the default")
     if kind in (str, pathlib.Path) and not _can_name_a_file(os.fspath(value)):
@@ -184,11 +187,15 @@ def _check_range(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     if low is not None and high is not None:
         if not low <= value <= high:
             raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
-    elif low is not None and not value >= low:
+        return
+    if low is not None and not value >= low:
         least = "not be negative" if low == 0 else f"be at least {low}"
         raise ValueError(f"{name} must {least}, got {value}")
-    elif above is not None and not value > above:
-        raise ValueError(f"{name} must be positive, got {value}")
+    if above is not None and not value > above:
+        larger = "be positive" if above == 0 else f"be larger than {above}"
+        raise ValueError(f"{name} must {larger}, got {value}")
+    if high is not None and not value <= high:
+        raise ValueError(f"{name} must be at most {high}, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)

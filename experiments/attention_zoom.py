@@ -36,9 +36,9 @@ class ZoomConfig(Checked):
     center: tuple[float, float] | None = None
     """Center of the window, x and y in pixels, 1 being the first; None: the middle of an image
     file, a digit of the built-in image."""
-    zooms: tuple[float, ...] = option((1.0, 0.5, 0.25), above=0)
+    zooms: tuple[float, ...] = option((1.0, 0.5, 0.25), above=0, high=1000)
     """Share of the image's longer side that the grid spans, one row each."""
-    sharpness: float = option(0.5, above=0)
+    sharpness: float = option(0.5, above=0, high=1000)
     """Standard deviation of the filters, in strides."""
 
     def __post_init__(self):

@@ -104,7 +104,7 @@ def test_whatever_a_field_is_given_it_is_taken_or_refused_by_name(field, value):
     taken = flatten(config)
     # What is written says all of it, and nothing but Python's own types is in it.
     text = json.dumps(taken, allow_nan=False)
-    assert from_flat(cls(), json.loads(text)) == config
+    assert from_flat(config, json.loads(text)) == config
     parts = [part for v in taken.values() for part in (v if isinstance(v, list) else [v])]
     assert {type(part) for part in parts} <= {int, float, bool, str, type(None)}
     for part in parts:
@@ -147,6 +147,9 @@ class _Command(Checked):
     (lambda: ZoomConfig(center=(1.0, math.nan)), r"^--center must be finite, got nan$"),
     (lambda: ZoomConfig(zooms=(math.inf,)), r"^--zooms must be finite, got inf$"),
     (lambda: ZoomConfig(sharpness=math.nan), r"^--sharpness must be finite, got nan$"),
+    (lambda: ZoomConfig(center=(1.0, -1e39)), r"^--center must fit into a float32, got -1e\+39$"),
+    (lambda: ZoomConfig(zooms=(1e30,)), r"^--zooms must be at most 1000, got 1e\+30$"),
+    (lambda: ZoomConfig(sharpness=0.0), r"^--sharpness must be positive, got 0\.0$"),
     (lambda: _Command(patch_size=0), r"^--patch-size must be at least 1, got 0$"),
 ])  # fmt: skip
 def test_what_cannot_be_taken_is_named(make, message):
