@@ -9,8 +9,15 @@ import numpy as np
 
 from drawjax import draw, modules
 from drawjax.modules import DrawConfig
-from drawjax.training import Task, TrainConfig, mesh
-from drawjax.training.step import Hyperparams, TrainState, initial_state, train_step
+from drawjax.training import Task, TrainConfig
+from drawjax.training.step import (
+    Hyperparams,
+    TrainState,
+    initial_state,
+    put_batch,
+    replicated,
+    train_step,
+)
 
 __all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
 
@@ -66,9 +73,9 @@ def training_step(
     hyperparams = Hyperparams.of(TrainConfig())
     auto = (jax.sharding.AxisType.Auto,)
     grid = jax.make_mesh((devices,), ("data",), auto, devices=jax.devices()[:devices])
-    whole = mesh.replicated(grid)
+    whole = replicated(grid)
     state: TrainState = jax.jit(lambda: initial_state(bound, hyperparams), out_shardings=whole)()
-    x = mesh.put_batch(grid, np.asarray(images(batch, shape)))
+    x = put_batch(grid, np.asarray(images(batch, shape)))
 
     def step(state: TrainState, x: jax.Array, hyperparams: Hyperparams):
         return train_step(bound, state, x, hyperparams, ())

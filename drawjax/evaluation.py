@@ -26,7 +26,6 @@ __all__ = [
     "bits_per_dimension",
     "importance_weighted",
     "nearest_images",
-    "noise",
     "over_images",
     "standard_error",
 ]
@@ -86,17 +85,6 @@ def over_images(
 def standard_error(values: np.ndarray) -> float | None:
     """Of the mean; None for a single value, which tells nothing of it."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-
-
-def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
-    """The noise of one sample of z for each image, `[T, batch, Z]`, from a key an image.
-
-    It is the first of the samples of `importance_weighted`.
-    """
-    shape = (model.num_glimpses, model.latent_size)
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape), out_axes=1)(
-        keys
-    )
 
 
 def importance_weighted(

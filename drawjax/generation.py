@@ -16,7 +16,7 @@ from drawjax.config import GenerationConfig
 from drawjax.experiment import Experiment
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["Generation"]
+__all__ = ["Generation", "noise"]
 
 _REDRAWN = 100  # images whose KL by step is averaged
 _ROWS = 8  # drawing sequences that are shown
@@ -197,7 +197,7 @@ class Generation(Experiment[GenerationConfig]):
         images, noise_keys = self._inputs(batch, keys, pool, training=training)
         model, options = self.bound(params), self.config.model
         return draw.loss(
-            model, images, evaluation.noise(model, noise_keys),
+            model, images, noise(model, noise_keys),
             remat=options.remat, clip_ratio=options.clip_ratio,
         )  # fmt: skip
 
@@ -217,7 +217,7 @@ class Generation(Experiment[GenerationConfig]):
         def means(batch, keys, pool):
             images, noise_keys = self._inputs(batch, keys, pool)
             model = self.bound(params)
-            output = draw.infer(model, images, evaluation.noise(model, noise_keys))
+            output = draw.infer(model, images, noise(model, noise_keys))
             return images, output.images, jnp.sum(cast(jax.Array, output.kl), axis=0)
 
         def on(source: data.Source) -> Any:
@@ -248,6 +248,17 @@ class Generation(Experiment[GenerationConfig]):
     @functools.cached_property
     def _reconstruct(self) -> Any:
         return jax.jit(lambda params, images: draw.reconstruct(self.bound(params), images))
+
+
+def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
+    """The noise of one sample of z for each image, `[T, batch, Z]`, from a key an image.
+
+    It is the first of the samples of `drawjax.evaluation.importance_weighted`.
+    """
+    shape = (model.num_glimpses, model.latent_size)
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape), out_axes=1)(
+        keys
+    )
 
 
 def _frames(model: draw.Model, output: draw.DrawOutput) -> np.ndarray:

@@ -25,7 +25,7 @@ from drawjax.config import ClassificationConfig, ExperimentConfig, GenerationCon
 from drawjax.experiment import Experiment
 from drawjax.files import to_json, write_atomically
 from drawjax.generation import Generation
-from drawjax.training import Diverged, RunError, RunWriter, hosts, mesh, train_points
+from drawjax.training import Diverged, RunError, RunWriter, hosts, train_points
 from drawjax.training.run import (
     has_best,
     has_checkpoints,
@@ -33,7 +33,7 @@ from drawjax.training.run import (
     read_config,
     read_record,
 )
-from drawjax.training.step import check_optimizer
+from drawjax.training.step import check_devices, check_optimizer
 
 __all__ = ["experiment_of", "load_run", "train", "train_all"]
 
@@ -127,7 +127,7 @@ def train_all(
     ]
     if training:
         check_optimizer(optimizer)
-        mesh.check([config.train for config in configs])
+        check_devices([config.train for config in configs])
         for experiment in experiments:
             data.check_batch_size(experiment.images.train, experiment.config.train.batch_size)
     for experiment in experiments:
@@ -137,7 +137,7 @@ def train_all(
         # 2. The runs' folders: locked, and of no other config, model or data than before.
         runs = [stack.enter_context(_open(experiment)) for experiment in experiments]
         for experiment, run in zip(experiments, runs, strict=True):
-            hosts.on_first(functools.partial(_report, experiment, run.workdir))
+            hosts.on_first(functools.partial(_write_data, experiment, run.workdir))
 
         # 3. Train, from the newest checkpoint on, or from `init_from` or fresh parameters.
         outcomes: list[Any] = [None] * len(configs)
@@ -151,7 +151,8 @@ def train_all(
         for experiment, run, outcome in zip(experiments, runs, outcomes, strict=True):
             if isinstance(outcome, Diverged):
                 note = f"Diverged: {outcome}."
-                hosts.on_first(functools.partial(_report, experiment, run.workdir, note))
+                hosts.on_first(functools.partial(_write_data, experiment, run.workdir, note))
+                hosts.on_first(functools.partial(report.write_report, [run.workdir]))
                 results.append(outcome)
                 continue
             params, validation = experiment.init_params, {}
@@ -237,7 +238,7 @@ def _finish(
             "image_shape": list(experiment.image_shape),
             "steps": config.train.steps,
             "seconds": before["seconds"] if finished else round(run.seconds, 1),
-            "device": before["device"] if finished else mesh.devices(),
+            "device": before["device"] if finished else hosts.devices(),
         }
         _log.info("%s", experiment.summary(results))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
@@ -298,16 +299,19 @@ def _shown_by(
     return show
 
 
-def _report(experiment: Experiment, folder: pathlib.Path, *notes: str) -> None:
-    """Says which data is used, before the first step is taken, and what else is to be known."""
-    _read_results(folder)  # the report, too, reads it
+def _write_data(experiment: Experiment, folder: pathlib.Path, *notes: str) -> None:
+    """Writes data.json: the data really used, which the config does not say, and the devices."""
+    _read_results(folder)  # a torn file would keep the report from being written
     images = experiment.images
-    counts = {split: len(getattr(images, split)) for split in ("train", "validation", "test")}
-    report.save_data(
-        folder, images.name, counts, [*images.notes, *notes], mesh.devices(),
-        image_shape=experiment.image_shape,
-    )  # fmt: skip
-    report.write_report([folder])
+    splits = ("train", "validation", "test")
+    said = {
+        "data": images.name,
+        "counts": {split: len(getattr(images, split)) for split in splits},
+        "notes": [*images.notes, *notes],
+        "device": hosts.devices(),
+        "image_shape": experiment.image_shape,
+    }
+    write_atomically(folder / "data.json", to_json(said) + "\n")
 
 
 # What a run was, read back from its folder.

@@ -8,7 +8,7 @@ is ours: it trains that likelihood itself, its scales drawn with the image, and 
 
 import dataclasses
 
-from drawjax import main
+from drawjax.cli import main
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 _PAPER = GenerationConfig(

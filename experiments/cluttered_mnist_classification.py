@@ -8,7 +8,7 @@ network on the glimpse, and a last view of the whole image.
 
 import dataclasses
 
-from drawjax import main
+from drawjax.cli import main
 from drawjax.config import ClassificationConfig, ClutterDataConfig, RamConfig, TrainConfig
 
 _PAPER = ClassificationConfig(

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from drawjax import cli, data, main
+from drawjax import cli, data
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 from drawjax.data import ImageSet
 
@@ -93,7 +93,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         asked = sys.argv[1:] if argv is None else argv
         if stop.code or {"-h", "--help"} & set(asked):
             raise
-    main(presets, description=__doc__, argv=argv)
+    cli.main(presets, description=__doc__, argv=argv)
 
 
 def _size(folder: str | None) -> int | None:

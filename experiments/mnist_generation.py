@@ -10,7 +10,7 @@ validation images too; `fresh`, which draws the binarization of each training im
 
 import dataclasses
 
-from drawjax import main
+from drawjax.cli import main
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 _PAPER = GenerationConfig(

@@ -6,7 +6,7 @@ model sees 54x54 of them: a random place in training, the center elsewhere.
 non-commercial use only.
 """
 
-from drawjax import main
+from drawjax.cli import main
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 PRESETS = {

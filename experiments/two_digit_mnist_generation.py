@@ -5,7 +5,7 @@ every batch, on the device. The paper gives no sizes for it: these are ours, MNI
 with half the steps and larger windows for the larger image.
 """
 
-from drawjax import main
+from drawjax.cli import main
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 
 PRESETS = {

@@ -58,9 +58,11 @@ def write_run(
                           "standard_error": 1.234})  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = {"train": 4_000, "validation": 500, "test": 500}
-    report.save_data(
-        folder, "a set", counts, ["Half of it."], "1 x cpu", image_shape=[10, 8, channels]
-    )
+    data = {
+        "data": "a set", "counts": counts, "notes": ["Half of it."], "device": "1 x cpu",
+        "image_shape": [10, 8, channels],
+    }  # fmt: skip
+    (folder / "data.json").write_text(json.dumps(data))
     if taken >= steps:
         test = {"images": 500, **values, "standard_error": 1.234}
         test |= {"error": 4.075, "standard_error": 0.198} if classifies else {}

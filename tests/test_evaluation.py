@@ -14,7 +14,7 @@ import pytest
 
 from drawjax import data, draw, evaluation, modules, objective
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig
-from drawjax.generation import Generation
+from drawjax.generation import Generation, noise
 
 CONFIG = GenerationConfig(
     data=GenerationDataConfig(binarization="dynamic"),
@@ -53,7 +53,7 @@ def seen_and_drawn(experiment, params, count):
     keys = data.image_keys(experiment.evaluation_key, batch["index"])
     seen, noise_keys = experiment._inputs(batch, keys, experiment.pool(source))
     model = experiment.bound(params)
-    return seen, draw.infer(model, seen, evaluation.noise(model, noise_keys))
+    return seen, draw.infer(model, seen, noise(model, noise_keys))
 
 
 @pytest.mark.parametrize("changes", [{}, {"pair_size": 12}], ids=["dynamic", "pairs"])

@@ -391,7 +391,9 @@ def test_labels_that_are_none_of_the_classes_leave_no_folder(labels, message, tm
 
 
 def test_arrays_with_parts_of_their_own_are_taken_as_they_are(tmp_path):
-    parts = {"train": IMAGES, "validation": IMAGES[:12], "test": np.uint8(255 * IMAGES[:9])}
+    rng = np.random.default_rng(1)
+    others = (rng.uniform(size=(21, 6, 5)) > 0.5).astype(np.float32)
+    parts = {"train": IMAGES, "validation": others[:12], "test": np.uint8(255 * others[12:])}
     results = drawjax.train(config_in(tmp_path / "run"), dataset=parts)
     assert results["test"]["images"] == 9
     assert results["validation"]["images"] == 12

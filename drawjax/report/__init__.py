@@ -6,6 +6,6 @@ sweep, in one page.
 """
 
 from drawjax.report.page import write_report
-from drawjax.report.saving import save_data, save_drawing
+from drawjax.report.saving import save_drawing
 
-__all__ = ["save_data", "save_drawing", "write_report"]
+__all__ = ["save_drawing", "write_report"]

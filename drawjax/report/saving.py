@@ -1,9 +1,9 @@
-"""What a run leaves for its report: the data that it used, and drawings for the player."""
+"""Drawings that a run leaves for the player of its report."""
 
 import base64
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Shaped
@@ -13,33 +13,7 @@ from drawjax import figures
 from drawjax.attention import PatchSize, Window
 from drawjax.files import to_json, write_atomically
 
-__all__ = ["save_data", "save_drawing"]
-
-
-def save_data(
-    folder: pathlib.Path,
-    name: str,
-    counts: Mapping[str, int],
-    notes: Sequence[str],
-    device: str,
-    *,
-    image_shape: Sequence[int],
-) -> None:
-    """Writes data.json, which says of a run what its config does not: the data really used.
-
-    Args:
-      folder: the run's.
-      name: of the set.
-      counts: images of each split.
-      notes: what a reader of a result must know of the data.
-      device: what the run trains on.
-      image_shape: `(height, width, channels)` of what the model sees.
-    """
-    data = {
-        "data": name, "counts": counts, "notes": notes, "device": device,
-        "image_shape": image_shape,
-    }  # fmt: skip
-    write_atomically(folder / "data.json", to_json(data) + "\n")
+__all__ = ["save_drawing"]
 
 
 def save_drawing(

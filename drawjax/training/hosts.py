@@ -25,6 +25,7 @@ __all__ = [
     "all_agree",
     "check_same",
     "connect",
+    "devices",
     "is_first",
     "leave",
     "on_first",
@@ -103,6 +104,11 @@ def leave(code: int) -> None:
     waiting.join(_PATIENCE - 2)
     if waiting.is_alive():
         os._exit(code)
+
+
+def devices() -> str:
+    """How many devices of what kind all processes have together, e.g. `1 x cpu`."""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def is_first() -> bool:

@@ -1,8 +1,12 @@
-"""One training step, a pure function of the state, the batch and a few numbers; and compiled."""
+"""One training step, a pure function of the state, the batch and a few numbers; and compiled.
+
+Devices lie in a grid: points of a sweep x shares of the batch.
+"""
 
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drawjax.config import TrainConfig
-from drawjax.training import mesh
 from drawjax.training.keys import streams
 from drawjax.training.task import Task
 
@@ -21,9 +25,13 @@ __all__ = [
     "Hyperparams",
     "Program",
     "TrainState",
+    "check_devices",
     "check_optimizer",
     "initial_state",
     "learning_rate",
+    "make_mesh",
+    "put_batch",
+    "replicated",
     "train_step",
 ]
 
@@ -182,8 +190,8 @@ class Program:
     def __init__(self, task: Task, configs: Sequence[TrainConfig]):
         check_optimizer(task.optimizer)
         self._init_params = task.init_params
-        self._mesh = mesh.make(configs[0].batch_size, points=len(configs))
-        self._single = self._sharding = mesh.replicated(self._mesh)
+        self._mesh = make_mesh(configs[0].batch_size, points=len(configs))
+        self._single = self._sharding = replicated(self._mesh)
         self._stacked = len(configs) > 1
         self._hyperparams: Any = Hyperparams.of(configs[0])
         init = functools.partial(initial_state, task)
@@ -194,7 +202,7 @@ class Program:
         )
         """Shapes, types and shardings of one point's state."""
         if self._stacked:
-            self._sharding = mesh.stacked(self._mesh)
+            self._sharding = stacked(self._mesh)
             self._hyperparams = jax.tree.map(
                 lambda *values: np.asarray(
                     values, np.float32 if isinstance(values[0], float) else np.int32
@@ -242,7 +250,7 @@ class Program:
         batch = batches[0]
         if self._stacked:
             batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        batch = mesh.put_batch(self._mesh, batch, stacked=self._stacked)
+        batch = put_batch(self._mesh, batch, stacked=self._stacked)
         began = time.monotonic()
         if not self._compiled:
             _log.info("compiling the training step")
@@ -282,3 +290,49 @@ class Program:
     def evaluated(self, state: TrainState, point: int) -> PyTree:
         """The averaged parameters of one point, whole on every device."""
         return self._evaluated(self.take(state, point).ema_params)
+
+
+def make_mesh(batch_size: int, *, points: int = 1) -> Mesh:
+    """All devices of all processes, with axes `point` and `data`.
+
+    Args:
+      batch_size: images a step of one point, over all devices together.
+      points: points of a sweep trained side by side; they are spread over as many devices as divide
+        both, the batch over the rest.
+
+    Raises:
+      ValueError: if the batch does not divide.
+    """
+    count = jax.device_count()
+    spread = math.gcd(points, count) if jax.process_count() == 1 else 1
+    rest = count // spread
+    if batch_size % rest:
+        raise ValueError(
+            f"train.batch_size must divide over {rest} devices, got {batch_size}; "
+            f"there are {count} devices"
+        )
+    return jax.make_mesh(
+        (spread, rest), ("point", "data"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+
+
+def check_devices(configs: Sequence[TrainConfig]) -> None:
+    """Raises ValueError, as `make_mesh`, if configs cannot train side by side on the devices."""
+    make_mesh(configs[0].batch_size, points=len(configs))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def stacked(mesh: Mesh) -> NamedSharding:
+    """A leading axis of points spread over `point`; a copy on each device that trains the point."""
+    return NamedSharding(mesh, PartitionSpec("point"))
+
+
+def put_batch(mesh: Mesh, batch: Any, *, stacked: bool = False) -> Any:
+    """Spreads this process's share of a batch over its devices, along the batch axis."""
+    spec = PartitionSpec("point", "data") if stacked else PartitionSpec("data")
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)

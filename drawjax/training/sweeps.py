@@ -26,9 +26,10 @@ import tyro
 from drawjax import cli, figures
 from drawjax.config import TrainConfig, flatten, nearest
 from drawjax.files import write_atomically
-from drawjax.training import hosts, mesh
+from drawjax.training import hosts
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
+from drawjax.training.step import check_devices
 
 __all__ = ["Point", "expand", "grouped", "pick", "run_groups", "table"]
 
@@ -156,7 +157,7 @@ def run_groups(
     trained = isinstance(getattr(config, "train", None), TrainConfig)
     if trained and getattr(config, "mode", "train") == "train":
         for group in groups:
-            mesh.check([point.config.train for point in group])
+            check_devices([point.config.train for point in group])
     points = expand(config, sweeps)
     diverged = {}
     for number, group in enumerate(groups, start=1):

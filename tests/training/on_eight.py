@@ -10,9 +10,9 @@ import sys
 
 import jax
 
-from drawjax.training import RunError, mesh, train_points
+from drawjax.training import RunError, train_points
 from drawjax.training.run import RunWriter
-from drawjax.training.step import Program
+from drawjax.training.step import Program, make_mesh
 from tests.training import toy
 
 # Wide enough for the mesh to split the kernel; no decay, so that steps may be added.
@@ -45,7 +45,7 @@ def main(folder: pathlib.Path) -> None:
         told["refused"] = str(error)
     told["data"] = _layout(Program(toy.task(CONFIG), [CONFIG.train]))
     for points in (3, 4, 8):
-        told[f"{points} points"] = dict(mesh.make(16, points=points).shape)
+        told[f"{points} points"] = dict(make_mesh(16, points=points).shape)
 
     toy.run([config(folder / "whole8")])
     toy.run([config(folder / "from8to1", steps=15)])
