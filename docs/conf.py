@@ -1,6 +1,10 @@
 """The documentation site: `sphinx-build -W docs site/html`. It is read without a network."""
 
+import importlib.util
+import pathlib
 import re
+import subprocess
+import sys
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -64,9 +68,18 @@ def _plain_fields(app, doctree, docname):
             text.parent.replace(text, nodes.Text(text.replace("jaxlib._jax.Array", "Array")))
 
 
+def _demo(app, exception):
+    """The page that draws, docs/demo, where it can be built."""
+    if exception or app.builder.name != "html" or not importlib.util.find_spec("jax2onnx"):
+        return
+    program = pathlib.Path(__file__).parent / "demo" / "build.py"
+    subprocess.run([sys.executable, program, pathlib.Path(app.outdir) / "demo"], check=True)
+
+
 def setup(app):
     """Hooks of our own."""
     app.connect("autodoc-process-docstring", _markup, priority=400)
     app.connect("autodoc-process-signature", _plain_arrays)
     app.connect("doctree-resolved", _plain_fields)
+    app.connect("build-finished", _demo)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
