@@ -347,17 +347,11 @@ def test_a_picture_is_dropped_into_the_completion(draw):
     eventually(draw, lambda: np.testing.assert_array_equal(pixels(draw, "#paint"), shown))
 
 
-def test_without_a_model_the_page_says_how_to_make_one(page):
-    models = Models()
-    models._folders.clear()
-    with serving(models) as address:
-        page.goto(address)
-        page.get_by_role("tab", name="Attention window").focus()
-        page.keyboard.press("ArrowRight")
-        expect(page.get_by_role("tab", name="A model draws")).to_be_focused()
-        expect(page.get_by_role("tabpanel")).to_contain_text("No model that draws is here.")
-        expect(page.get_by_role("tabpanel")).to_contain_text("drawjax.explore --models FOLDER")
-        page.goto("about:blank")
+def test_arrow_keys_change_the_tab(look):
+    look.get_by_role("tab", name="Attention window").focus()
+    look.keyboard.press("ArrowRight")
+    expect(look.get_by_role("tab", name="A model draws")).to_be_focused()
+    expect(look.locator("#drawn")).to_contain_text("4 drawings")
 
 
 @pytest.mark.parametrize("page", [PHONE], indirect=True, ids=["dark phone"])

@@ -5,9 +5,6 @@ import {startPlayer} from "./player.js";
 
 export function startDrawing(about) {
   const models = Object.fromEntries(about.models.map(model => [model.name, model]));
-  element("no-models").hidden = about.models.length > 0;
-  element("studio").hidden = about.models.length === 0;
-  if (!about.models.length) return {shown() {}, left() {}, open: null};
   for (const {name} of about.models) element("model").add(new Option(name, name));
 
   const player = startPlayer();

@@ -42,7 +42,7 @@ async function start() {
   body.addEventListener("drop", event => {
     event.preventDefault();
     body.classList.remove("over");
-    const [file] = event.dataTransfer.files, onEasel = studio.open && !element("draw").hidden;
+    const [file] = event.dataTransfer.files, onEasel = !element("draw").hidden;
     if (!onEasel) select(tabs[0], about, studio);
     if (!file) complain("Nothing was dropped that is a file.");
     else if (onEasel) studio.open(file).catch(complain);
