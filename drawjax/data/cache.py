@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from drawjax.data.image_set import ArraySource, Source
+from drawjax.data.pipeline import ArraySource, Source
 from drawjax.files import write_atomically
 
 __all__ = ["CachedArrays", "cached", "locked"]

@@ -18,14 +18,14 @@ from PIL import Image
 
 from drawjax.config import DataConfig, data_dir
 from drawjax.data.cache import cached
-from drawjax.data.image_set import (
+from drawjax.data.pictures import plain
+from drawjax.data.pipeline import (
     ArraySource,
     Batch,
     DataNotFoundError,
     ImageSet,
     Source,
 )
-from drawjax.data.pictures import plain
 
 __all__ = ["pixels", "prepared", "split_ranges"]
 

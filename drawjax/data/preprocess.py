@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from drawjax.config import Binarization, ClutterDataConfig, DataConfig, GenerationDataConfig
-from drawjax.data.image_set import ArraySource, ImageSet, Source
+from drawjax.data.pipeline import ArraySource, ImageSet, Source
 from drawjax.data.placing import center_crop, cluttered, pair, random_crop
 
 __all__ = [

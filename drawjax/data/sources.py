@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from drawjax.config import DataConfig, data_dir
-from drawjax.data.image_set import ArraySource, DataNotFoundError, ImageSet, Source
+from drawjax.data.pipeline import ArraySource, DataNotFoundError, ImageSet, Source
 from drawjax.data.prepared import pixels, prepared, split_ranges
 from drawjax.data.preprocess import binarize_once
 

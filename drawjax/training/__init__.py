@@ -2,10 +2,9 @@
 
 from drawjax.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
-from drawjax.training.keys import Streams, streams
 from drawjax.training.loop import train, train_points
 from drawjax.training.run import RunWriter, has_best, read_best, read_config, read_record
-from drawjax.training.step import TrainState
+from drawjax.training.step import Streams, TrainState, streams
 from drawjax.training.task import Task
 
 __all__ = [

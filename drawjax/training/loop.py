@@ -13,7 +13,7 @@ import numpy as np
 from drawjax.config import TrainConfig
 from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
-from drawjax.training.interrupts import Interrupts
+from drawjax.training.hosts import Interrupts
 from drawjax.training.metrics import Means, MetricWriter, Progress
 from drawjax.training.run import RunWriter
 from drawjax.training.step import Program, TrainState
@@ -41,7 +41,7 @@ def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
 
     Raises:
       Diverged: after `config.max_skipped` skipped steps in a row.
-      Interrupted: after a signal (see `interrupts`), once the state is saved.
+      Interrupted: after a signal (see `hosts.Interrupts`), once the state is saved.
       RunError: if the run cannot be continued or saved.
     """
     (outcome,) = train_points(task, [config], [run])
@@ -66,7 +66,7 @@ def train_points(
       For each config the state after the last step, or why there is none.
 
     Raises:
-      Interrupted: after a signal (see `interrupts`), once all are saved.
+      Interrupted: after a signal (see `hosts.Interrupts`), once all are saved.
       RunError: if a run cannot be continued or saved.
     """
     return _Loop(task, configs, runs).run()

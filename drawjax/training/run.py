@@ -24,9 +24,9 @@ from typing import Any
 
 from drawjax.config import TrainConfig, flatten, harmless_fields
 from drawjax.files import remove_drafts, to_json, write_atomically
-from drawjax.training import hosts, keys
+from drawjax.training import hosts
 from drawjax.training.errors import RunError
-from drawjax.training.step import TrainState
+from drawjax.training.step import IMPLEMENTATION, TrainState
 
 # Orbax takes a second to import, which only those that read or write checkpoints wait for: the
 # functions below import `checkpoints`.
@@ -144,7 +144,7 @@ class RunWriter:
         self._lock: int | None = None
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
-        facts = json.loads(to_json({**(record or {}), "prng": keys.IMPLEMENTATION}))
+        facts = json.loads(to_json({**(record or {}), "prng": IMPLEMENTATION}))
         hosts.check_same(fields | facts)
         _check_path(self.workdir)
         try:

@@ -1,5 +1,7 @@
 """One training step, a pure function of the state, the batch and a few numbers; and compiled.
 
+`Streams` says what is drawn from which key.
+
 Devices lie in a grid: points of a sweep x shares of the batch.
 """
 
@@ -9,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +20,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drawjax.config import TrainConfig
-from drawjax.training.keys import streams
 from drawjax.training.task import Task
 
 __all__ = [
+    "IMPLEMENTATION",
     "Hyperparams",
     "Program",
+    "Streams",
     "TrainState",
     "check_devices",
     "check_optimizer",
@@ -32,12 +35,32 @@ __all__ = [
     "make_mesh",
     "put_batch",
     "replicated",
+    "streams",
     "train_step",
 ]
 
 _log = logging.getLogger(__name__)
 
 PyTree = Any
+
+# Named, since JAX_DEFAULT_PRNG_IMPL would otherwise change every number of a run, and that of an
+# evaluation with its batch size. The values of "rbg" under vmap depend on the batch.
+IMPLEMENTATION = "threefry2x32"
+
+
+class Streams(NamedTuple):
+    """PRNG keys of a run, by purpose. The order of the data comes from the seed itself."""
+
+    params: jax.Array  #: initial parameters
+    noise: jax.Array  #: training; folded with the step
+    evaluation: jax.Array  #: folded with the number of an image; experiments take that of seed 0
+    figures: jax.Array  #: samples that are shown
+
+
+def streams(seed: int | jax.Array) -> Streams:
+    """The keys of the run with this seed; the seed may be traced."""
+    key = jax.random.key(seed, impl=IMPLEMENTATION)
+    return Streams(*jax.random.split(key, len(Streams._fields)))
 
 
 @jax.tree_util.register_dataclass

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from drawjax.training.checkpoints import steps
-from drawjax.training.interrupts import Interrupts
+from drawjax.training.hosts import Interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -106,9 +106,9 @@ def test_a_signal_outside_such_work_raises_nothing():
 
 def test_with_several_processes_they_agree_on_a_step(monkeypatch):
     agreed = iter([False, True])
-    monkeypatch.setattr("drawjax.training.interrupts.jax.process_count", lambda: 2)
+    monkeypatch.setattr("drawjax.training.hosts.jax.process_count", lambda: 2)
     monkeypatch.setattr(
-        "drawjax.training.interrupts.multihost_utils.reached_preemption_sync_point",
+        "drawjax.training.hosts.multihost_utils.reached_preemption_sync_point",
         lambda step: next(agreed),
     )
     before = signal.getsignal(signal.SIGTERM)

@@ -10,8 +10,14 @@ import optax
 import pytest
 
 from drawjax.config import TrainConfig
-from drawjax.training.keys import streams
-from drawjax.training.step import Hyperparams, Program, initial_state, learning_rate, train_step
+from drawjax.training.step import (
+    Hyperparams,
+    Program,
+    initial_state,
+    learning_rate,
+    streams,
+    train_step,
+)
 from tests.training import toy
 
 CONFIG = toy.CONFIG
