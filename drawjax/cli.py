@@ -291,7 +291,7 @@ _FAILED, _NOT_FINITE = 1, 3
 
 def command(
     function: Callable[[T], Any],
-    default: T,
+    default: T | Mapping[str, T],
     argv: Sequence[str] | None = None,
     *,
     description: str | None = None,

@@ -111,12 +111,13 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
     Raises:
       ValueError: if it cannot be that.
     """
-    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    if hint is Any or (dataclasses.is_dataclass(hint) and is_config):
+    if hint is Any or (dataclasses.is_dataclass(hint) and _is_config(value)):
         return value  # whose fields are checked where it was made
     kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
     if value is None and type(None) in kinds:
         return None
+    value = typing.cast(Any, value)
+    kind: Any
     (kind,) = (kind for kind in kinds if kind is not type(None))
     if typing.get_origin(kind) is tuple:
         if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
@@ -170,6 +171,10 @@ def _shown(value: Any) -> str:
     except Exception:
         return f"one of type {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _is_union(hint: Any) -> bool:

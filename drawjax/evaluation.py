@@ -224,7 +224,7 @@ def bits_per_dimension(
 
 
 def nearest_images(
-    images: Float[Array, "count height width channels"],
+    images: Float[Array | np.ndarray, "count height width channels"],
     batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray]],
 ) -> Float[np.ndarray, "count height width channels"]:
     """For each image, the one of all batches at the least Euclidean distance over pixels.

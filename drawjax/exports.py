@@ -50,7 +50,7 @@ __all__ = ["export", "export_function"]
 
 Format = Literal["onnx", "stablehlo"]
 _Shapes = Mapping[str, Sequence[int | str]]
-_Outputs = tuple[dict[str, jax.Array], dict[str, jax.Array]]  # batch first, and T before it
+_Outputs = tuple[dict[str, Any], dict[str, Any]]  # batch first, and T before it
 
 _OPSET = 20  # of ONNX; onnxruntime reads it since 1.17 (2024)
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -258,5 +258,5 @@ def _in_float32(model: Any) -> Any:
     model = nnx.clone(model)
     for _, module in nnx.iter_modules(model):
         if getattr(module, "dtype", None) is not None:
-            module.dtype = jnp.float32
+            module.dtype = jnp.float32  # pyright: ignore[reportAttributeAccessIssue]
     return model

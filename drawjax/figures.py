@@ -316,7 +316,7 @@ def save_plot(path: str | pathlib.Path, plot: Callable[[], Any]) -> None:
     path, buffer = pathlib.Path(path).expanduser(), io.BytesIO()
     # As everywhere, whatever the user's matplotlibrc asks for (LaTeX, a style); no backend: a
     # figure made by itself is drawn by the one of its file's format.
-    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    defaults: Any = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
     with matplotlib.rc_context(defaults):
         plot().savefig(buffer, format=path.suffix.removeprefix(".") or "png", dpi=120)
     write_atomically(path, buffer.getvalue())
@@ -433,5 +433,7 @@ def _save(path: str | pathlib.Path, page: Image.Image, *more: Image.Image, **opt
     """Writes a picture in the format of the path's suffix, of several pages if there are more."""
     path, buffer = pathlib.Path(path).expanduser(), io.BytesIO()
     buffer.name = path.name  # Pillow reads the format from it
-    page.save(buffer, **options, **({"append_images": more} if more else {}))
+    if more:
+        options["append_images"] = more
+    page.save(buffer, **options)
     write_atomically(path, buffer.getvalue())

@@ -143,7 +143,7 @@ def train_all(
         outcomes: list[Any] = [None] * len(configs)
         if training:
             task = experiments[0]
-            task.show = _shown_by(experiments, runs)
+            task.show = _shown_by(experiments, runs)  # pyright: ignore[reportAttributeAccessIssue]
             outcomes = train_points(task, [config.train for config in configs], runs)
 
         # 4. Evaluate the best checkpoint, and draw.

@@ -119,7 +119,7 @@ def rows_and_columns(patch_size: PatchSize) -> tuple[int, int]:
     Raises:
       ValueError: if one is no positive integer.
     """
-    pair = patch_size if np.ndim(patch_size) else (patch_size, patch_size)
+    pair: Any = patch_size if np.ndim(patch_size) else (patch_size, patch_size)
     return _sizes(pair, f"patch_size must be N or (rows, columns), at least 1, got {patch_size}")
 
 
