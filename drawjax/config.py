@@ -159,7 +159,7 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{name} must fit into a float32, got {value}")
     if value == "":
         raise ValueError(f"{name} must not be empty; leave it out for the default")
-    if kind in (str, pathlib.Path) and not _can_name_a_file(os.fspath(value)):
+    if kind in (str, pathlib.Path) and not _can_name_a_file(str(value)):
         raise ValueError(f"{name} must be a name that a file can have, got {_shown(value)}")
     return value
 
