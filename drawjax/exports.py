@@ -45,6 +45,7 @@ from jax.flatten_util import ravel_pytree
 
 from drawjax import draw, ram
 from drawjax.attention import Window
+from drawjax.files import write_atomically
 
 __all__ = ["export", "export_function"]
 
@@ -118,7 +119,7 @@ def export_function(
         for name, shape in inputs.items()
     }
     with jax.enable_x64(False):
-        path.write_bytes(writers[kind](function, specs))
+        write_atomically(path, writers[kind](function, specs))
 
 
 def _stablehlo(function: Callable[..., Any], specs: Mapping[str, Any]) -> bytes:

@@ -172,7 +172,7 @@ function startDemo(models) {
   async function choose() {
     const {classifies, shape, steps, text, picture} = model();
     element("model-text").textContent = text;
-    element("modes").hidden = element("seeds").hidden = classifies;
+    for (const id of ["modes", "seeds", "another-seed"]) element(id).hidden = classifies;
     element("region-field").hidden = element("fills").hidden = classifies;
     element("scatter").hidden = !classifies;
     element("go").textContent = classifies ? "Look" : "Draw";
