@@ -162,7 +162,7 @@ def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_pat
         if trains[0].batch_size == 7:
             raise ValueError("must divide over 2 devices, got 7")
 
-    monkeypatch.setattr(sweeps.mesh, "check", check)
+    monkeypatch.setattr(sweeps, "check_devices", check)
     with pytest.raises(ValueError, match="must divide over 2 devices, got 7"):
         sweeps.run_groups(config, items, groups, lambda configs: pytest.fail("ran"))
     assert not (tmp_path / "sweep").exists()
