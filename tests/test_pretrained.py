@@ -262,6 +262,13 @@ def test_what_cannot_be_read_is_named_with_what_was_found(folder, name, content,
         drawjax.load_pretrained(folder)
 
 
+def test_a_folder_without_a_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="the folder's name is empty"):
+        drawjax.save_pretrained(_model(), "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_without_its_weights_is_no_run_and_may_be_saved_again(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="small': no folder of that name has config\\.json"):

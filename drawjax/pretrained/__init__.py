@@ -112,6 +112,8 @@ def save_pretrained(
         would not come along, its parameters are not those of its config or not finite, the
         provenance cannot be written, or the folder is a run's.
     """
+    if not os.fspath(folder):
+        raise ValueError("the folder's name is empty")
     folder = _path(folder)
     if is_run(folder):
         raise ValueError(f"{folder} has a {_CONFIG} alone, as a run has; name another folder")
