@@ -146,14 +146,22 @@ def _onnx(function: Callable[..., Any], specs: Mapping[str, Any]) -> bytes:
     # take no axis of any size.
     jaxpr, outputs = jax.make_jaxpr(positional, return_shape=True)(*specs.values())
     # Warnings that are errors would keep it from loading what it knows of JAX.
-    with warnings.catch_warnings(action="ignore"):
-        proto = jax2onnx.to_onnx(
-            jax.extend.core.jaxpr_as_fun(jaxpr),
-            list(specs.values()),
-            opset=_OPSET,
-            input_names=list(specs),
-            output_names=names,
-        )
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            proto = jax2onnx.to_onnx(
+                jax.extend.core.jaxpr_as_fun(jaxpr),
+                list(specs.values()),
+                opset=_OPSET,
+                input_names=list(specs),
+                output_names=names,
+            )
+    except Exception as error:  # of any kind: it reads private parts of JAX
+        known = importlib.metadata.version("jax2onnx")
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(
+            f"jax2onnx {known} cannot translate this with jax {jax.__version__} "
+            f"({type(error).__name__}: {reason}); another version of either may, or StableHLO"
+        ) from error
     for value, spec in zip(proto.graph.output, outputs, strict=True):
         # Some lose their axes, or the names of these, on the way.
         value.type.tensor_type.shape.ClearField("dim")

@@ -247,9 +247,13 @@ def _finish(
         _log.info("this run is finished; --mode evaluate or --mode draw does either again")
         _log.info("done: %s", folder)
         return before
-    if config.mode != "draw":
+    if config.mode == "draw":
+        experiment.draw(params, folder, final=True)
+        drawn = True
+    else:
         _write_results(folder, results)
-    if _draw(experiment, params, folder) and results:
+        drawn = _draw(experiment, params, folder)
+    if drawn and results:
         results = {**results, **figures}
         _write_results(folder, results)
     report.write_report([folder])

@@ -17,6 +17,14 @@ TOLERANCE = 1e-5
 DRAW = modules.DrawConfig(num_glimpses=3, hidden_size=6, latent_size=4, read_size=2, write_size=3)
 
 
+@pytest.fixture(autouse=True)
+def _known_jax(request):
+    """Skips what writes ONNX where jax2onnx does not know the JAX that is installed."""
+    writes = "onnx" in request.node.name or "bfloat16" in request.node.name
+    if writes and jax.__version_info__ >= (0, 11):
+        pytest.skip("the newest jax2onnx beside Orbax 0.12 is 0.13.0, which knows jax to 0.10")
+
+
 def _small(config=DRAW, shape=(6, 5, 1)):
     return modules.Draw(config, shape, key=jax.random.key(0))
 

@@ -119,9 +119,10 @@ def _carries(jaxpr):
     """Shapes of what the loops of a program carry from step to step."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "scan":
-            first = eqn.params["num_consts"]
-            for var in eqn.invars[first : first + eqn.params["num_carry"]]:
-                yield var.aval.shape
+            # What is stacked over steps has an axis more outside of the body than inside.
+            for outside, inside in zip(eqn.outvars, eqn.params["jaxpr"].jaxpr.outvars, strict=True):
+                if outside.aval.shape == inside.aval.shape:
+                    yield outside.aval.shape
         for inner in jax.extend.core.jaxprs_in_params(eqn.params):
             yield from _carries(inner)
 
@@ -178,14 +179,10 @@ def test_examples_go_through_a_whole_run(title, tmp_path):
     assert np.isfinite(results["test"]["loss"])
     trained = drawjax.load_run(tmp_path / "run", model=model)
     graph, params = modules.split(trained)
-    output = (
-        canvases(modules.merge(graph, params), _inputs()[1])
-        if False
-        else draw.generate(modules.merge(graph, params), _inputs()[1])
-    )
+    output = draw.generate(modules.merge(graph, params), _inputs()[1])
     assert output.images.shape == (4, 8, 8, 1)
     # It goes on, and only as the same model.
-    more = _config(tmp_path / "run", train=dataclasses.replace(_config("").train, eval_every=3))
+    more = _config(tmp_path / "run", train=dataclasses.replace(_config("any").train, eval_every=3))
     assert drawjax.train(more, model=model, dataset=IMAGES) == results
     with pytest.raises(RunError, match="model_class: "):
         drawjax.train(more, dataset=IMAGES)
@@ -193,24 +190,27 @@ def test_examples_go_through_a_whole_run(title, tmp_path):
         drawjax.load_run(tmp_path / "run")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The config of a finished run of our own model."""
+    config = _config(tmp_path_factory.mktemp("trained") / "run")
+    drawjax.train(config, dataset=IMAGES)
+    return config
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_training_evaluation_and_sampling_run_the_overriding_method(method, tmp_path):
-    config = _config(tmp_path / "run")
-    drawjax.train(config, dataset=IMAGES)
-
+def test_training_evaluation_and_sampling_run_the_overriding_method(
+    method, trained, tmp_path, monkeypatch
+):
     def refuse(self, *args):
         raise NotImplementedError(method)
 
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(Draw, method, refuse)
-        for mode in ("train", "evaluate", "draw"):
-            folder = tmp_path / ("new" if mode == "train" else "run")
-            with pytest.raises(NotImplementedError, match=method):
-                drawjax.train(
-                    dataclasses.replace(config, mode=mode, workdir=str(folder)), dataset=IMAGES
-                )
+    monkeypatch.setattr(Draw, method, refuse)
+    for mode in ("train", "evaluate", "draw"):
+        folder = str(tmp_path / "new") if mode == "train" else trained.workdir
+        with pytest.raises(NotImplementedError, match=method):
+            drawjax.train(dataclasses.replace(trained, mode=mode, workdir=folder), dataset=IMAGES)
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_from_a_folder_to_drawings_in_one_command(tmp_path):
 
     for flags, message in (
         ((), "error: which images? give --data.folder FOLDER or --data.name SET"),
-        (("--data.folder", "nowhere"), "error: there is no folder nowhere"),
+        (("--data.folder", "nowhere"), "error: there is no folder 'nowhere'"),
     ):
         refused = run(*flags)
         assert refused.returncode == 1

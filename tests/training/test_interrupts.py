@@ -12,11 +12,17 @@ from drawjax.training.hosts import Interrupts
 
 
 @pytest.fixture(autouse=True)
-def _ctrl_c():
-    """Ctrl-C as in a terminal; a shell's background jobs inherit that it is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _as_in_a_terminal():
+    """No signal ignored, as jobs in the background inherit it, and those under nohup."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGUSR1: signal.SIG_DFL,
+    }
+    before = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def _send(signum=signal.SIGTERM):
