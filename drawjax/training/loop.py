@@ -121,13 +121,13 @@ class _Loop:
                     )
                     self._pending.append(metrics)
                     self._progress.advance()
-                    if step == self._start + 1:  # a page to follow, before there is much on it
-                        for point in self._points:
-                            self._show(point)
                     stop = self._interrupts.stop_after(step)
                     last = step == config.steps
                     if last or step % config.log_every == 0:
                         self._log(step)
+                    if step == self._start + 1:  # a page to follow, before there is much on it
+                        for point in self._points:
+                            self._show(point)
                     if not stop:
                         self._validate(step)
                         stop = self._interrupts.stopping
