@@ -93,9 +93,14 @@ class ImageSet:
         held; of a set too large for memory it is of its files of records.
         """
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        digest = hashlib.sha256("".join(part.digest() for part in parts.values()).encode())
         counts = {f"data.{split}": len(part) for split, part in parts.items()}
-        return {"data.name": self.name, **counts, "data.digest": digest.hexdigest()}
+        return {"data.name": self.name, **counts, "data.digest": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        # Once for all points of a sweep, which share the set.
+        parts = (self.train, self.validation, self.test)
+        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
 
 
 def check_labels(images: ImageSet, num_classes: int) -> None:
