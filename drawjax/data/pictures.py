@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["open_picture", "plain"]
+__all__ = ["is_gray", "open_picture", "plain"]
 
 # Their decoders run other programs, or draw at a size of their own.
 _NOT_OPENED = {"EPS", "WMF"}
@@ -18,7 +18,8 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
     """A picture file, made plain.
 
     Args:
-      file: its path, an open file, or its bytes; the content tells the format, not the name.
+      file: its path, an open file, or its bytes; the content tells the format, not the name. Its
+        EXIF orientation is followed.
 
     Returns:
       As `plain`.
@@ -35,34 +36,28 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(opened, formats=formats) as picture:
-                return plain(picture)
+                picture = ImageOps.exif_transpose(picture)  # reads all of it
         except UnidentifiedImageError:
             raise ValueError("not a picture") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(f"more than {limit:.0f} million pixels") from None
-        except ValueError as error:
-            raise ValueError(str(error) or "damaged") from None
-        except OSError as error:
-            if error.errno:  # of the file system
-                raise ValueError(str(error.strerror).lower()) from None
-            raise ValueError("damaged") from None
-        except Exception:  # Pillow's plugins raise SyntaxError, struct.error and others
-            raise ValueError("damaged") from None
+        except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others
+            of_system = isinstance(error, OSError) and error.strerror
+            raise ValueError(of_system.lower() if of_system else "damaged") from None
+    return plain(picture)
 
 
 def plain(picture: Image.Image) -> Image.Image:
     """A picture in mode "L" or "RGB".
 
     Args:
-      picture: in any mode. Its EXIF orientation is followed; of 16 bits of gray the upper 8 are
-        kept, where Pillow would cut off at 255; floats in [0, 1] are rounded to 256 levels; what is
-        transparent is laid on white.
+      picture: in any mode. Of 16 bits of gray the upper 8 are kept, where Pillow would cut off at
+        255; floats in [0, 1] are rounded to 256 levels; what is transparent is laid on white.
 
     Raises:
       ValueError: if it holds floats outside of [0, 1], or 32-bit integers.
     """
-    picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         values = np.asarray(picture)
         if not (values.min() >= 0 and values.max() <= 1):
@@ -76,3 +71,9 @@ def plain(picture: Image.Image) -> Image.Image:
         below = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
     return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+
+
+def is_gray(images: Image.Image | np.ndarray) -> bool:
+    """Whether all channels of a picture, or of images `[..., channels]`, are equal."""
+    pixels = np.asarray(images)
+    return bool((pixels[..., 1:] == pixels[..., :1]).all())

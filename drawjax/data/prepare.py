@@ -6,27 +6,18 @@ pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.picture_fol
 """
 
 import dataclasses
-import importlib
 import importlib.util
-import logging
 import os
 import pathlib
 import sys
-from typing import Any
 
 import tyro
 
 from drawjax import cli
 from drawjax.config import Checked, DataConfig, data_dir, nearest, option
-from drawjax.data.cache import locked
 from drawjax.data.sources import ALIASES
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
-
-_log = logging.getLogger(__name__)
-
-# Builders of our own: module and class.
-_OWN = {"svhn_numbers": ("drawjax.data.svhn", "SvhnNumbers")}
 
 
 def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
@@ -53,41 +44,24 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     if manual_dir is not None and not pathlib.Path(manual_dir).is_dir():
         raise FileNotFoundError(f"there is no folder {manual_dir}")
     name = ALIASES.get(name, name)
-    own = _OWN.get(name)
-    if own is None and importlib.util.find_spec("tensorflow") is None:
+    if name == "svhn_numbers":
+        from drawjax.data.svhn import prepare_svhn
+
+        return prepare_svhn(folder, manual_dir)
+    if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + nearest(name, [*_OWN, *ALIASES])
+            + nearest(name, [*ALIASES, *ALIASES.values()])
         )
     import tensorflow_datasets as tfds
 
-    builder: Any
-    plain = name.split(":")[0].split("/")[0]
-    if own is None:
-        known = tfds.list_builders()
-        if plain not in known:
-            near = nearest(plain, [*known, *_OWN, *ALIASES])
-            raise ValueError(f"TFDS has no set called {plain!r}{near}")
-        builder = tfds.builder(name, data_dir=folder)
-    else:
-        module, builder_class = own
-        builder = getattr(importlib.import_module(module), builder_class)(data_dir=folder)
-    there = builder.info.file_format.value
-    if there != "array_record" and pathlib.Path(builder.data_dir).exists():
-        raise ValueError(
-            f"{name} is already in {builder.data_dir}, in the {there} format, which is not read "
-            "without TensorFlow; give another folder with --data-dir"
-        )
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    try:
-        _log.info("preparing %s in %s", name, builder.data_dir)
-        with locked(pathlib.Path(folder) / f".{plain}.lock"):  # a second job finds it prepared
-            builder.download_and_prepare(download_config=config, file_format="array_record")
-    except tfds.download.DownloadError as error:
-        raise OSError(f"{name} could not be downloaded: {error}") from error
-    return str(builder.data_dir)
+    from drawjax.data.writing import write
+
+    plain, known = name.split(":")[0].split("/")[0], tfds.list_builders()
+    if plain not in known:
+        near = nearest(plain, [*known, *ALIASES, *ALIASES.values()])
+        raise ValueError(f"TFDS has no set called {plain!r}{near}")
+    return write(tfds.builder(name, data_dir=folder), manual_dir)
 
 
 @dataclasses.dataclass(frozen=True)

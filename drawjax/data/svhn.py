@@ -19,29 +19,82 @@ validation.
 """
 
 import collections
+import gzip
 import hashlib
 import io
-import logging
 import pathlib
+import tarfile
 import urllib.request
-from collections.abc import Iterable, Iterator
-from typing import Any
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
+import tqdm
+from PIL import Image
 
-from drawjax.data.svhn_archive import Number, read_images, read_numbers
+from drawjax.data.writing import RecordsBuilder, note, note_left_out, write
 
-__all__ = ["SIZE", "SvhnNumbers", "crop", "held_out"]
+__all__ = ["SIZE", "Number", "crop", "held_out", "prepare_svhn", "read_files", "read_numbers"]
 
 SIZE = 64  # pixels, the side of an image
+URL = "http://ufldl.stanford.edu/housenumbers/"
 
+_STRUCT = "digitStruct.mat"
+_FIELDS = ("label", "left", "top", "width", "height")
 _MOST_DIGITS = 5
 _GROWTH = 0.3
 _HELD_OUT = {"train": (3_134, 33_401), "extra": (1_567, 202_353)}  # of how many
 
-_log = logging.getLogger(__name__)
+
+class Number(NamedTuple):
+    """A house number: its image's file name, and its digits from left to right as annotated."""
+
+    name: str  #: e.g. "1.png"
+    digits: list[int]  #: 0..9; empty where the file gives none
+    boxes: np.ndarray  #: float64 [digits, 4]: left, top, width, height in pixels
+
+
+def prepare_svhn(folder: str, manual_dir: str | None = None) -> str:
+    """Writes the set `svhn_numbers`.
+
+    Args:
+      folder: of prepared sets.
+      manual_dir: where train.tar.gz, test.tar.gz and, if it is available, extra.tar.gz lie; None:
+        they are downloaded.
+
+    Returns:
+      The folder of the set.
+
+    Raises:
+      ValueError: if an archive is broken, or holds nothing that can be used.
+      OSError: if one is not there, or the download fails.
+    """
+    notes: list[str] = []
+    features = {
+        "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+        "digits": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=10)),
+        "id": tfds.features.Text(),
+    }
+
+    def splits(downloads: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+        parts: dict[str, list] = {"train": [], "validation": [], "test": []}
+        for name, path in _archives(downloads, manual_dir, notes).items():
+            numbers = _usable(name, read_numbers(path), notes)
+            held = set() if name == "test" else held_out(name, numbers)
+            for split in ["test"] if name == "test" else ["train", "validation"]:
+                chosen = {n: numbers[n] for n in numbers if (n in held) == (split == "validation")}
+                parts[split].append((name, path, chosen))
+        return {split: _examples(split, part, notes) for split, part in parts.items()}
+
+    return write(
+        RecordsBuilder(
+            "svhn_numbers", folder,
+            description=str(__doc__), features=features, splits=splits, notes=notes,
+        )
+    )  # fmt: skip
 
 
 def crop(image: Image.Image, boxes: np.ndarray) -> Image.Image | None:
@@ -79,129 +132,153 @@ def held_out(archive: str, names: Iterable[str]) -> set[str]:
     return set(by_hash[: max(1, round(len(by_hash) * part / whole))])
 
 
-class SvhnNumbers(tfds.core.GeneratorBasedBuilder):
-    """Builds the TFDS set `svhn_numbers`."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "train.tar.gz, test.tar.gz and, if it is available, extra.tar.gz"
-    URL = "http://ufldl.stanford.edu/housenumbers/"
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            homepage=self.URL,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-                    "digits": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=10)),
-                    "id": tfds.features.Text(),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(notes=[]),
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        archives = self._archives(dl_manager)
-        usable = {name: self._usable(name, path) for name, path in archives.items()}
-        validation = {
-            name: held_out(name, numbers) for name, numbers in usable.items() if name != "test"
-        }
-        parts: dict[str, list] = {"train": [], "validation": [], "test": []}
-        for name, numbers in usable.items():
-            chosen = validation.get(name, set())
-            rest = {key: number for key, number in numbers.items() if key not in chosen}
-            if name == "test":
-                parts["test"].append((name, archives[name], rest))
-            else:
-                held = {key: numbers[key] for key in chosen}
-                parts["train"].append((name, archives[name], rest))
-                parts["validation"].append((name, archives[name], held))
-        return {split: self._generate_examples(split, part) for split, part in parts.items()}
-
-    def _archives(self, dl_manager: tfds.download.DownloadManager) -> dict[str, pathlib.Path]:
-        try:
-            folder = pathlib.Path(dl_manager.manual_dir)
-        except AssertionError:  # there is none, or it is empty
-            urls = {name: f"{self.URL}{name}.tar.gz" for name in ("train", "test", "extra")}
-            self._check_reachable(urls["train"])
-            paths: Any = dl_manager.download(urls)
-            # No checksums are published; gzip's own are checked as the archives are read.
-            return {name: pathlib.Path(path) for name, path in paths.items()}
-        archives = {name: folder / f"{name}.tar.gz" for name in ("train", "test", "extra")}
-        for name in ("train", "test"):
-            if not archives[name].is_file():
-                raise FileNotFoundError(f"there is no {name}.tar.gz in {folder}")
-        if not archives["extra"].is_file():
-            del archives["extra"]
-            self._note("SVHN is prepared without extra.tar.gz, most of its training images.")
-        return archives
-
-    def _check_reachable(self, url: str) -> None:
-        # TFDS tries again and again for minutes, silently, before it gives up.
-        try:
-            request = urllib.request.Request(url, method="HEAD")
+def _archives(
+    downloads: tfds.download.DownloadManager, manual_dir: str | None, notes: list[str]
+) -> dict[str, pathlib.Path]:
+    names = ("train", "test", "extra")
+    if manual_dir is None:
+        urls = {name: f"{URL}{name}.tar.gz" for name in names}
+        try:  # TFDS tries again and again for minutes, silently, before it gives up.
+            request = urllib.request.Request(urls["train"], method="HEAD")
             urllib.request.urlopen(request, timeout=30).close()
         except OSError as error:
             raise OSError(
-                f"cannot download {url} ({error}); fetch {self.MANUAL_DOWNLOAD_INSTRUCTIONS} by "
-                "hand and name their folder with --manual-dir"
+                f"cannot download {urls['train']} ({error}); fetch train.tar.gz, test.tar.gz and "
+                "extra.tar.gz by hand and name their folder with --manual-dir"
             ) from error
+        # No checksums are published; gzip's own are checked as the archives are read.
+        paths: Any = downloads.download(urls)
+        return {name: pathlib.Path(path) for name, path in paths.items()}
+    archives = {name: pathlib.Path(manual_dir, f"{name}.tar.gz") for name in names}
+    if not archives["extra"].is_file():
+        del archives["extra"]
+        note(notes, "SVHN is prepared without extra.tar.gz, most of its training images.")
+    return archives
 
-    def _usable(self, archive: str, path: pathlib.Path) -> dict[str, Number]:
-        """The numbers that can be used, as far as can be told without their images."""
-        numbers, images = read_numbers(path)
-        usable, skipped = {}, collections.defaultdict(list)
-        for number in numbers:
-            if number.name not in images:
-                skipped["not in the archive"].append(number.name)
-            elif not number.digits:
-                skipped["without digits"].append(number.name)
-            elif len(number.digits) > _MOST_DIGITS and archive != "test":
-                skipped[f"with more than {_MOST_DIGITS} digits"].append(number.name)
-            else:
-                usable[number.name] = number
-        self._report(archive, skipped)
-        if not usable:
-            raise ValueError(f"{path} holds no number that can be used")
-        return usable
 
-    def _generate_examples(
-        self, split: str, parts: list[tuple[str, pathlib.Path, dict[str, Number]]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        count = 0
-        for archive, path, numbers in parts:
-            skipped = collections.defaultdict(list)
-            for name, data in read_images(path):
-                number = numbers.get(name)
-                if number is None:
-                    continue
-                try:
-                    image = crop(Image.open(io.BytesIO(data)), number.boxes)
-                except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL's, for a PNG
-                    skipped["that cannot be decoded"].append(name)
-                    _log.debug("%s: %s in %s", error, name, path)
-                    continue
-                if image is None:
-                    skipped["with digits outside the image"].append(name)
-                    continue
-                png = io.BytesIO()
-                image.save(png, "png")
-                key = f"{archive}/{name}"
-                count += 1
-                yield key, {"image": png.getvalue(), "digits": number.digits, "id": key}
-            self._report(archive, skipped)
-        if not count:
-            paths = ", ".join(str(path) for _, path, _ in parts)
-            raise ValueError(f"no image of {paths} can be used for {split}")
+def _usable(archive: str, numbers: Iterable[Number], notes: list[str]) -> dict[str, Number]:
+    """The numbers that can be used, as far as can be told without their images."""
+    usable, left_out = {}, collections.defaultdict(list)
+    for number in numbers:
+        if not number.digits:
+            left_out["without digits"].append(number.name)
+        elif len(number.digits) > _MOST_DIGITS and archive != "test":
+            left_out[f"with more than {_MOST_DIGITS} digits"].append(number.name)
+        else:
+            usable[number.name] = number
+    note_left_out(notes, f"SVHN, {archive}.tar.gz", left_out)
+    return usable
 
-    def _report(self, archive: str, skipped: dict[str, list[str]]) -> None:
-        for reason, names in skipped.items():
-            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            self._note(f"SVHN, {archive}.tar.gz: left out {len(names):,} {reason} ({shown}).")
 
-    def _note(self, text: str) -> None:
-        """Tells the user, and every later reader of the prepared set: see `sources.load`."""
-        _log.warning("%s", text)
-        metadata: Any = self.info.metadata
-        metadata["notes"].append(text)
+def _examples(
+    split: str, parts: Sequence[tuple[str, pathlib.Path, Mapping[str, Number]]], notes: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    count = 0
+    for archive, path, numbers in parts:
+        missing, left_out = set(numbers), collections.defaultdict(list)
+        for name, content in read_files(path):
+            if name not in missing:
+                continue
+            missing.remove(name)
+            try:
+                image = crop(Image.open(io.BytesIO(content)), numbers[name].boxes)
+            except (OSError, SyntaxError):  # PIL's, for a PNG
+                left_out["that cannot be decoded"].append(name)
+                continue
+            if image is None:
+                left_out["with digits outside the image"].append(name)
+                continue
+            png, key = io.BytesIO(), f"{archive}/{name}"
+            image.save(png, "png")
+            count += 1
+            yield key, {"image": png.getvalue(), "digits": numbers[name].digits, "id": key}
+        if missing:
+            left_out["not in the archive"] = sorted(missing)
+        note_left_out(notes, f"SVHN, {archive}.tar.gz", left_out)
+    if not count:
+        paths = ", ".join(str(path) for _, path, _ in parts)
+        raise ValueError(f"no image of {paths} can be used for {split}")
+
+
+def read_files(archive: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+    """Yields name and content of the files in an archive, in its order, to the end.
+
+    Args:
+      archive: path of a tar file, compressed or not.
+
+    Raises:
+      ValueError: if the archive is broken or cut short; the message names it.
+      FileNotFoundError: if there is no such file.
+    """
+    # PNG images hardly shrink: their bytes tell how far in the archive they are.
+    bar = tqdm.tqdm(
+        desc=f"reading {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True,
+        leave=False, disable=None,
+    )  # fmt: skip
+    # Not tarfile's streaming mode: that one takes an archive cut short at the end of a member for
+    # a whole one. Members are read in their order, so nothing is unpacked twice.
+    try:
+        with bar, tarfile.open(archive, "r:*") as tar:
+            untyped: Any = tar
+            for member in tar:
+                if member.isfile():
+                    yield (
+                        pathlib.PurePosixPath(member.name).name,
+                        untyped.extractfile(member).read(),
+                    )
+                bar.update(member.size)
+            while untyped.fileobj.read(2**20):  # to the very end, where gzip's checksum is
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{archive} is broken or cut short ({error}); fetch it again") from error
+
+
+def read_numbers(archive: pathlib.Path) -> list[Number]:
+    """The numbers in an archive, in the order of its digitStruct.mat.
+
+    That file, of MATLAB 7.3 (HDF5), gives for each image the label and the box of every digit.
+    Label 10 is the digit 0.
+
+    Raises:
+      ValueError: as `read_files`, and if there is no digitStruct.mat that can be read.
+      FileNotFoundError: as `read_files`.
+    """
+    struct = next((content for name, content in read_files(archive) if name == _STRUCT), None)
+    if struct is None:
+        raise ValueError(f"{archive} holds no {_STRUCT}, which tells where the digits are")
+    try:
+        file = h5py.h5f.open_file_image(struct)
+        columns = [
+            h5py.h5d.open(file, f"digitStruct/{field}".encode()) for field in ("name", "bbox")
+        ]
+        entries = zip(*(_values(column) for column in columns), strict=True)
+        bar = tqdm.tqdm(
+            entries, desc=f"boxes of {archive.name}", unit=" numbers", leave=False, disable=None
+        )
+        return [_number(file, *entry) for entry in bar]
+    except Exception as error:  # of many kinds, whatever h5py stumbles over
+        raise ValueError(
+            f"{archive}: {_STRUCT} is not what it should be ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _number(file: h5py.h5f.FileID, name: h5py.Reference, bbox: h5py.Reference) -> Number:
+    # h5py's low-level calls: this is done for 250,000 numbers of some ten references each, and the
+    # high-level ones take four times as long.
+    letters = _values(h5py.h5r.dereference(name, file))
+    box, fields = h5py.h5r.dereference(bbox, file), [[]] * len(_FIELDS)
+    if isinstance(box, h5py.h5g.GroupID):  # MATLAB's empty struct is none
+        fields = [_values(h5py.h5d.open(box, field.encode()), file) for field in _FIELDS]
+    digits = [int(label) % 10 for label in fields[0]]
+    return Number("".join(map(chr, letters)), digits, np.array(fields[1:]).reshape(4, -1).T)
+
+
+def _values(dataset: h5py.h5d.DatasetID, file: h5py.h5f.FileID | None = None) -> list[Any]:
+    """What a dataset holds; given the file, what its references stand for."""
+    dtype = dataset.dtype  # h5py works it out anew whenever it is asked
+    values = np.empty(dataset.shape, dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    values = values.ravel().tolist()
+    if file is not None and h5py.check_ref_dtype(dtype):
+        values = [_values(h5py.h5r.dereference(value, file))[0] for value in values]
+    return values

@@ -199,7 +199,7 @@ def test_the_usual_names_are_the_splits(tmp_path, pictures, names):
 
 
 @pytest.mark.parametrize(("folders", "message"), [
-    (("train", "more"), "pictures beside train, which are of no split: more"),
+    (("train", "more"), "more/1.png is beside the folders of splits"),
     (("val", "test"), "has test, val, and no train"),
     (("train", "Training"), "are for train"),
 ])  # fmt: skip

@@ -1,8 +1,10 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax.data.pictures import plain
+from drawjax.data.pictures import open_picture, plain
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "F", "RGB", "RGBA", "P", "CMYK", "I;16"])
@@ -43,4 +45,6 @@ def test_transparent_parts_are_white():
 def test_a_picture_stands_upright():
     lying = Image.new("RGB", (4, 3))
     lying.getexif()[0x0112] = 6  # turned by a quarter
-    assert plain(lying).size == (3, 4)
+    file = io.BytesIO()
+    lying.save(file, "png", exif=lying.getexif())
+    assert open_picture(file).size == (3, 4)

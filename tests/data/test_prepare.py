@@ -130,9 +130,9 @@ def test_an_unknown_name_gets_the_nearest(tmp_path, monkeypatch):
 
 
 def test_a_failed_download_is_one_line(tmp_path, capsys, monkeypatch):
-    from drawjax.data.svhn import SvhnNumbers
+    from drawjax.data import svhn
 
-    monkeypatch.setattr(SvhnNumbers, "URL", "http://127.0.0.1:9/")  # nobody listens there
+    monkeypatch.setattr(svhn, "URL", "http://127.0.0.1:9/")  # nobody listens there
     assert _prepare(["svhn", "--data-dir", str(tmp_path)]) == 1
     error = _error(capsys)
     assert "cannot download http://127.0.0.1:9/train.tar.gz" in error
