@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from drawjax import data, figures, modules, ram, report
 from drawjax.config import ClassificationConfig
@@ -35,7 +36,8 @@ class Classification(Experiment[ClassificationConfig]):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The cross-entropy in nats, and the error in percent."""
         keys = jax.random.split(key, len(batch["image"]))
-        cross_entropy, wrong = self._loss(params, batch, keys, constants, training=True)
+        images = self._see(batch, keys, constants, training=True)
+        cross_entropy, wrong = ram.loss(self.bound(params), images, batch["label"])
         return jnp.mean(cross_entropy), {"error": 100 * jnp.mean(wrong)}
 
     def evaluate(self, params: Any, source: data.Source) -> dict[str, float]:
@@ -45,24 +47,19 @@ class Classification(Experiment[ClassificationConfig]):
           `error` in percent with its `standard_error`, the mean cross-entropy `loss` in nats, and
           the number of `images`.
         """
-        pool = self.pool(source)
-        values = over_images(
-            lambda batch, keys: self._losses(params, batch, keys, pool),
-            source,
-            self.evaluation_key,
-            batch_size=self.config.eval_batch_size,
-        )
-        count, error = len(values["wrong"]), float(values["wrong"].mean())
-        return {
-            "loss": float(values["loss"].mean()),
-            "error": 100 * error,
-            "standard_error": 100 * float(np.sqrt(error * (1 - error) / count)),
-            "images": count,
-        }
+        return _after_the_last(self._values(params, source))
 
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
-        """The error on the test set."""
-        return {"test": done.get("test") or self.evaluate(params, self.images.test)}
+        """The error on the test set, also after each glimpse."""
+        if "test" in done:
+            return {"test": done["test"]}
+        values = self._values(params, self.images.test)
+        error, standard_error = _percent(values["wrong"])
+        by_glimpse = {
+            "error_by_glimpse": error.tolist(),
+            "error_by_glimpse_standard_error": standard_error.tolist(),
+        }
+        return {"test": _after_the_last(values) | by_glimpse}
 
     def summary(self, results: dict[str, Any]) -> str:
         """A line that says how good the model is."""
@@ -105,28 +102,52 @@ class Classification(Experiment[ClassificationConfig]):
         images, output = self._outputs(params, batch, keys, self.pool(source))
         return images, batch["label"], output
 
-    def _output(
-        self, params: Any, batch: Any, keys: jax.Array, pool: jax.Array, *, training: bool
-    ) -> tuple[jax.Array, ram.RamOutput]:
-        images = data.preprocess(self.config.data, batch["image"], keys, pool, training=training)
-        return images, ram.classify(self.bound(params), images)
+    def _values(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
+        """Each image's cross-entropy, `loss`, and if it is named wrongly after each glimpse."""
+        pool = self.pool(source)
+        return over_images(
+            lambda batch, keys: self._losses(params, batch, keys, pool),
+            source,
+            self.evaluation_key,
+            batch_size=self.config.eval_batch_size,
+        )
 
-    def _loss(
-        self, params: Any, batch: Any, keys: jax.Array, pool: jax.Array, *, training: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Each image's cross-entropy, and whether it is named wrongly."""
-        _, output = self._output(params, batch, keys, pool, training=training)
-        return ram.loss(output.logits, batch["label"])
+    def _see(self, batch: Any, keys: jax.Array, pool: jax.Array, *, training: bool) -> jax.Array:
+        return data.preprocess(self.config.data, batch["image"], keys, pool, training=training)
 
     @functools.cached_property
     def _outputs(self) -> Any:
-        return jax.jit(functools.partial(self._output, training=False))
+        @jax.jit
+        def outputs(params, batch, keys, pool):
+            images = self._see(batch, keys, pool, training=False)
+            return images, ram.classify(self.bound(params), images)
+
+        return outputs
 
     @functools.cached_property
     def _losses(self) -> Any:
         @jax.jit
         def losses(params, batch, keys, pool):
-            parts = self._loss(params, batch, keys, pool, training=False)
-            return dict(zip(("loss", "wrong"), parts, strict=True))
+            images, labels = self._see(batch, keys, pool, training=False), batch["label"]
+            output = ram.classify(self.bound(params), images)
+            loss = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+            wrong = jnp.argmax(output.glimpse_logits, axis=-1) != labels  # [T, batch]
+            return {"loss": loss, "wrong": wrong.T}
 
         return losses
+
+
+def _after_the_last(values: dict[str, np.ndarray]) -> dict[str, float]:
+    error, standard_error = _percent(values["wrong"][:, -1])
+    return {
+        "loss": float(values["loss"].mean()),
+        "error": float(error),
+        "standard_error": float(standard_error),
+        "images": len(values["loss"]),
+    }
+
+
+def _percent(wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors in percent over images, the first axis, and their standard errors."""
+    error = wrong.mean(axis=0)
+    return 100 * error, 100 * np.sqrt(error * (1 - error) / len(wrong))

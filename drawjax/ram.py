@@ -4,6 +4,10 @@ An LSTM looks at an image through the read window of Eq. 27, step by step, and a
 last hidden vector names the class. There is no decoder and no canvas; the window of step t comes
 from the hidden vector of step t - 1. Pure functions; the model comes in as an argument.
 
+* `classify`: images -> logits, windows and patches of every glimpse, by a plain `jax.lax.scan`.
+* `loss`: what training differentiates; its weight gradients are taken out of the loop
+  (`drawjax.scan`).
+
 Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
 """
 
@@ -14,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.draw import check_images
+from drawjax.draw import Images, check_images
 from drawjax.scan import scan
 
 __all__ = ["Model", "RamOutput", "classify", "loss"]
@@ -63,13 +67,14 @@ class RamOutput:
     """What was looked at, and what came of it."""
 
     logits: Float[Array, "batch classes"]  #: after the last glimpse
+    glimpse_logits: Float[Array, "*T batch classes"]  #: after each; the last are `logits`
     windows: Window  #: fields [T, batch]
     patches: Float[Array, "*T batch N N channels"]
 
 
 def classify(
     model: Model,
-    images: Shaped[Array | np.ndarray, "batch height width channels"],
+    images: Images,
     num_glimpses: int | None = None,
 ) -> RamOutput:
     """Looks at images T times, then names a class.
@@ -80,31 +85,59 @@ def classify(
       num_glimpses: T, at least 1; None: the model's.
 
     Returns:
-      Class logits, and the windows and patches of every step.
+      Class logits after the last glimpse and after each, and the windows and patches.
 
     Raises:
       ValueError: if `num_glimpses` is not positive, or images are no batch of images.
     """
+    images, state, steps = _checked(model, images, num_glimpses)
+
+    def body(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], Any]:
+        state, window, patch = _look(model, images, state)
+        return state, (window, patch, state[1])
+
+    (_, hidden), (windows, patches, hiddens) = jax.lax.scan(body, state, steps)
+    # Of the last glimpse apart, so that where no other logits are asked for none are computed.
+    logits = jax.lax.map(lambda hidden: model.logits(hidden, images), hiddens)
+    return RamOutput(model.logits(hidden, images), logits, windows, patches)
+
+
+def loss(
+    model: Model,
+    images: Images,
+    labels: Int[Array | np.ndarray, " batch"],
+    num_glimpses: int | None = None,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Cross-entropy in nats after the last glimpse, and whether the class is wrong (0 or 1).
+
+    Arguments and errors as for `classify`; each `[batch]`. Differentiable in reverse mode only;
+    inside of `jax.shard_map`, with `check_vma=False`.
+    """
+    images, state, steps = _checked(model, images, num_glimpses)
+
+    def body(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], None]:
+        return _look(model, images, state)[0], None
+
+    (_, hidden), _ = scan(body, state, steps)
+    logits = model.logits(hidden, images)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return cross_entropy, jnp.asarray(jnp.argmax(logits, axis=-1) != labels, logits.dtype)
+
+
+def _look(model: Model, images: jax.Array, state: tuple[Any, jax.Array]) -> tuple[Any, Window, Any]:
+    """One glimpse: the next carry and hidden vector, the window and the patch."""
+    carry, hidden = state
+    patch, window = model.read(images, hidden)
+    return model.recur(carry, patch), window, patch
+
+
+def _checked(
+    model: Model, images: Any, num_glimpses: int | None
+) -> tuple[jax.Array, tuple[Any, jax.Array], jax.Array]:
+    """Images in the hidden vector's type, the initial state, and the numbers of the glimpses."""
     check_images(images, model.image_shape)
     num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
     if num_glimpses < 1:
         raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses}")
-    carry, hidden = model.initial_state(images.shape[0])
-    images = jnp.asarray(images, hidden.dtype)
-
-    def look(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], Any]:
-        carry, hidden = state
-        patch, window = model.read(images, hidden)
-        carry, hidden = model.recur(carry, patch)
-        return (carry, hidden), (window, patch)
-
-    (_, hidden), (windows, patches) = scan(look, (carry, hidden), jnp.arange(num_glimpses))
-    return RamOutput(model.logits(hidden, images), windows, patches)
-
-
-def loss(
-    logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """Cross-entropy in nats and whether the class is wrong (0 or 1), each `[batch]`."""
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return cross_entropy, jnp.asarray(jnp.argmax(logits, axis=-1) != labels, logits.dtype)
+    state = model.initial_state(images.shape[0])
+    return jnp.asarray(images, state[1].dtype), state, jnp.arange(num_glimpses)

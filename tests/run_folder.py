@@ -65,7 +65,11 @@ def write_run(
     (folder / "data.json").write_text(json.dumps(data))
     if taken >= steps:
         test = {"images": 500, **values, "standard_error": 1.234}
-        test |= {"error": 4.075, "standard_error": 0.198} if classifies else {}
+        if classifies:
+            test |= {
+                "error": 4.075, "standard_error": 0.198,
+                "error_by_glimpse": [80.0, 4.075], "error_by_glimpse_standard_error": [0.4, 0.198],
+            }  # fmt: skip
         results = {
             "data": "a set", "device": "1 x cpu", "notes": ["Half of it."], "test": test,
             "validation": lines[-1], "parameters": 1234, "image_shape": [10, 8, channels],

@@ -12,8 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drawjax import data, draw, evaluation, modules, objective
-from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig
+from drawjax import data, draw, evaluation, modules, objective, ram
+from drawjax.classification import Classification
+from drawjax.config import (
+    ClassificationConfig,
+    ClutterDataConfig,
+    DrawConfig,
+    GenerationConfig,
+    GenerationDataConfig,
+    RamConfig,
+)
 from drawjax.generation import Generation, noise
 
 CONFIG = GenerationConfig(
@@ -204,3 +212,34 @@ def test_filling_is_no_neighbor():
 def test_the_model_is_the_one_that_is_asked_for():
     experiment, _ = experiment_and_params(CONFIG, 3)
     assert experiment.model is modules.Draw
+
+
+def test_a_classifier_tells_its_error_after_each_glimpse():
+    config = ClassificationConfig(
+        data=ClutterDataConfig(clutter_size=12, pieces=1),
+        model=RamConfig(num_glimpses=3, hidden_size=8, read_size=3, num_classes=3),
+        eval_batch_size=16,
+    )
+    digits = np.random.default_rng(0).integers(0, 256, (40, 9, 9), np.uint8)
+    labels = dict.fromkeys(("train", "validation", "test"), np.arange(40) % 3)
+    images = data.from_arrays(digits, test=digits, validation=digits, labels=labels)
+    experiment = Classification(config, images)
+    rng = np.random.default_rng(1)  # large weights, so that another glimpse is another class
+    params = jax.tree.map(
+        lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), experiment.abstract_params
+    )
+    test = experiment.test(params, {})["test"]
+    seen, labels, _ = experiment.look(params, images.test, 40)
+    for t in range(3):
+        named = ram.classify(experiment.bound(params), seen, t + 1).logits.argmax(-1)
+        error = np.mean(named != labels)
+        assert test["error_by_glimpse"][t] == pytest.approx(100 * error)
+        assert test["error_by_glimpse_standard_error"][t] == pytest.approx(
+            100 * np.sqrt(error * (1 - error) / 40)
+        )
+    assert len(set(test["error_by_glimpse"])) == 3
+    assert test["error"] == test["error_by_glimpse"][-1]
+    assert test["standard_error"] == test["error_by_glimpse_standard_error"][-1]
+    assert experiment.evaluate(params, images.test) == {
+        name: test[name] for name in ("loss", "error", "standard_error", "images")
+    }

@@ -48,7 +48,7 @@ def _model(config=CONFIG, seed=0):
 def test_classification_matches_the_paper_in_float64(x64, config):
     graph, params, images, labels = _model(config)
     output = jax.jit(lambda x: ram.classify(modules.merge(graph, params), x))(images)
-    loss, wrong = ram.loss(output.logits, labels)
+    loss, wrong = ram.loss(modules.merge(graph, params), images, labels)
     windows = output.windows
     for k in range(4):
         expected, logits, nats = oracle.classify(
@@ -73,10 +73,31 @@ def test_gradients_match_finite_differences(x64, config):
     graph, params, images, labels = _model(config)
 
     def total(params):
-        output = ram.classify(modules.merge(graph, params), images)
-        return jnp.mean(ram.loss(output.logits, labels)[0])
+        return jnp.mean(ram.loss(modules.merge(graph, params), images, labels)[0])
 
     check_grads(jax.jit(total), (params,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+def test_classify_works_in_forward_mode(x64):
+    graph, params, images, _ = _model()
+
+    def total(params):
+        output = ram.classify(modules.merge(graph, params), images)
+        return jnp.sum(output.glimpse_logits) + jnp.sum(output.windows.center_x)
+
+    check_grads(jax.jit(total), (params,), order=1, modes=["fwd"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_logits_of_each_glimpse_are_those_of_a_run_that_ends_there(x64, config):
+    graph, params, images, _ = _model(dataclasses.replace(config, last_view=3))
+    model = modules.merge(graph, params)
+    output = ram.classify(model, images)
+    for t in range(3):
+        shorter = ram.classify(model, images, t + 1)
+        np.testing.assert_allclose(output.glimpse_logits[t], shorter.logits, atol=1e-12)
+    np.testing.assert_array_equal(output.glimpse_logits[-1], output.logits)
+    assert np.abs(np.diff(output.glimpse_logits, axis=0)).min() > 1e-6
 
 
 @pytest.mark.parametrize("method", ["initial_state", "read", "recur", "logits"])
@@ -96,5 +117,7 @@ def test_inputs_are_checked_by_name():
         model.classify(np.full((2, *SHAPE), 7.0) * np.eye(9)[:7, :, None])
     with pytest.raises(ValueError, match="num_glimpses must be at least 1, got 0"):
         ram.classify(model, np.zeros((2, *SHAPE), np.float32), 0)
+    with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):
+        ram.loss(model, np.zeros((2, 7, 8, 2), np.float32), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):
         model.classify(np.zeros((2, 7, 8, 2), np.float32))

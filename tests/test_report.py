@@ -77,6 +77,7 @@ def test_the_error_of_a_classifier_is_in_percent(tmp_path):
     (data,) = _data(report.write_report([write_run(tmp_path / "run", classifies=True)]))
     assert data["numbers"]["rows"][0] == ["Error", "%", "50.0 ± 1.2", "4.08 ± 0.20"]
     assert data["numbers"]["rows"][1] == ["Loss", "nats per image", "2.1", "2"]
+    assert data["by_glimpse"] == [[1, 80.0, 0.4], [2, 4.075, 0.198]]
     assert data["drawings"][0]["read"] is not None
 
 

@@ -33,7 +33,8 @@ function short(value, digits = 4) {
   return value.toLocaleString("en", {maximumSignificantDigits: digits});
 }
 
-// lines: [{label, points: [[x, y or null], ...], color: 0.., dashed}]; from: the share of x left out
+// lines: [{label, points: [[x, y or null, its standard error if known], ...], color: 0.., dashed}];
+// from: the share of x left out
 function chart(parent, id, {title, unit, across, lines, wide = false, from = 0}) {
   const begin = from * Math.min(...lines.filter(line => line.points.length).map(line => line.points.at(-1)[0]));
   lines = lines.map(line => ({...line, points: line.points.filter(point => point[0] >= begin)}))
@@ -67,8 +68,9 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
     place.textContent = `${across} ${x.toLocaleString("en")}`;
     const said = lines.map((line, i) => {
       const point = line.points.find(point => point[0] === x && point[1] !== null);
-      outputs[i].textContent = point ? short(point[1]) : "";
-      return point ? `${line.label} ${short(point[1])}` : null;
+      const value = point ? short(point[1]) + (point[2] ? ` ± ${short(point[2], 2)}` : "") : "";
+      outputs[i].textContent = value;
+      return point ? `${line.label} ${value}` : null;
     }).filter(Boolean);
     plot.setAttribute("aria-valuetext", `${place.textContent}: ${said.join(", ")}`);
     plot.setAttribute("aria-valuenow", x);
@@ -105,8 +107,11 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
       draw(inside, "path", {d: path, fill: "none", stroke, "stroke-width": 1.8, "stroke-linejoin": "round",
         ...(line.dashed ? {"stroke-dasharray": "5 4"} : {})});
       if (line.points.length <= 40)
-        for (const [x, y] of line.points)
-          if (Number.isFinite(y)) draw(inside, "circle", {cx: px(x), cy: py(y), r: 2.5, fill: stroke});
+        for (const [x, y, error = 0] of line.points) {
+          if (!Number.isFinite(y)) continue;
+          draw(inside, "circle", {cx: px(x), cy: py(y), r: 2.5, fill: stroke});
+          if (error) draw(inside, "line", {x1: px(x), x2: px(x), y1: py(y - error), y2: py(y + error), stroke});
+        }
     }
     cursor = draw(svg, "line", {y1: top, y2: height - bottom, stroke: "var(--soft)", "stroke-dasharray": "2 2"});
     show(at);

@@ -78,6 +78,8 @@ function curves(box, id, run) {
   run.drawings.filter(drawing => drawing.kl).forEach((drawing, i) => chart(box, `${id}-kl${i}`, {
     title: "KL by step of the drawing", unit: "nats", across: "drawing step",
     lines: [{label: drawing.title.toLowerCase(), color: 2, points: drawing.kl.map((value, i) => [i + 1, value])}]}));
+  chart(box, `${id}-glimpses`, {title: "Test error after each glimpse", unit: "%", across: "glimpse",
+    lines: [{label: "test", color: 0, points: run.by_glimpse}]});
   const one = name => [{label: "training", color: 1, points: points(run, "train", name)}];
   bySteps("rate", {title: "Learning rate", from: 0, lines: one("learning_rate")});
   bySteps("norm", {title: "Gradient norm", unit: "before clipping", lines: one("gradient_norm")});
@@ -103,7 +105,8 @@ function body(parent, id, run, level) {
   }
   if (run.drawings.length) add(parent, level, "Step by step");
   run.drawings.forEach((drawing, i) => player(parent, `${id}-player${i}`, drawing));
-  if (run.metrics.train.step.length || run.metrics.validation.step.length) {
+  const logged = run.metrics.train.step.length || run.metrics.validation.step.length;
+  if (logged || run.by_glimpse.length) {
     add(parent, level, "Curves");
     charts(parent, id, box => curves(box, id, run));
   } else add(parent, "p", "No training step has been logged yet.");

@@ -66,6 +66,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "facts": _facts(data),
         "notes": notes,
         "numbers": _numbers(results, metrics),
+        "by_glimpse": _by_glimpse(results.get("test", {})),
         "metrics": {split: _curves(metrics, split) for split in ("train", "validation")},
         "drawings": [_json(path) for path in sorted(folder.glob("*.drawing.json"))],
         "pictures": _pictures(folder),
@@ -119,6 +120,13 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
         if any(cells):
             rows.append([title, unit, *cells])
     return {"columns": list(columns), "rows": rows}
+
+
+def _by_glimpse(test: dict[str, Any]) -> list[tuple[int, float, float]]:
+    """The test error after each glimpse: its number, the error, the standard error."""
+    names = "error_by_glimpse", "error_by_glimpse_standard_error"
+    errors = zip(*(test.get(name, ()) for name in names), strict=True)
+    return [(i, *pair) for i, pair in enumerate(errors, start=1)]
 
 
 def _with_error(name: str, values: dict[str, Any]) -> str:

@@ -197,6 +197,13 @@ def test_without_attention_there_are_no_windows_to_hide(page, runs):
 def test_a_classifier_shows_its_errors_and_where_it_looks(page, runs):
     _open(page, runs / "classification")
     expect(page.get_by_role("slider", name="Error, %, by step")).to_be_visible()
+    curve = page.get_by_role("slider", name="Test error after each glimpse, %, by glimpse")
+    assert curve.get_attribute("aria-valuetext") == "glimpse 2: test 4.075 ± 0.2"
+    bars = curve.locator("circle + line")
+    heights = [
+        abs(float(bar.get_attribute("y1")) - float(bar.get_attribute("y2"))) for bar in bars.all()
+    ]
+    assert heights[0] == pytest.approx(heights[1] * 0.4 / 0.198)
     expect(page.get_by_role("row", name=re.compile("Error.*4.08 ± 0.20"))).to_be_visible()
     expect(_player(page, "Where the model looks").get_by_label("Read window")).to_be_checked()
 

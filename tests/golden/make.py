@@ -46,9 +46,8 @@ def values(name: str) -> dict[str, np.ndarray]:
     x = jnp.asarray(images(model.image_shape))
     graph, params = modules.split(model)
     if isinstance(model, modules.Ram):
-        out = model.classify(x)
-        loss, wrong = ram.loss(out.logits, jnp.asarray(labels()))
-        return {"logits": out.logits, "loss": loss, "wrong": wrong}
+        loss, wrong = ram.loss(model, x, jnp.asarray(labels()))
+        return {"logits": model.classify(x).logits, "loss": loss, "wrong": wrong}
     shape = (model.num_glimpses, COUNT, model.latent_size)
     noise = jnp.asarray(np.random.RandomState(0).standard_normal(shape), jnp.float32)
 
