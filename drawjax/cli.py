@@ -62,7 +62,7 @@ class Options:
     """Stop at the operation that makes the first NaN; slow."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where one run has several processes; None: as the scheduler (SLURM,
-    GKE, Cloud TPU, Open MPI) says."""
+    Kubernetes with jax[k8s], Cloud TPU, Open MPI) says."""
     processes: int | None = None
     """How many processes the run has."""
     process: int | None = None
@@ -134,7 +134,10 @@ def _experiment(
         from drawjax.training import Diverged, hosts
 
     groups = _sweep_groups(config, options)
-    hosts.connect(options.coordinator, options.processes, options.process)
+    hosts.connect(
+        options.coordinator, options.processes, options.process,
+        indexed=options.sweep_index is not None,
+    )  # fmt: skip
     if not hosts.is_first():
         logging.getLogger().setLevel(logging.WARNING)
     if options.debug_nans:  # else as JAX_DEBUG_NANS says

@@ -48,18 +48,24 @@ _OWN = {"data.dir"}
 
 
 def connect(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    indexed: bool = False,
 ) -> None:
     """Joins the other processes of this run, if there are any; before JAX touches a device.
 
     Without arguments the processes are found from what a scheduler leaves in the environment
-    (`srun` of SLURM, Open MPI, Cloud TPU and GKE with several workers); a process started by hand
-    stays alone.
+    (`srun` of SLURM, Open MPI, Cloud TPU and GKE with several workers, a JobSet or an Indexed Job
+    of Kubernetes where `jax[k8s]` is installed); a process started by hand stays alone.
 
     Args:
       coordinator: address and port of process 0, e.g. `10.0.0.1:1234`.
       processes: how many there are.
       process: the number of this one, from 0.
+      indexed: whether the pods of an Indexed Job do one thing each, as points of a sweep, and are
+        not processes of one run.
 
     Raises:
       ValueError: if some of the arguments are given and others missing.
@@ -71,7 +77,7 @@ def connect(
             "--coordinator, --processes and --process go together: an address:port, how many "
             "processes there are, and which of them this is"
         )
-    if coordinator is None and not _scheduled():
+    if coordinator is None and not _scheduled(indexed):
         if _on_tpu():
             try:  # where there is one host it is a run of one process
                 jax.distributed.initialize()
@@ -200,7 +206,7 @@ def _on_tpu() -> bool:
     return installed and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
 
 
-def _scheduled() -> bool:
+def _scheduled(indexed: bool) -> bool:
     """Whether a scheduler started this process as one of several."""
     environment = os.environ
     if "JAX_COORDINATOR_ADDRESS" in environment:
@@ -209,6 +215,11 @@ def _scheduled() -> bool:
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         if environment.get(name, "1").isdigit() and int(environment.get(name, "1")) > 1:
             return True
+    # Kubernetes sets these in the pods of an Indexed Job, of a JobSet too; how many they are, and
+    # where the first is, JAX asks the cluster.
+    pod = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+    if pod and not indexed and importlib.util.find_spec("kubernetes") is not None:
+        return True
     return "," in environment.get("TPU_WORKER_HOSTNAMES", "")
 
 

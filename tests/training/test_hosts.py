@@ -14,7 +14,10 @@ from tests.training import toy
 from tests.training.toy import ToyConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
-_ALONE = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+_ALONE = (
+    "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES",
+    "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -63,6 +66,22 @@ def test_a_scheduler_is_noticed(monkeypatch, joined, environment, gpus):
     hosts.connect()
     how = {"local_device_ids": gpus, "shutdown_timeout_seconds": 10}
     assert joined == [((None, None, None), how)]
+
+
+def test_pods_of_one_job_are_one_run_unless_each_has_a_point_of_a_sweep(monkeypatch, joined):
+    installed = ["kubernetes"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    hosts.connect()  # a pod of another kind than an Indexed Job's
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    hosts.connect(indexed=True)
+    assert joined == []
+    hosts.connect()
+    how = {"local_device_ids": None, "shutdown_timeout_seconds": 10}
+    assert joined == [((None, None, None), how)]
+    installed.clear()
+    hosts.connect()
+    assert len(joined) == 1
 
 
 def test_a_pod_of_tpus_is_joined_and_a_single_one_does_without(monkeypatch, joined, caplog):
