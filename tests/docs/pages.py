@@ -11,7 +11,9 @@ from typing import Any
 from drawjax import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 
 _FENCE = re.compile(r"^( *)(```+|~~~+)(.*)$")
 _REMARK = re.compile(r"^<!-- (.+?) -->$")

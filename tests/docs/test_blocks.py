@@ -221,7 +221,9 @@ def test_names_and_files_in_inline_code_exist(page):
     for code in pages.inline_code(page):
         if re.fullmatch(r"drawjax(\.\w+)+", code):
             pages.resolve(code)
-        elif re.fullmatch(r"(drawjax|experiments|tests|docs|benchmarks)/[\w/]+\.\w+", code):
+        elif re.fullmatch(
+            r"(drawjax|experiments|examples|tests|docs|benchmarks)/[\w/]+\.\w+", code
+        ):
             assert (ROOT / code).exists(), code
 
 
