@@ -334,6 +334,10 @@ class GenerationDataConfig(DataConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.name is not None and self.folder is not None:
+            raise ValueError(
+                f"data.name is {self.name} and data.folder {self.folder}; give one of them"
+            )
         if self.crop is not None and self.pair_size is not None:
             raise ValueError("data.crop and data.pair_size do not go together; give one of them")
 

@@ -8,6 +8,7 @@ A window that is not finite, as after a diverged step, is not drawn.
 import io
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def outlines(
 
 
 def image_bytes(
-    name: str, images: Any, ndim: int, *, clip: bool = False
+    name: str, images: Any, ndim: int, *, slack: float = _ROUNDING
 ) -> UInt8[np.ndarray, "..."]:
     """Images as the bytes that are shown.
 
@@ -73,7 +74,7 @@ def image_bytes(
       name: what messages call them.
       images: `[..., height, width, channels]`, bytes or floats in [0, 1], or True and False.
       ndim: how many axes they must have.
-      clip: take floats outside of [0, 1] too, and clip them.
+      slack: how far outside of [0, 1] floats may lie, which are clipped.
 
     Raises:
       ValueError: if they are anything else, or there are none.
@@ -90,10 +91,10 @@ def image_bytes(
     if images.dtype != bool and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"{name} must be floats in [0, 1] or bytes, got {images.dtype}")
     low, high = float(images.min()), float(images.max())
-    inside = low >= -_ROUNDING and high <= 1 + _ROUNDING
-    if not (inside or (clip and math.isfinite(low) and math.isfinite(high))):
+    if not (low >= -slack and high <= 1 + slack):
         raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}")
-    return np.round(255 * np.clip(images.astype(np.float32), 0, 1)).astype(np.uint8)
+    images = images.astype(np.promote_types(images.dtype, np.float32))
+    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
 
 
 def save_grid(
@@ -238,7 +239,7 @@ def save_zooms(
       rebuilt: what was written back, clipped to [0, 1]: where filters overlap it is brighter.
     """
     image, patches = image_bytes("image", image, 3), image_bytes("patches", patches, 4)
-    rebuilt = image_bytes("rebuilt", rebuilt, 4, clip=True)
+    rebuilt = image_bytes("rebuilt", rebuilt, 4, slack=sys.float_info.max)
     size = patches.shape[1:3]
     scale = _scale(image, 300)
     outline = _outlines(windows, size)

@@ -353,9 +353,9 @@ def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (IMAGES[0], r"train images must be \[n, height, width\] or .*, got \[6, 5\]"),
+        (IMAGES[0], r"train images must have 4 axes, .*, got \[6, 5\]"),
         (IMAGES * 255, r"must lie in \[0, 1\], got"),
-        (IMAGES.astype(np.int64), "must be uint8, bool or floats, got int64"),
+        (IMAGES.astype(np.int64), r"must be floats in \[0, 1\] or bytes, got int64"),
         ({"train": IMAGES, "valid": IMAGES}, r"train, validation, test, got \['valid'\]"),
         ({"train": IMAGES, "test": IMAGES[:, :5]}, "images of one shape"),
         (IMAGES[:5], "--train.batch-size"),
@@ -372,7 +372,7 @@ def test_arrays_that_are_no_images_leave_no_folder(dataset, message, tmp_path):
     ("labels", "message"),
     [
         (np.arange(1, 51) % 10 + 1, r"must be 0 to 9, got 1 to 10"),
-        (None, "no labels for train"),
+        (None, "have no label in train"),
     ],
 )
 def test_labels_that_are_none_of_the_classes_leave_no_folder(labels, message, tmp_path):

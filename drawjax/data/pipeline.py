@@ -86,34 +86,37 @@ class ImageSet:
     image_shape: tuple[int, int, int]  #: (height, width, channels)
     notes: tuple[str, ...]  #: what a reader of a result must know of the data
 
+    @property
+    def parts(self) -> dict[str, Source]:
+        """The three sources by the name of their split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def facts(self) -> dict[str, str | int]:
         """What a run records of its data, by flat names: equal for equal sets, wherever they lie.
 
         `data.digest` is of images and labels, in their order and in the form in which they are
         held; of a set too large for memory it is of its files of records.
         """
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        counts = {f"data.{split}": len(part) for split, part in parts.items()}
+        counts = {f"data.{split}": len(part) for split, part in self.parts.items()}
         return {"data.name": self.name, **counts, "data.digest": self._digest}
 
     @functools.cached_property
     def _digest(self) -> str:
         # Once for all points of a sweep, which share the set.
-        parts = (self.train, self.validation, self.test)
-        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+        digests = "".join(part.digest() for part in self.parts.values())
+        return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def check_labels(images: ImageSet, num_classes: int) -> None:
     """Raises ValueError unless every image has a label in `0..num_classes-1`."""
-    parts = {"train": images.train, "validation": images.validation, "test": images.test}
-    for split, part in parts.items():
+    for split, part in images.parts.items():
         labels = part.labels  # read from disk, for a set that is too large for memory
+        if missing := int((labels == -1).sum()):
+            raise ValueError(
+                f"{missing:,} images of {images.name} have no label in {split}, which a classifier "
+                "needs"
+            )
         low, high = int(labels.min()), int(labels.max())
-        if high == -1:
-            raise ValueError(f"{images.name} has no labels for {split}, which a classifier needs")
-        if low == -1:
-            count = int((labels == -1).sum())
-            raise ValueError(f"{images.name} has {count:,} images without a label in {split}")
         if low < 0 or high >= num_classes:
             raise ValueError(
                 f"the labels of {images.name} must be 0 to {num_classes - 1}, got {low} to {high} "
@@ -126,35 +129,6 @@ def _epoch(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the records in an epoch. Raw bits, as NumPy may change its own permutations."""
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
     return np.argsort(bits, kind="stable")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Read:
-    """Reads one process's share of a batch, given the batch's number."""
-
-    source: Source
-    batch_size: int
-    seed: int
-    process_index: int
-    process_count: int
-
-    def __call__(self, number: int) -> Batch:
-        share = self.batch_size // self.process_count
-        start = number * self.batch_size + self.process_index * share
-        return self.source.__getitems__(self._records(start, start + share))
-
-    def _records(self, start: int, stop: int) -> np.ndarray:
-        """Record numbers at places start..stop of all epochs one after the other."""
-        count = len(self.source)
-        epochs = range(start // count, (stop - 1) // count + 1)
-        return np.concatenate(
-            [
-                _epoch(count, self.seed, epoch)[
-                    max(start - epoch * count, 0) : stop - epoch * count
-                ]
-                for epoch in epochs
-            ]
-        )
 
 
 def check_batch_size(source: Source, batch_size: int) -> None:
@@ -196,15 +170,23 @@ def train_batches(
         is no such process.
     """
     check_batch_size(source, batch_size)
-    if batch_size % process_count:
+    if batch_size % process_count or not 0 <= process_index < process_count:
         raise ValueError(
-            f"batch size must divide over the {process_count} processes, got {batch_size}"
+            f"batch size {batch_size} must divide over {process_count} processes, numbered from 0, "
+            f"got process {process_index}"
         )
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process index must be between 0 and {process_count - 1}, got {process_index}"
-        )
-    read = _Read(source, batch_size, seed % 2**64, process_index, process_count)
+    count, share = len(source), batch_size // process_count
+
+    def read(number: int) -> Batch:
+        """This process's share of a batch, given the batch's number."""
+        start = number * batch_size + process_index * share
+        epochs, places = np.divmod(np.arange(start, start + share), count)
+        records = [
+            _epoch(count, seed % 2**64, epoch)[places[epochs == epoch]]
+            for epoch in range(epochs[0], epochs[-1] + 1)
+        ]
+        return source.__getitems__(np.concatenate(records))
+
     batches = grain.MapDataset.range(sys.maxsize).map(read)
     threads = 1 if isinstance(source, ArraySource) else min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(

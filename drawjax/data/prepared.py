@@ -4,12 +4,13 @@ Sets up to a gibibyte of pixels are decoded once (`drawjax.data.cache`) and held
 ones are read record by record.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,7 @@ from PIL import Image
 from drawjax.config import DataConfig, data_dir
 from drawjax.data.cache import cached
 from drawjax.data.pictures import plain
-from drawjax.data.pipeline import (
-    ArraySource,
-    Batch,
-    DataNotFoundError,
-    ImageSet,
-    Source,
-)
+from drawjax.data.pipeline import ArraySource, Batch, DataNotFoundError, ImageSet, Source
 
 __all__ = ["pixels", "prepared", "split_ranges"]
 
@@ -53,39 +48,35 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     folder = _find(name, config)
     import tensorflow_datasets as tfds  # slow to import, and not needed for the bundled digits
 
-    try:
+    with _reading(folder):
         builder: Any = tfds.builder_from_directory(str(folder))
-        splits, features = builder.info.splits, builder.info.features
-    except Exception as error:  # of any kind, whatever TFDS stumbles over
-        raise _damaged(folder, error) from error
-    _check_features(name, features, config.size)
+        info, features = builder.info, dict(builder.info.features.items())
+    if info.file_format.value != "array_record":
+        raise DataNotFoundError(
+            f"{name} in {folder} is in the {info.file_format.value} format, and only array_record "
+            f"is read without TensorFlow; {_command(name, DataConfig(dir='ANOTHER_FOLDER'))} "
+            "prepares it beside."
+        )
+    channels = _channels(name, features, config.size)
+    label = features.get("label")
+    labeled = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
     # Images are decoded here, not by TFDS, whose ways depend on the packages that are installed.
     encoded = [key for key in features if isinstance(features[key], tfds.features.Image)]
     decoders = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
-    try:
-        records = {split: builder.as_data_source(split, decoders=decoders) for split in splits}
-    except NotImplementedError:
-        elsewhere = _command(name, DataConfig(dir="ANOTHER_FOLDER"))
-        raise DataNotFoundError(
-            f"{name} in {folder} is in the {builder.info.file_format.value} format, and only "
-            f"array_record is read without TensorFlow; {elsewhere} prepares it beside."
-        ) from None
-    channels = features["image"].shape[-1]
-    labeled = "label" in features and _is_whole_number(features["label"])
-
-    def part(split: str, start: int, stop: int) -> _Records:
-        return _Records(records[split], folder, split, start, stop, config.size, channels, labeled)
-
-    notes = list((builder.info.metadata or {}).get("notes", ()))  # of builders of our own
+    with _reading(folder):
+        records = {split: builder.as_data_source(split, decoders=decoders) for split in info.splits}
     counts = {split: len(records[split]) for split in records if len(records[split])}
     ranges, rules = split_ranges(name, counts)
+    notes = list((info.metadata or {}).get("notes", ()))  # of builders of our own
     if counts["train"] != _OFFICIAL_TRAIN.get(name, counts["train"]):
         notes.append(
             f"{name} is prepared in part: {counts['train']:,} of {_OFFICIAL_TRAIN[name]:,} "
             "training images."
         )
-    notes += rules
-    parts: list[Source] = [part(*its_range) for its_range in ranges]
+    parts: list[Source] = [
+        _Records(records[its_range[0]], folder, *its_range, config.size, channels, labeled)
+        for its_range in ranges
+    ]
     image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
     if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
         parts = [
@@ -93,65 +84,58 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
             for part, its_range in zip(parts, ranges, strict=True)
         ]
     train, validation, test = parts
-    return ImageSet(name, train, validation, test, image_shape, tuple(notes))
+    return ImageSet(name, train, validation, test, image_shape, (*notes, *rules))
 
 
-def _check_features(name: str, features: Mapping[str, Any], size: int | None) -> None:
-    if "image" not in features:
-        raise ValueError(f"{name} has the features {sorted(features)}; image is needed")
-    shape, dtype = features["image"].shape, np.dtype(features["image"].np_dtype)
+def _channels(name: str, features: Mapping[str, Any], size: int | None) -> int:
+    """How many channels a set's images have; its features are those of images that can be read."""
+    image = features.get("image")
+    shape, dtype = (image.shape, np.dtype(image.np_dtype)) if image else ((), None)
     if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in _MODES:
         raise ValueError(
-            f"the images of {name} are {dtype.name} {list(shape)}; uint8 [height, width, channels] "
-            f"is needed, with {', '.join(map(str, _MODES))} channels"
+            f"{name} must have images of bytes, [height, width, channels] with "
+            f"{', '.join(map(str, _MODES))} channels; its features are {features}"
         )
     if size is None and None in shape:
         raise ValueError(f"the images of {name} differ in size; give --data.size")
-
-
-def _is_whole_number(feature: Any) -> bool:
-    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+    return shape[-1]
 
 
 def split_ranges(
     name: str, counts: Mapping[str, int]
-) -> tuple[list[tuple[str, int, int]], tuple[str, ...]]:
+) -> tuple[list[tuple[str, int, int]], list[str]]:
     """Split, start and stop of our training, validation and test set, and the rules as notes."""
     whole = left = counts.get("train", 0)
     held_out = max(1, min(5_000, whole // 10))
-    rules = []
-
-    def hold_out(what: str) -> tuple[str, int, int]:
-        nonlocal left
-        left -= held_out
-        where = "" if left + held_out == whole else " that are left"
-        rules.append(f"{what}: the last {held_out:,} training images of {name}{where}.")
-        return "train", left, left + held_out
-
-    if "test" in counts:
-        test = "test", 0, counts["test"]
-    elif "validation" in counts:
-        test = "validation", 0, counts["validation"]
+    ranges, rules = {split: (split, 0, count) for split, count in counts.items()}, []
+    if "test" not in ranges and "validation" in ranges:
+        ranges["test"] = ranges.pop("validation")
         rules.append(f"Test: the validation split of {name}, which has no test split.")
-    else:
-        test = hold_out("Test")
-    if "test" in counts and "validation" in counts:
-        validation = "validation", 0, counts["validation"]
-    else:
-        validation = hold_out("Validation")
+    for split in ("test", "validation"):
+        if split not in ranges:
+            where = "" if left == whole else " that are left"
+            left -= held_out
+            ranges[split] = "train", left, left + held_out
+            rules.append(
+                f"{split.capitalize()}: the last {held_out:,} training images of {name}{where}."
+            )
     if left < 1:
         raise ValueError(
             f"{name} has the splits {dict(counts)}, which is too little to train, validate and test"
         )
-    return [("train", 0, left), validation, test], tuple(rules)
+    return [("train", 0, left), ranges["validation"], ranges["test"]], rules
 
 
-def _damaged(folder: pathlib.Path, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines() or [""]
-    return ValueError(
-        f"the set in {folder} cannot be read ({type(error).__name__}: {reason[0]}); "
-        "if it is damaged, remove that folder and prepare the set again"
-    )
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of any kind, whatever TFDS, array_record and Pillow stumble over
+        reason = str(error).strip().splitlines() or [""]
+        raise ValueError(
+            f"the set in {folder} cannot be read ({type(error).__name__}: {reason[0]}); "
+            "if it is damaged, remove that folder and prepare the set again"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,27 +154,24 @@ class _Records:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        try:
+    def _read(self, indices: Sequence[int] | np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """Images as they are stored, and labels."""
+        with _reading(self.folder):
             records = self.records.__getitems__([self.start + int(i) for i in indices])
-            images = [self._decode(record["image"]) for record in records]
-        except (RuntimeError, OSError) as error:  # array_record's, PIL's
-            raise _damaged(self.folder, error) from error
         labels = [record["label"] if self.labeled else -1 for record in records]
-        return {"image": np.stack(images), "label": np.asarray(labels, np.int32)}
+        return [record["image"] for record in records], np.asarray(labels, np.int32)
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        images, labels = self._read(indices)
+        with _reading(self.folder):
+            return {"image": np.stack([self._decode(image) for image in images]), "label": labels}
 
     @property
     def labels(self) -> np.ndarray:
         """Read without decoding an image."""
         if not self.labeled:
             return np.full(len(self), -1, np.int32)
-        starts = range(self.start, self.stop, 1000)
-        parts = [range(start, min(start + 1000, self.stop)) for start in starts]
-        try:
-            records = [record for part in parts for record in self.records.__getitems__(part)]
-        except (RuntimeError, OSError) as error:
-            raise _damaged(self.folder, error) from error
-        return np.array([record["label"] for record in records], np.int32)
+        return np.concatenate([self._read(part)[1] for part in _thousands(len(self))])
 
     def digest(self) -> str:
         """Of the split's files and of what is read of them; decoding all images would take long."""
@@ -207,19 +188,20 @@ class _Records:
         return pixels(plain(image) if mode == "RGBA" else image, self.size)
 
 
+def _thousands(count: int) -> list[np.ndarray]:
+    """Indices 0..count in parts small enough to be read at once."""
+    return np.array_split(np.arange(count), count // 1000 + 1)
+
+
 def _in_memory(name: str, part: Source) -> ArraySource:
-    starts = range(0, len(part), 1000)
-    chunks = [
-        part.__getitems__(range(start, min(start + 1000, len(part))))
-        for start in tqdm.tqdm(
-            starts, desc=f"reading {name}", unit=" thousand", leave=False, disable=None
-        )
-    ]
+    bar = tqdm.tqdm(
+        _thousands(len(part)), desc=f"reading {name}", unit=" thousand", leave=False, disable=None
+    )
+    chunks = [part.__getitems__(indices) for indices in bar]
     images = np.concatenate([chunk["image"] for chunk in chunks])
-    labels = np.concatenate([chunk["label"] for chunk in chunks])
     if name == "binarized_mnist":  # stored as 0 and 1, to which resizing rounds
         images = images * np.uint8(255)
-    return ArraySource(images, labels)
+    return ArraySource(images, np.concatenate([chunk["label"] for chunk in chunks]))
 
 
 def _find(name: str, config: DataConfig) -> pathlib.Path:

