@@ -68,14 +68,17 @@ def connect(
         not processes of one run.
 
     Raises:
-      ValueError: if some of the arguments are given and others missing.
+      ValueError: if some of the arguments are given and others missing, or there are not so many.
       RunError: if the others cannot be reached.
     """
     given = (coordinator, processes, process)
-    if None in given and any(value is not None for value in given):
+    if any(value is not None for value in given) and (
+        None in given or not 0 <= (process or 0) < (processes or 0)
+    ):
         raise ValueError(
             "--coordinator, --processes and --process go together: an address:port, how many "
-            "processes there are, and which of them this is"
+            "processes there are, and which of them, from 0, this is; got "
+            + ", ".join(map(str, given))
         )
     if coordinator is None and not _scheduled(indexed):
         if _on_tpu():
@@ -84,8 +87,6 @@ def connect(
             except (RuntimeError, ValueError, OSError) as error:
                 _log.warning("one process alone on this TPU: %s", error)
         return
-    if processes is not None and process is not None and not 0 <= process < processes:
-        raise ValueError(f"--process must lie in 0..{processes - 1}, got {process}")
     how: dict[str, Any] = {"local_device_ids": _gpus()}
     if coordinator is not None:  # what a scheduler says is not to be mixed with it
         how = {"cluster_detection_method": "deactivate"}
@@ -126,19 +127,18 @@ def is_first() -> bool:
 
 
 def on_first(action: Callable[[], object]) -> None:
-    """Runs on process 0 while the others wait; an error there is raised on all."""
-    if jax.process_count() == 1:
-        action()
-        return
+    """Runs on process 0 while the others wait; what goes wrong there is a RunError on all."""
+    failure: Exception | None = None
     message = ""
     if is_first():
         try:
             action()
-        except (RunError, ValueError, OSError) as error:
-            message = str(error) or repr(error)
-    message = _gather(message)[0]
-    if message:
-        raise RunError(message)
+        except OSError as error:
+            failure, message = error, f"{error.filename} cannot be written: {error.strerror}"
+        except (RunError, ValueError) as error:
+            failure, message = error, str(error)
+    if message := _gather(message)[0]:
+        raise RunError(message) from failure
 
 
 def check_same(fields: Mapping[str, Any]) -> None:
@@ -147,8 +147,6 @@ def check_same(fields: Mapping[str, Any]) -> None:
     Raises:
       RunError: on all of them, naming the fields that differ.
     """
-    if jax.process_count() == 1:
-        return
     texts = _gather(json.dumps(dict(fields), default=str))
     first = json.loads(texts[0])
     for process, text in enumerate(texts):
@@ -162,14 +160,14 @@ def check_same(fields: Mapping[str, Any]) -> None:
             raise RunError(f"the processes were given different configs ({'; '.join(differ)})")
 
 
-def wait_for_first(days: float = 7.0) -> None:
-    """Waits while process 0 does something alone that may take long."""
+def wait_for_first() -> None:
+    """Waits, a week at most, while process 0 does something alone that may take long."""
     if jax.process_count() > 1:
         # Through the coordinator: collectives of devices give up after some minutes.
         from orbax.checkpoint import multihost
 
         name = f"first is done {next(_waits)}"  # each barrier has a name of its own
-        multihost.sync_global_processes(name, timeout=int(days * 86_400))
+        multihost.sync_global_processes(name, timeout=7 * 86_400)
 
 
 def all_agree(succeeded: bool) -> bool:
@@ -245,23 +243,22 @@ class Interrupts:
     """
 
     def __init__(self):
+        self.stopping = False
+        """Whether the run is to stop after the step that was last asked about."""
         self.signum = signal.SIGTERM
-        self._noted = self._asked = False
+        """The first signal to this process, or what stands for one to another."""
+        self._noted = self._asked = self._leave_at_once = False
         self._several = jax.process_count() > 1
-        self._agreed = False
-        self._leave_at_once = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        # JAX's preemption service, which lets the processes agree on a step, takes SIGTERM itself.
+        if threading.current_thread() is not threading.main_thread():
+            return self  # where signals cannot be handled
         for signum in _ASKED + _TOLD:
+            # JAX's preemption service, which lets the processes agree on a step, takes SIGTERM.
             own = self._several and signum == signal.SIGTERM
-            if own or signal.getsignal(signum) == signal.SIG_IGN:
-                continue
-            try:
+            if not own and signal.getsignal(signum) != signal.SIG_IGN:
                 self._before[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not in the main thread, where signals cannot be handled
-                break
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -271,13 +268,8 @@ class Interrupts:
     def stop_after(self, step: int) -> bool:
         """Whether to save and stop after this step; asked after every step, on all processes."""
         if self._several:
-            self._agreed = multihost_utils.reached_preemption_sync_point(step)
+            self.stopping = multihost_utils.reached_preemption_sync_point(step)
         return self.stopping
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the run is to stop after the step that was last asked about."""
-        return self._agreed if self._several else self._noted
 
     def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
         """Does work that may be dropped: a signal ends it where it stands, and None comes back.
@@ -286,7 +278,7 @@ class Interrupts:
         """
         if self._several:
             return work()
-        if self._noted:
+        if self.stopping:
             return None
         try:
             try:
@@ -300,16 +292,17 @@ class Interrupts:
     def _note(self, signum: int, frame: types.FrameType | None) -> None:
         del frame
         if self._asked and signum in _ASKED:  # whoever asks twice does not want to wait
-            for caught, handler in self._before.items():
-                signal.signal(caught, handler)
-            os.kill(os.getpid(), signum)
+            self.__exit__()
+            signal.raise_signal(signum)
             return
         self._asked |= signum in _ASKED
         if self._noted:
             return
         self._noted, self.signum = True, signal.Signals(signum)
         if self._several:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # which JAX tells the others
+        else:
+            self.stopping = True
         _log.warning("%s: saving, then stopping", self.signum.name)
         if self._leave_at_once:
             raise _Now
