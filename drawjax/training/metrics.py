@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tqdm
-from jax.experimental import multihost_utils
 
 from drawjax.files import to_json, write_atomically
 from drawjax.training import hosts
@@ -67,28 +66,25 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: pathlib.Path, step: int):
+        self._path = workdir / "metrics.jsonl"
         kept = [entry for entry in read_metrics(workdir) if entry["step"] <= step]
         self._written = {(entry["step"], entry["split"]) for entry in kept}
-        self._file = None
-        multihost_utils.sync_global_devices("metrics read")
-        if not hosts.is_first():
-            return
+        hosts.on_first(lambda: self._open(kept, step))
+
+    def _open(self, kept: list[dict[str, Any]], step: int) -> None:
         # It imports PyTorch where there is one, which `--help` need not wait for.
-        from tensorboardX import event_file_writer
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        path = workdir / "metrics.jsonl"
-        with self._named(path):
-            write_atomically(path, "".join(to_json(entry) + "\n" for entry in kept))
-            # Not through its SummaryWriter: that writes in a thread, which a full disk ends, and
-            # then waits for it for ever.
-            folder = workdir / "tensorboard"
-            folder.mkdir(exist_ok=True)
-            self._events = event_file_writer.EventsWriter(str(folder / "events"))
-            self._messages: Any = event_pb2
-            start = self._messages.SessionLog(status=self._messages.SessionLog.START)
-            self._event(step + 1, session_log=start)
-            self._file = path.open("a")
+        write_atomically(self._path, "".join(to_json(entry) + "\n" for entry in kept))
+        # Not through its SummaryWriter: that writes in a thread, which a full disk ends, and then
+        # waits for it for ever.
+        folder = self._path.with_name("tensorboard")
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        self._messages: Any = event_pb2
+        start = self._messages.SessionLog(status=self._messages.SessionLog.START)
+        self._event(step + 1, session_log=start)
 
     def has(self, step: int, split: str) -> bool:
         """Whether there is such an entry."""
@@ -101,34 +97,27 @@ class MetricWriter:
           RunError: if it cannot be written, the disk being full for instance.
         """
         self._written.add((step, split))
-        if self._file is None:
+        if not hosts.is_first():
             return
         from tensorboardX.summary import scalar
 
-        with self._named(pathlib.Path(self._file.name)):
-            self._file.write(to_json({"step": step, "split": split, **values}) + "\n")
-            self._file.flush()
+        try:
+            with self._path.open("a") as file:
+                file.write(to_json({"step": step, "split": split, **values}) + "\n")
             for name, value in values.items():
                 self._event(step, summary=scalar(f"{split}/{name}", value))
             self._events.flush()
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Closes both files."""
-        if self._file is not None:
-            for file in (self._file, self._events):
-                with contextlib.suppress(OSError):  # said by `write` before, if the disk is full
-                    file.close()
+        """Closes TensorBoard's file."""
+        if hosts.is_first():
+            with contextlib.suppress(OSError):  # said by `write` before, if the disk is full
+                self._events.close()
 
     def _event(self, step: int, **what: Any) -> None:
         self._events.write_event(self._messages.Event(wall_time=time.time(), step=step, **what))
-
-    @contextlib.contextmanager
-    def _named(self, path: pathlib.Path) -> Iterator[None]:
-        """Turns an OSError into a RunError that names the file."""
-        try:
-            yield
-        except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -160,7 +149,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, batch_size: int):
         self._total, self._batch_size = total, batch_size
-        self._last, self._time, self._rested = done, time.monotonic(), 0.0
+        self._last, self._since = done, time.monotonic()
         self._bar = tqdm.tqdm(
             total=total, initial=done, unit="step", dynamic_ncols=True,
             disable=None if hosts.is_first() else True,
@@ -173,9 +162,8 @@ class Progress:
     def show(self, step: int, values: Mapping[str, float]) -> float:
         """Shows means since the last call, all of them; returns images per second."""
         now = time.monotonic()
-        seconds = max(now - self._time - self._rested, 1e-9)
-        rate = (step - self._last) * self._batch_size / seconds
-        self._last, self._time, self._rested = step, now, 0.0
+        rate = (step - self._last) * self._batch_size / max(now - self._since, 1e-9)
+        self._last, self._since = step, now
         values = {"loss": values["loss"], **values}
         listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._bar.set_postfix_str(f"{listed}, {rate:,.0f} images/s")
@@ -191,10 +179,8 @@ class Progress:
     def resting(self) -> Iterator[None]:
         """Leaves the time inside, spent on something else, out of the rate."""
         began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._rested += time.monotonic() - began
+        yield
+        self._since += time.monotonic() - began
 
     def close(self) -> None:
         """Ends the bar."""
