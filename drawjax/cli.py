@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, NoReturn, TextIO, TypeVar
 
 import tyro
 
-from drawjax.config import ExperimentConfig, nearest
+from drawjax.config import Checked, ExperimentConfig, nearest, option
 
 __all__ = [
     "Options",
@@ -48,15 +48,17 @@ Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """What a command can do with any experiment."""
+
+    _prefix = "--"
 
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """FIELD=VALUE,VALUE,...: run once for each value, with several --sweep for each combination.
     Points that differ only in numbers (rate, seed, clipping, decay) train side by side."""
     sweep_index: int | None = None
     """Run this point of the sweep alone, counted from 0; for a scheduler's array jobs."""
-    sweep_parallel: int | None = None
+    sweep_parallel: int | None = option(None, low=1)
     """Train at most so many points side by side; None: all that can be."""
     debug_nans: bool = False
     """Stop at the operation that makes the first NaN; slow."""
@@ -133,7 +135,7 @@ def _experiment(
 
         from drawjax.training import Diverged, hosts
 
-    groups = _sweep_groups(config, options)
+    sweep = _sweep(config, options)
     hosts.connect(
         options.coordinator, options.processes, options.process,
         indexed=options.sweep_index is not None,
@@ -142,18 +144,19 @@ def _experiment(
         logging.getLogger().setLevel(logging.WARNING)
     if options.debug_nans:  # else as JAX_DEBUG_NANS says
         jax.config.update("jax_debug_nans", True)
-    if groups is not None:
+    if sweep is not None:
         from drawjax.training import sweeps
 
-        sweeps.run_groups(config, options.sweep, groups, run)
+        points, groups = sweep
+        sweeps.run_groups(points, groups, run)
         return
     (outcome,) = run([config])
     if isinstance(outcome, Diverged):
         raise outcome
 
 
-def _sweep_groups(config: Any, options: Options) -> Any:
-    """The points of the sweep that is asked for, in groups that train together; None: no sweep."""
+def _sweep(config: Any, options: Options) -> Any:
+    """The points of the sweep that is asked for, and groups that train together; None: no sweep."""
     if not options.sweep:
         if options.sweep_index is not None:
             fail("--sweep-index picks a point of a --sweep, and there is none")
@@ -164,9 +167,8 @@ def _sweep_groups(config: Any, options: Options) -> Any:
 
     try:
         points = sweeps.expand(config, options.sweep)
-        if options.sweep_index is not None:
-            points = [sweeps.pick(points, options.sweep_index)]
-        return sweeps.grouped(points, options.sweep_parallel)
+        index, most = options.sweep_index, options.sweep_parallel
+        return points, sweeps.grouped(points, index=index, most=most)
     except ValueError as error:
         fail(str(error))
 

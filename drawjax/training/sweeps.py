@@ -24,26 +24,22 @@ from typing import Any
 import tyro
 
 from drawjax import cli, figures
-from drawjax.config import TrainConfig, flatten, nearest
+from drawjax.config import flatten, nearest
 from drawjax.files import write_atomically
 from drawjax.training import hosts
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
-from drawjax.training.step import check_devices
+from drawjax.training.step import Hyperparams, make_mesh
 
-__all__ = ["Point", "expand", "grouped", "pick", "run_groups", "table"]
+__all__ = ["Point", "expand", "grouped", "run_groups", "table"]
 
 _log = logging.getLogger(__name__)
 
-# Fields of TrainConfig that reach the training step as traced numbers (`step.Hyperparams`).
-_TRACED = (
-    "learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay", "ema_decay",
-    "seed",
-)  # fmt: skip
+# What the training step is traced with, so that points of one program may differ in it; the number
+# of steps is the loop's too.
+_TRACED = {field.name for field in dataclasses.fields(Hyperparams)} - {"steps", "decay_steps"}
 
 _LONGEST = 200  # of the 255 bytes that file systems take
-
-_SHOWN = ("validation", "test")  # parts of results.json that the printed table has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +55,7 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
     """The grid of configs that `FIELD=VALUE,VALUE` items span; the last varies fastest.
 
     Args:
-      config: a nested frozen dataclass with a field `workdir`.
+      config: a nested frozen dataclass with fields `workdir` and, a `TrainConfig`, `train`.
       sweeps: the items; none gives the config itself.
 
     Returns:
@@ -83,10 +79,6 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
         if name in axes:
             raise ValueError(f"--sweep names {name} twice; list all its values in one")
         axes[name] = texts
-    for name, texts in axes.items():
-        values = [flatten(_with(config, {name: text}))[name] for text in texts]
-        if len(set(map(repr, values))) < len(values):
-            raise ValueError(f"--sweep {name} holds a value twice: {','.join(texts)}")
     points = []
     for index, texts in enumerate(itertools.product(*axes.values())):
         point = _with(config, dict(zip(axes, texts, strict=True)))
@@ -95,58 +87,49 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
             folder = pathlib.Path(config.workdir) / _folder(values)
             point = dataclasses.replace(point, workdir=str(folder))
         points.append(Point(index, point, values))
+    if len({repr(point.values) for point in points}) < len(points):
+        raise ValueError(f"--sweep holds a value twice: {' '.join(sweeps)}")
     return points
 
 
-def pick(points: Sequence[Point], index: int) -> Point:
-    """One point of a sweep.
-
-    Raises:
-      ValueError: if there are not so many.
-    """
-    if not 0 <= index < len(points):
-        raise ValueError(f"--sweep-index must lie in 0..{len(points) - 1}, got {index}")
-    return points[index]
-
-
-def grouped(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
+def grouped(
+    points: Sequence[Point], *, index: int | None = None, most: int | None = None
+) -> list[list[Point]]:
     """Points that can be trained side by side: they differ in traced numbers alone.
 
     Args:
       points: of one sweep.
+      index: of the one point that is wanted; None: all are.
       most: the largest group wanted; None: no limit.
 
     Raises:
-      ValueError: if `most` is less than one.
+      ValueError: if there are not so many points.
     """
-    if most is not None and most < 1:
-        raise ValueError(f"--sweep-parallel must be at least 1, got {most}")
+    if index is not None:
+        if not 0 <= index < len(points):
+            raise ValueError(f"--sweep-index must lie in 0..{len(points) - 1}, got {index}")
+        return [[points[index]]]
+    free = {f"train.{name}" for name in _TRACED | {"decay_fraction"}} | {"workdir"}
     groups: dict[str, list[Point]] = {}
     for point in points:
-        fields = flatten(point.config)
-        traced = {f"train.{name}" for name in _TRACED} | {"workdir"}
-        if not isinstance(getattr(point.config, "train", None), TrainConfig):
-            traced = set()
-        rest = {name: value for name, value in fields.items() if name not in traced}
-        groups.setdefault(json.dumps(rest, default=str), []).append(point)
-    chunks = []
-    for group in groups.values():
-        size = most or len(group)
-        chunks += [group[start : start + size] for start in range(0, len(group), size)]
-    return chunks
+        rest = {name: value for name, value in flatten(point.config).items() if name not in free}
+        groups.setdefault(repr(rest), []).append(point)
+    return [
+        group[start : start + (most or len(group))]
+        for group in groups.values()
+        for start in range(0, len(group), most or len(group))
+    ]
 
 
 def run_groups(
-    config: Any,
-    sweeps: Sequence[str],
+    points: Sequence[Point],
     groups: Sequence[Sequence[Point]],
     action: Callable[[Sequence[Any]], Sequence[Any]],
 ) -> None:
     """Runs groups of points one after another, then compares all points of the sweep.
 
     Args:
-      config: what the sweep departs from.
-      sweeps: its items, `FIELD=VALUE,VALUE`.
+      points: all of the sweep.
       groups: what to run of it.
       action: runs configs that can be trained side by side; gives each a result, or `Diverged`.
 
@@ -154,26 +137,23 @@ def run_groups(
       ValueError: before any runs, if one cannot be spread over the devices.
       Diverged: once all have run, if one or more diverged.
     """
-    trained = isinstance(getattr(config, "train", None), TrainConfig)
-    if trained and getattr(config, "mode", "train") == "train":
+    if getattr(points[0].config, "mode", "train") == "train":
         for group in groups:
-            check_devices([point.config.train for point in group])
-    points = expand(config, sweeps)
-    diverged = {}
+            make_mesh(group[0].config.train.batch_size, points=len(group))
+    diverged = []
     for number, group in enumerate(groups, start=1):
         names = ", ".join(_folder(point.values) for point in group)
         _log.info("sweep, part %d of %d: %s", number, len(groups), names)
-        try:
-            outcomes = action([point.config for point in group])
-        except Diverged as error:
-            outcomes = [error]
-        for point, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Diverged):
-                diverged[point.index] = outcome
+        outcomes = action([point.config for point in group])
+        diverged += [
+            point
+            for point, outcome in zip(group, outcomes, strict=True)
+            if isinstance(outcome, Diverged)
+        ]
     if hosts.is_first():
-        _compare(pathlib.Path(config.workdir), points, diverged)
+        _compare(points, diverged)
     if diverged:
-        names = ", ".join(_folder(points[index].values) for index in diverged)
+        names = ", ".join(_folder(point.values) for point in diverged)
         raise Diverged(f"{len(diverged)} of {len(points)} points diverged: {names}")
 
 
@@ -192,26 +172,24 @@ def table(points: Sequence[Point]) -> list[dict[str, Any]]:
     return rows
 
 
-def _compare(workdir: pathlib.Path, points: Sequence[Point], diverged: dict[int, Any]) -> None:
+def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
     rows = table(points)
-    for row in rows:
-        if row["index"] in diverged:
-            row["diverged"] = True
+    for point in diverged:
+        rows[point.index]["diverged"] = True
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
+    workdir = pathlib.Path(points[0].config.workdir).parent
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(workdir / "sweep.csv", text.getvalue())  # jobs of an array may end together
-    shown = [
+    shown = ["index", *points[0].values, *(["diverged"] if diverged else [])]
+    shown += [
         name
         for name in columns
-        if name in ("index", "diverged", *points[0].values)
-        or (
-            name.partition(".")[0] in _SHOWN
-            and not name.endswith(("images", "samples", "standard_error"))
-        )
+        if name.startswith(("validation.", "test."))
+        and not name.endswith(("images", "samples", "standard_error"))
     ]
     sys.stdout.write(_aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)]))
     figures.save_plot(workdir / "sweep.png", lambda: _plot(points))

@@ -95,23 +95,14 @@ def test_points_that_differ_in_traced_numbers_are_grouped():
     assert [len(group) for group in sweeps.grouped(points, most=3)] == [3, 1, 3, 1]
     points = sweeps.expand(CONFIG, ["train.steps=10,20", "train.batch_size=4,8"])
     assert [len(group) for group in sweeps.grouped(points)] == [1] * 4
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        sweeps.grouped(points, most=0)
-
-
-def test_every_traced_number_may_differ_in_a_group():
-    from drawjax.training.step import Hyperparams
-
-    traced = {field.name for field in dataclasses.fields(Hyperparams)} - {"steps", "decay_steps"}
-    assert traced | {"decay_fraction"} == set(sweeps._TRACED)
 
 
 def test_a_point_that_is_not_there():
     points = sweeps.expand(CONFIG, ["train.seed=0,1"])
-    assert sweeps.pick(points, 1).config.train.seed == 1
+    assert sweeps.grouped(points, index=1) == [[points[1]]]
     for index in (-1, 2):
         with pytest.raises(ValueError, match=rf"must lie in 0..1, got {index}"):
-            sweeps.pick(points, index)
+            sweeps.grouped(points, index=index)
 
 
 @pytest.mark.slow
@@ -125,7 +116,7 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
         asked.append([(c.train.learning_rate, c.width) for c in configs])
         return toy.run(configs)
 
-    sweeps.run_groups(config, items, sweeps.grouped(points), action)
+    sweeps.run_groups(points, sweeps.grouped(points), action)
     assert asked == [[(0.05, 4), (0.01, 4)], [(0.05, 5), (0.01, 5)]]
     for point in points:
         alone = dataclasses.replace(point.config, workdir=str(tmp_path / str(point.index)))
@@ -156,15 +147,15 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
 def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_path, monkeypatch):
     config = ToyConfig(workdir=str(tmp_path / "sweep"))
     items = ["train.batch_size=8,7"]
-    groups = sweeps.grouped(sweeps.expand(config, items))
+    points = sweeps.expand(config, items)
 
-    def check(trains):
-        if trains[0].batch_size == 7:
+    def make_mesh(batch_size, *, points):
+        if batch_size == 7:
             raise ValueError("must divide over 2 devices, got 7")
 
-    monkeypatch.setattr(sweeps, "check_devices", check)
+    monkeypatch.setattr(sweeps, "make_mesh", make_mesh)
     with pytest.raises(ValueError, match="must divide over 2 devices, got 7"):
-        sweeps.run_groups(config, items, groups, lambda configs: pytest.fail("ran"))
+        sweeps.run_groups(points, sweeps.grouped(points), lambda configs: pytest.fail("ran"))
     assert not (tmp_path / "sweep").exists()
 
 
@@ -174,7 +165,7 @@ def test_one_point_alone_is_compared_with_those_that_are_there(tmp_path):
     items = ["train.seed=0,1"]
     points = sweeps.expand(config, items)
     for index in (1, 0):
-        sweeps.run_groups(config, items, [[points[index]]], toy.run)
+        sweeps.run_groups(points, [[points[index]]], toy.run)
         rows = sweeps.table(points)
         assert "validation.loss" in rows[1]
         assert ("validation.loss" in rows[0]) == (index == 0)
@@ -188,13 +179,11 @@ def test_points_that_diverge_are_named_when_all_are_done(tmp_path, capsys):
 
     def action(configs):
         done.extend(configs)
-        if configs[0].width == 4:
-            return [{}, Diverged("no")]
-        raise Diverged("no")
+        return [{}, Diverged("no")] if configs[0].width == 4 else [Diverged("no")]
 
     groups = [points[:2], points[2:3]]
     with pytest.raises(Diverged, match="2 of 4 points diverged: width=4,seed=1, width=5,seed=0"):
-        sweeps.run_groups(config, items, groups, action)
+        sweeps.run_groups(points, groups, action)
     assert len(done) == 3
     assert "diverged" in capsys.readouterr().out
     chex.assert_equal(len((tmp_path / "sweep.csv").read_text().splitlines()), 5)
@@ -213,7 +202,7 @@ def test_losses_that_are_not_finite_are_left_out_of_the_plot(tmp_path, losses):
     points = sweeps.expand(config, items)
     _written(pathlib.Path(points[0].config.workdir), losses)
     _written(pathlib.Path(points[1].config.workdir), (4.0, 3.0, 2.0))
-    sweeps.run_groups(config, items, [points], lambda configs: [{}] * 2)
+    sweeps.run_groups(points, [points], lambda configs: [{}] * 2)
     assert (tmp_path / "sweep.png").stat().st_size > 1000
 
 
@@ -224,7 +213,7 @@ def test_the_plot_is_made_whatever_matplotlibrc_says(tmp_path):
         _written(pathlib.Path(point.config.workdir), (4.0, 3.0))
     with matplotlib.rc_context():
         dict.update(matplotlib.rcParams, {"text.usetex": True})  # as a matplotlibrc sets it
-        sweeps.run_groups(config, items, [points], lambda configs: [{}] * 2)
+        sweeps.run_groups(points, [points], lambda configs: [{}] * 2)
     assert (tmp_path / "sweep.png").stat().st_size > 1000
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "sweep.csv", "sweep.png",
