@@ -5,19 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from drawjax import draw, modules
 from drawjax.modules import DrawConfig
 from drawjax.training import Task, TrainConfig
-from drawjax.training.step import (
-    Hyperparams,
-    TrainState,
-    initial_state,
-    put_batch,
-    replicated,
-    train_step,
-)
+from drawjax.training.step import Hyperparams, TrainState, initial_state, train_step
 
 __all__ = ["IMAGE_SHAPE", "images", "model_flops", "task", "training_step"]
 
@@ -73,9 +65,9 @@ def training_step(
     hyperparams = Hyperparams.of(TrainConfig())
     auto = (jax.sharding.AxisType.Auto,)
     grid = jax.make_mesh((devices,), ("data",), auto, devices=jax.devices()[:devices])
-    whole = replicated(grid)
+    whole = jax.NamedSharding(grid, jax.P())
     state: TrainState = jax.jit(lambda: initial_state(bound, hyperparams), out_shardings=whole)()
-    x = put_batch(grid, np.asarray(images(batch, shape)))
+    x = jax.device_put(images(batch, shape), jax.NamedSharding(grid, jax.P("data")))
 
     def step(state: TrainState, x: jax.Array, hyperparams: Hyperparams):
         return train_step(bound, state, x, hyperparams, ())

@@ -26,6 +26,7 @@ from drawjax.experiment import Experiment
 from drawjax.files import to_json, write_atomically
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError, RunWriter, hosts, train_points
+from drawjax.training.checkpoints import difference
 from drawjax.training.run import (
     has_best,
     has_checkpoints,
@@ -33,7 +34,7 @@ from drawjax.training.run import (
     read_config,
     read_record,
 )
-from drawjax.training.step import check_devices, check_optimizer
+from drawjax.training.step import check_optimizer, make_mesh
 
 __all__ = ["experiment_of", "load_run", "train", "train_all"]
 
@@ -127,7 +128,7 @@ def train_all(
     ]
     if training:
         check_optimizer(optimizer)
-        check_devices([config.train for config in configs])
+        make_mesh(configs[0].train.batch_size, points=len(configs))
         for experiment in experiments:
             data.check_batch_size(experiment.images.train, experiment.config.train.batch_size)
     for experiment in experiments:
@@ -390,13 +391,8 @@ def _initial_params(experiment: Experiment) -> Any:
         _log.info("%s has no learned prior: it starts as N(0, 1)", source)
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
         found = {name: found.get(name, zeros[name]) for name in like}
-    theirs, ours = _shapes(found), _shapes(like)
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise ValueError(
-                f"init_from {source} is another model: {name} is "
-                f"{theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here"
-            )
+    if differ := difference(found, like):
+        raise ValueError(f"init_from {source} is another model: {differ}")
     # On the host, from where they go to whatever devices the run is on.
     return jax.tree.map(lambda leaf, new: np.asarray(leaf, new.dtype), found, like)
 
@@ -430,13 +426,6 @@ def _check_given(
                 f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
                 f"trained; got {wanted[name]}"
             )
-
-
-def _shapes(params: Any) -> dict[str, list[int]]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): list(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(params)
-    }
 
 
 def _name(model: Callable[..., Any]) -> str:

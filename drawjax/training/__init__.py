@@ -3,7 +3,7 @@
 from drawjax.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.loop import train, train_points
-from drawjax.training.run import RunWriter, has_best, read_best, read_config, read_record
+from drawjax.training.run import RunWriter, has_best, read_best, read_config, read_record, restore
 from drawjax.training.step import Streams, TrainState, streams
 from drawjax.training.task import Task
 
@@ -20,6 +20,7 @@ __all__ = [
     "read_best",
     "read_config",
     "read_record",
+    "restore",
     "streams",
     "train",
     "train_points",

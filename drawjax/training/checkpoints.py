@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import re
 import shutil
 import sys
 import zlib
@@ -19,7 +20,7 @@ from drawjax.files import to_json
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
-__all__ = ["Checkpoints", "checksum", "read", "read_values", "steps"]
+__all__ = ["Checkpoints", "checksum", "difference", "read", "read_values", "steps"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,21 +62,50 @@ def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     )
 
     def everything() -> tuple[PyTree, dict[str, Any]]:
-        described = _restore(path, described=ocp.args.JsonRestore())
-        if difference := _difference(path, like):
-            raise ValueError(difference)
-        arrays = _restore(path, arrays=ocp.args.StandardRestore(abstract))
+        metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "arrays")
+        if differ := difference(metadata.tree, jax.eval_shape(_plain, like)):
+            top = re.split(r"[. ]", differ)[0]
+            raise ValueError(f"it is of another {_CALLED.get(top, top)}: {differ}")
+        arrays = ocp.args.StandardRestore(abstract)
+        found = _restore(path, arrays=arrays, described=ocp.args.JsonRestore())
+        described = found["described"]
         # Checkpoints of older versions have no such number.
-        if described.get("crc32") not in (None, checksum(arrays)):
+        if described.get("crc32") not in (None, checksum(found["arrays"])):
             raise ValueError("checksum mismatch: the checkpoint is corrupt")
-        return arrays, described["values"]
+        return found["arrays"], described["values"]
 
     return _on_all(path, everything)
 
 
 def read_values(path: pathlib.Path) -> dict[str, Any]:
     """Reads the JSON tree of a checkpoint alone; errors as `read`."""
-    return _on_all(path, lambda: _restore(path, described=ocp.args.JsonRestore())["values"])
+    found = _on_all(path, lambda: _restore(path, described=ocp.args.JsonRestore()))
+    return found["described"]["values"]
+
+
+def difference(there: PyTree, here: PyTree) -> str | None:
+    """The first array by name of two trees that one of them lacks or has in another shape.
+
+    Args:
+      there: arrays, or what else has a shape, of a file.
+      here: the same of a model.
+
+    Returns:
+      `encoder.kernel is [3, 4] there, missing here`; None if there is no such array.
+    """
+    saved, wanted = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="."): list(leaf.shape)
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (there, here)
+    )
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            return (
+                f"{name} is {saved.get(name, 'missing')} there, {wanted.get(name, 'missing')} here"
+            )
+    return None
 
 
 class Checkpoints:
@@ -110,7 +140,7 @@ class Checkpoints:
             items = ocp.args.Composite(
                 arrays=ocp.args.StandardSave(arrays), described=ocp.args.JsonSave(described)
             )
-            with _checkpointer() as checkpointer:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
                 checkpointer.save(path, args=items)
         except Exception as error:  # OSError, ValueError or others, as TensorStore has it
             raise RunError(
@@ -147,39 +177,9 @@ def _set_aside(path: pathlib.Path, why: str) -> None:
     _log.warning("%s; quarantined as %s", why, aside.name)
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-
-
-def _restore(path: pathlib.Path, **item: ocp.args.CheckpointArgs) -> Any:
-    with _checkpointer() as checkpointer:
-        (found,) = checkpointer.restore(path, args=ocp.args.Composite(**item)).values()
-    return found
-
-
-def _difference(path: pathlib.Path, like: PyTree) -> str | None:
-    """Says which array of a checkpoint is not as in `like`, if one is not."""
-    metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "arrays")
-    saved, wanted = _by_name(metadata.tree), _by_name(like)
-    for name in sorted(saved.keys() | wanted.keys()):
-        there, here = (list(t[name].shape) if name in t else "missing" for t in (saved, wanted))
-        if name in saved and name in wanted and _is_key(wanted[name]):
-            continue  # the numbers behind a key are saved
-        if there != here:
-            kind = _CALLED.get(top := name.partition(".")[0], top)
-            return f"it is of another {kind}: {name} is {there} there, {here} here"
-    return None
-
-
-def _by_name(tree: PyTree) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _restore(path: pathlib.Path, **items: Any) -> Any:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path, args=ocp.args.Composite(**items))
 
 
 def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
@@ -198,10 +198,19 @@ def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
 def checksum(tree: PyTree) -> int:
     """CRC-32 of all arrays, the same on any devices."""
     value = 0
-    for leaf in jax.tree.leaves(tree):
-        plain = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        value = zlib.crc32(np.asarray(plain).tobytes(), value)
+    for leaf in jax.tree.leaves(_plain(tree)):
+        value = zlib.crc32(np.asarray(leaf).tobytes(), value)
     return value
+
+
+def _plain(tree: PyTree) -> PyTree:
+    """The tree with the numbers behind its keys, which is what is saved of them."""
+
+    def plain(leaf: Any) -> Any:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(leaf) if is_key else leaf
+
+    return jax.tree.map(plain, tree)
 
 
 def _reason(error: BaseException) -> str:

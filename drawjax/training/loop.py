@@ -15,7 +15,7 @@ from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.hosts import Interrupts
 from drawjax.training.metrics import Means, MetricWriter, Progress
-from drawjax.training.run import RunWriter
+from drawjax.training.run import RunWriter, restore
 from drawjax.training.step import Program, TrainState
 from drawjax.training.task import BatchIterator, Task
 
@@ -148,25 +148,20 @@ class _Loop:
 
     def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int, list[Means]]:
         """The state at the newest checkpoint that all points have, or the initial one."""
-        like = self._program.abstract
-        while common := set.intersection(*(set(run.steps()) for run in runs)):
-            step = max(common)
-            restored = [run.restore(like, step=step) for run in runs]
-            states, progress = zip(*(found for found in restored if found), strict=True)
-            taken = {int(state.step) for state in states}
-            if len(states) < len(runs) or taken != {step}:
-                continue  # one could not be read and is no checkpoint any more
-            if step > self._config.steps:
-                raise RunError(
-                    f"{runs[0].workdir} has already taken {step} steps, more than "
-                    f"{self._config.steps}"
-                )
-            for seed, saved in zip(self._seeds, progress, strict=True):
-                self._iterators[seed].set_state(saved["iterator_state"])
-            # Checkpoints of older versions have no means.
-            means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
-            return self._program.put(states), step, means
-        return self._program.initial(), 0, [Means() for _ in runs]
+        found = restore(runs, self._program.abstract)
+        if found is None:
+            return self._program.initial(), 0, [Means() for _ in runs]
+        states, progress = zip(*found, strict=True)
+        step = int(states[0].step)
+        if step > self._config.steps:
+            raise RunError(
+                f"{runs[0].workdir} has already taken {step} steps, more than {self._config.steps}"
+            )
+        for seed, saved in zip(self._seeds, progress, strict=True):
+            self._iterators[seed].set_state(saved["iterator_state"])
+        # Checkpoints of older versions have no means.
+        means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
+        return self._program.put(states), step, means
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
@@ -216,7 +211,7 @@ class _Loop:
         for number, point in enumerate(self._points):
             if point.diverged or (missing and point.writer.has(step, "validation")):
                 continue
-            average = self._program.evaluated(self._state, number)
+            average = self._program.take(self._state, number).ema_params
             # Placed anew, as a checkpoint's are too: one compiled program serves both.
             params = jax.device_put(jax.device_get(average))
             validate = functools.partial(self._task.validate, params)

@@ -19,7 +19,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drawjax.config import TrainConfig, flatten, harmless_fields
@@ -39,6 +39,7 @@ __all__ = [
     "read_best",
     "read_config",
     "read_record",
+    "restore",
 ]
 
 _log = logging.getLogger(__name__)
@@ -146,15 +147,11 @@ class RunWriter:
         fields = flatten(config)
         facts = json.loads(to_json({**(record or {}), "prng": IMPLEMENTATION}))
         hosts.check_same(fields | facts)
-        _check_path(self.workdir)
         try:
             hosts.on_first(lambda: self._take(fields, config, facts))
             self._states = Checkpoints(self.workdir / "checkpoints", keep=keep)
             self._best = Checkpoints(self.workdir / "best", keep=1)
             self._lowest = self._lowest_loss()
-        except OSError as error:
-            self.close()
-            raise RunError(f"{self.workdir} cannot be written: {error.strerror}") from error
         except BaseException:
             self.close()
             raise
@@ -208,40 +205,6 @@ class RunWriter:
 
         return checkpoints.steps(self._states.folder)
 
-    def restore(
-        self, like: TrainState, *, step: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]] | None:
-        """State and progress of the newest checkpoint that can be read; None if there is none.
-
-        Newer ones that cannot be read are renamed to `N.broken`, and a warning names them.
-
-        Args:
-          like: a state of the same structure; gives shapes, types and shardings.
-          step: leave those of later steps alone.
-
-        Raises:
-          RunError: if there are checkpoints and none can be read; they stay as they are.
-        """
-        from drawjax.training import checkpoints
-
-        failures: dict[int, RunError] = {}
-        for candidate in self.steps():
-            if step is not None and candidate > step:
-                continue
-            try:
-                state, progress = checkpoints.read(self._states.folder / str(candidate), like)
-            except RunError as error:
-                failures[candidate] = error
-                continue
-            for broken, error in failures.items():
-                self._states.quarantine(broken, str(error))
-            self._seconds, self._opened_at = progress.pop("seconds"), time.monotonic()
-            return state, progress
-        if failures:
-            # Not a reason to begin anew over what may be of another version of the program.
-            raise RunError(f"no checkpoint can be read: {next(iter(failures.values()))}")
-        return None
-
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
         from drawjax.training import checkpoints
@@ -255,12 +218,19 @@ class RunWriter:
 
     def _take(self, fields: dict[str, Any], config: Any, facts: dict[str, Any]) -> None:
         """Locks the folder and writes what it is of, if it is free and of the same run."""
-        config_path, record_path = self.workdir / "config.json", self.workdir / "run.json"
-        foreign = self.workdir.exists() and any(self.workdir.iterdir())
-        if foreign and not config_path.exists() and not (self.workdir / ".lock").exists():
-            raise RunError(f"{self.workdir} holds files that are not a run's; name another folder")
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        lock = self.workdir / ".lock"
+        folder, text = self.workdir, str(self.workdir)
+        # Orbax would save to such paths, and could not read from them again.
+        url = any(part.endswith(":") for part in folder.parts)
+        if url or re.search(r"\[.*\]|\\", text) or not text.isprintable():
+            raise RunError(
+                f"{text!r}: checkpoints cannot be read from a path like a URL's or with [], a "
+                "backslash or characters that are not printable; name another folder"
+            )
+        names = {path.name for path in folder.glob("*")}
+        if names and not names & {"config.json", ".lock"}:
+            raise RunError(f"{folder} holds files that are not a run's; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / ".lock"
         try:
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)  # as the umask has it
         except PermissionError:  # another member of the group made it; NFS alone wants it writable
@@ -268,14 +238,52 @@ class RunWriter:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"{self.workdir} is in use by another process") from None
-        remove_drafts(self.workdir)
-        if config_path.exists():
-            old = {k: v for k, v in _read_json(config_path).items() if k not in facts}
-            _check_same(old, fields, config, self.workdir)
-        facts |= _check_record(read_record(self.workdir), facts, self.workdir)
-        write_atomically(config_path, to_json(fields, indent=2) + "\n")
-        write_atomically(record_path, to_json(facts, indent=2) + "\n")
+            raise RunError(f"{folder} is in use by another process") from None
+        remove_drafts(folder)
+        record = read_record(folder)
+        if "config.json" in names:
+            _check_same(folder, record, fields, config, facts)
+        write_atomically(folder / "config.json", to_json(fields, indent=2) + "\n")
+        write_atomically(folder / "run.json", to_json(facts | record, indent=2) + "\n")
+
+
+def restore(
+    runs: Sequence[RunWriter], like: TrainState
+) -> list[tuple[TrainState, dict[str, Any]]] | None:
+    """Reads the newest checkpoint that all runs of a sweep have and that can be read.
+
+    Newer ones that cannot be read are renamed to `N.broken`, and a warning names them.
+
+    Args:
+      runs: the runs; or a single one.
+      like: a state of the same structure; gives shapes, types and shardings.
+
+    Returns:
+      The state and the progress of each run; None if there is no checkpoint.
+
+    Raises:
+      RunError: if there are checkpoints and none can be read; they stay as they are.
+    """
+    from drawjax.training import checkpoints
+
+    torn: list[tuple[RunWriter, int, RunError]] = []
+    for step in sorted(set.intersection(*(set(run.steps()) for run in runs)), reverse=True):
+        found = []
+        for run in runs:
+            try:
+                found.append(checkpoints.read(run._states.folder / str(step), like))
+            except RunError as error:
+                torn.append((run, step, error))
+        if len(found) == len(runs):
+            for run, broken, error in torn:
+                run._states.quarantine(broken, str(error))
+            for run, (_, progress) in zip(runs, found, strict=True):
+                run._seconds, run._opened_at = progress.pop("seconds"), time.monotonic()
+            return found
+    if torn:
+        # Not a reason to begin anew over what may be of another version of the program.
+        raise RunError(f"no checkpoint can be read: {torn[0][-1]}")
+    return None
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -285,62 +293,41 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def _check_record(
-    old: dict[str, Any], new: dict[str, Any], workdir: pathlib.Path
-) -> dict[str, Any]:
-    """The facts that a run keeps; raises RunError if one is another now."""
-    differ = [
-        f"{name}: {old[name]} there, {new[name]} now"
-        for name in new
-        if name in old and old[name] != new[name] and name != "version"
-    ]
-    if differ:
-        raise RunError(
-            f"{workdir} holds a run of something else ({', '.join(differ)}); name another folder"
-        )
-    return old
-
-
-def _check_path(workdir: pathlib.Path) -> None:
-    """Refuses paths that Orbax would save to, and could not read from again."""
-    text = str(workdir)
-    if any(part.endswith(":") for part in workdir.parts):
-        raise RunError(f"{workdir} looks like a URL; name a local (or mounted) folder")
-    if re.search(r"\[.*\]|\\", text) or not text.isprintable():
-        raise RunError(
-            f"{text!r}: checkpoints cannot be read from a path with [], a backslash or characters "
-            "that are not printable; name another folder"
-        )
-
-
 def _check_same(
-    old: dict[str, Any], new: dict[str, Any], config: Any, workdir: pathlib.Path
+    folder: pathlib.Path,
+    record: dict[str, Any],
+    fields: dict[str, Any],
+    config: Any,
+    facts: dict[str, Any],
 ) -> None:
-    defaults = flatten(type(config)())  # of fields that the run is older than
-    old = {name: defaults.get(name) for name in new.keys() - old.keys()} | old
-    free = harmless_fields(config)
-    differ = {
-        name: (old[name], new.get(name))
-        for name in sorted(old)
-        if old[name] != new.get(name) and name not in free
-    }
-    train = getattr(config, "train", None)
-    listed = ", ".join(f"{name}: {a} there, {b} now" for name, (a, b) in differ.items())
-    if differ and isinstance(train, TrainConfig) and set(differ) <= _UNTIL_DECAY:
-        before = {name.removeprefix("train."): a for name, (a, _) in differ.items()}
-        _check_decay(train, dataclasses.replace(train, **before), listed, workdir)
-    elif differ:
-        raise RunError(f"{workdir} holds a run of another config ({listed}); name another folder")
+    """Raises RunError if a folder's run had other fields, or another of these facts in its record.
 
-
-def _check_decay(new: TrainConfig, old: TrainConfig, listed: str, workdir: pathlib.Path) -> None:
-    """Nothing depends on when the decay is to begin before it does; a run past it is fixed."""
+    Nothing depends on when the decay is to begin before it does; a run past it is fixed.
+    """
     from drawjax.training import checkpoints
 
-    taken = max(checkpoints.steps(workdir / "checkpoints"), default=0)
-    limit = min(new.fixed_from, old.fixed_from)
-    if taken > limit:
-        raise RunError(
-            f"{workdir} has taken {taken} steps, and from step {limit} on the learning rate "
-            f"depends on what cannot change any more ({listed}); name another folder"
+    defaults = flatten(type(config)())  # of fields that the run is older than
+    old = {name: defaults.get(name) for name in fields} | _read_json(folder / "config.json")
+    new = dict.fromkeys(old) | fields
+    old |= {name: record.get(name, fact) for name, fact in facts.items()}
+    new |= facts
+    free = harmless_fields(config) | {"version"}
+    differ = [name for name in sorted(old) if old[name] != new[name] and name not in free]
+    if not differ:
+        return
+    listed = ", ".join(f"{name}: {old[name]} there, {new[name]} now" for name in differ)
+    what = f"holds another run ({listed})"
+    train = getattr(config, "train", None)
+    if isinstance(train, TrainConfig) and _UNTIL_DECAY.issuperset(differ):
+        before = dataclasses.replace(
+            train, **{name.removeprefix("train."): old[name] for name in differ}
         )
+        limit = min(train.fixed_from, before.fixed_from)
+        taken = max(checkpoints.steps(folder / "checkpoints"), default=0)
+        if taken <= limit:
+            return
+        what = (
+            f"has taken {taken} steps, and from step {limit} on the learning rate depends on what "
+            f"cannot change any more ({listed})"
+        )
+    raise RunError(f"{folder} {what}; name another folder")

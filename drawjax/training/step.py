@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax import NamedSharding, P
 
 from drawjax.config import TrainConfig
 from drawjax.training.task import Task
@@ -28,13 +28,10 @@ __all__ = [
     "Program",
     "Streams",
     "TrainState",
-    "check_devices",
     "check_optimizer",
     "initial_state",
     "learning_rate",
     "make_mesh",
-    "put_batch",
-    "replicated",
     "streams",
     "train_step",
 ]
@@ -176,9 +173,7 @@ def train_step(
     ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
 
     def accepted(new: jax.Array, old: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
-            new = jnp.asarray(new, old.dtype)
-        return jnp.where(good, new, old)
+        return jnp.where(good, jnp.astype(new, old.dtype), old)
 
     params, ema_params, opt_state = jax.tree.map(
         accepted,
@@ -212,21 +207,19 @@ class Program:
 
     def __init__(self, task: Task, configs: Sequence[TrainConfig]):
         check_optimizer(task.optimizer)
-        self._init_params = task.init_params
-        self._mesh = make_mesh(configs[0].batch_size, points=len(configs))
-        self._single = self._sharding = replicated(self._mesh)
-        self._stacked = len(configs) > 1
-        self._hyperparams: Any = Hyperparams.of(configs[0])
+        mesh = make_mesh(configs[0].batch_size, points=len(configs))
+        replicated, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P("point"))
+        hyperparams: Any = Hyperparams.of(configs[0])
         init = functools.partial(initial_state, task)
         step = functools.partial(train_step, task)
         self.abstract: TrainState = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._single),
-            jax.eval_shape(init, self._hyperparams),
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+            jax.eval_shape(init, hyperparams),
         )
         """Shapes, types and shardings of one point's state."""
+        self._stacked = len(configs) > 1
         if self._stacked:
-            self._sharding = stacked(self._mesh)
-            self._hyperparams = jax.tree.map(
+            hyperparams = jax.tree.map(
                 lambda *values: np.asarray(
                     values, np.float32 if isinstance(values[0], float) else np.int32
                 ),
@@ -234,26 +227,35 @@ class Program:
             )
             init = jax.vmap(init, in_axes=(0, None))
             step = jax.vmap(step, in_axes=(0, 0, 0, None))
-        self._init = jax.jit(init, out_shardings=self._sharding)
-        self._plain_step = step
+        sharding = spread if self._stacked else replicated
+        self._batch_sharding = NamedSharding(
+            mesh, P("point", "data") if self._stacked else P("data")
+        )
+        self._initial = functools.partial(
+            jax.jit(init, out_shardings=sharding), hyperparams, task.init_params
+        )
         # A step that made a NaN is taken again to find where: that needs its arguments.
         self._hunting = bool(jax.config.jax_debug_nans)  # pyright: ignore[reportAttributeAccessIssue]
         self._step = jax.jit(
             step,
             donate_argnums=() if self._hunting else (0,),
-            out_shardings=(self._sharding, None),
+            out_shardings=(sharding, None),
         )
+        self._plain_step = step
+        self._rest = hyperparams, jax.device_put(task.constants, replicated)
         self._compiled = False
-        self._constants = jax.device_put(task.constants, self._single)
         self._take = jax.jit(
             lambda state, point: jax.tree.map(lambda leaf: leaf[point], state),
-            out_shardings=self._single,
+            out_shardings=replicated,
         )
-        self._evaluated = jax.jit(lambda tree: tree, out_shardings=self._single)
+        self._stack = jax.jit(
+            lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+            out_shardings=spread,
+        )
 
     def initial(self) -> TrainState:
         """The state before the first step, from the task's `init_params` or else its `init`."""
-        return self._init(self._hyperparams, self._init_params)
+        return self._initial()
 
     def step(
         self, state: TrainState, batches: Sequence[PyTree]
@@ -273,12 +275,12 @@ class Program:
         batch = batches[0]
         if self._stacked:
             batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        batch = put_batch(self._mesh, batch, stacked=self._stacked)
+        batch = jax.make_array_from_process_local_data(self._batch_sharding, batch)
         began = time.monotonic()
         if not self._compiled:
             _log.info("compiling the training step")
         with jax.debug_nans(False):
-            after = self._step(state, batch, self._hyperparams, self._constants)
+            after = self._step(state, batch, *self._rest)
         if not self._compiled:
             _log.info("compiling the training step: done in %.1f s", time.monotonic() - began)
             self._compiled = True
@@ -291,7 +293,7 @@ class Program:
         _log.error("step %d is not finite; looking for the operation", np.max(state.step) + 1)
         for infinities in (False, True):  # many an infinity is meant
             with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(infinities):
-                self._plain_step(state, batch, self._hyperparams, self._constants)
+                self._plain_step(state, batch, *self._rest)
         raise FloatingPointError(
             "the compiled step is not finite, yet each of its operations alone is"
         )
@@ -302,20 +304,10 @@ class Program:
 
     def put(self, states: Sequence[TrainState]) -> TrainState:
         """The state made of those of all points."""
-        if not self._stacked:
-            return states[0]
-
-        def stack(*states):
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-        return jax.jit(stack, out_shardings=self._sharding)(*states)
-
-    def evaluated(self, state: TrainState, point: int) -> PyTree:
-        """The averaged parameters of one point, whole on every device."""
-        return self._evaluated(self.take(state, point).ema_params)
+        return self._stack(*states) if self._stacked else states[0]
 
 
-def make_mesh(batch_size: int, *, points: int = 1) -> Mesh:
+def make_mesh(batch_size: int, *, points: int = 1) -> jax.sharding.Mesh:
     """All devices of all processes, with axes `point` and `data`.
 
     Args:
@@ -337,25 +329,3 @@ def make_mesh(batch_size: int, *, points: int = 1) -> Mesh:
     return jax.make_mesh(
         (spread, rest), ("point", "data"), axis_types=(jax.sharding.AxisType.Auto,) * 2
     )
-
-
-def check_devices(configs: Sequence[TrainConfig]) -> None:
-    """Raises ValueError, as `make_mesh`, if configs cannot train side by side on the devices."""
-    make_mesh(configs[0].batch_size, points=len(configs))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on each device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def stacked(mesh: Mesh) -> NamedSharding:
-    """A leading axis of points spread over `point`; a copy on each device that trains the point."""
-    return NamedSharding(mesh, PartitionSpec("point"))
-
-
-def put_batch(mesh: Mesh, batch: Any, *, stacked: bool = False) -> Any:
-    """Spreads this process's share of a batch over its devices, along the batch axis."""
-    spec = PartitionSpec("point", "data") if stacked else PartitionSpec("data")
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)

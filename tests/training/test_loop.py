@@ -30,6 +30,7 @@ from drawjax.training import (
     train_points,
 )
 from drawjax.training.metrics import read_metrics
+from drawjax.training.run import restore
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
@@ -377,7 +378,7 @@ def test_a_run_that_diverges_says_where(tmp_path):
         f"the last good checkpoint is {tmp_path}/checkpoints/15"
     )
     with RunWriter(tmp_path, config) as run:
-        state, _ = run.restore(toy_state(config))
+        [(state, _)] = restore([run], toy_state(config))
         chex.assert_tree_all_finite(state.params)
     with pytest.raises(Diverged):  # again, and not a run without an end
         _train(tmp_path, config, loss=_broken_from(13), batches=_numbered)

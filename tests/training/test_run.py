@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from drawjax.training import RunError, RunWriter, has_best, read_best, read_config, read_record
+from drawjax.training.run import restore
 from drawjax.training.step import Hyperparams, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -34,9 +35,9 @@ def _with(config, **train):
 
 def test_a_folder_holds_the_config_and_the_state(tmp_path):
     with RunWriter(tmp_path / "a" / "run", CONFIG, keep=2) as run:
-        assert run.restore(_state()) is None
+        assert restore([run], _state()) is None
         run.save(_state(3, seed=5), {"place": 3})
-        state, position = run.restore(_state())
+        [(state, position)] = restore([run], _state())
         assert (state.step, position) == (3, {"place": 3})
         np.testing.assert_array_equal(state.params["in"], _state(seed=5).params["in"])
         assert run.newest() == run.workdir / "checkpoints" / "3"
@@ -74,7 +75,7 @@ def test_a_run_of_another_config_is_refused_by_name(tmp_path):
     with pytest.raises(RunError) as caught:
         RunWriter(tmp_path, other)
     assert str(caught.value) == (
-        f"{tmp_path} holds a run of another config (train.seed: 0 there, 3 now, "
+        f"{tmp_path} holds another run (train.seed: 0 there, 3 now, "
         "width: 4 there, 9 now); name another folder"
     )
     assert (tmp_path / "config.json").read_text() == before
@@ -153,7 +154,7 @@ def test_the_decay_may_move_until_it_begins(tmp_path):
 
 def test_steps_with_another_field_are_a_different_config(tmp_path):
     RunWriter(tmp_path, CONFIG).close()
-    with pytest.raises(RunError, match="another config"):
+    with pytest.raises(RunError, match="holds another run"):
         RunWriter(tmp_path, _with(CONFIG, steps=99, learning_rate=0.5))
 
 
@@ -167,7 +168,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
             if path.is_file():
                 path.write_bytes(b"")
     with RunWriter(tmp_path, CONFIG) as run, caplog.at_level(logging.WARNING):
-        state, position = run.restore(_state())
+        [(state, position)] = restore([run], _state())
         assert (state.step, position) == (5, {"place": 5})
         assert run.steps() == [5]
         run.save(_state(10), {})
@@ -184,17 +185,8 @@ def test_where_none_can_be_read_none_is_touched(tmp_path):
     like = dataclasses.replace(_state(), params={"other": jnp.zeros(2)})
     with RunWriter(tmp_path, CONFIG) as run:
         with pytest.raises(RunError, match=r"no checkpoint can be read: .*checkpoints/5"):
-            run.restore(like)
+            restore([run], like)
         assert run.steps() == [5]
-
-
-def test_restoring_up_to_a_step(tmp_path):
-    with RunWriter(tmp_path, CONFIG) as run:
-        for step in (5, 10, 15):
-            run.save(_state(step), {})
-        assert run.restore(_state(), step=10)[0].step == 10
-        assert run.restore(_state(), step=9)[0].step == 5
-        assert run.restore(_state(), step=4) is None
 
 
 def test_the_best_parameters_are_kept(tmp_path, caplog):
@@ -238,7 +230,7 @@ def test_what_a_kill_left_of_an_older_best_is_not_the_best(tmp_path):
 
 @pytest.mark.parametrize("name", ["a[x]b", "a\\b", "gs:", "a\nb", "\udcff"])
 def test_a_path_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, name):
-    with pytest.raises(RunError, match=r"looks like a URL|cannot be read from a path with \[\]"):
+    with pytest.raises(RunError, match=r"cannot be read from a path like a URL"):
         RunWriter(tmp_path / name, CONFIG)
     assert not list(tmp_path.iterdir())
 
@@ -247,7 +239,7 @@ def test_a_path_that_checkpoints_cannot_be_read_from_is_refused(tmp_path, name):
 def test_other_paths_are_read_from(tmp_path, name):
     with RunWriter(tmp_path / name, CONFIG) as run:
         run.save(_state(3), {"place": 3})
-        state, place = run.restore(_state())
+        [(state, place)] = restore([run], _state())
     assert (state.step, place) == (3, {"place": 3})
 
 
@@ -302,8 +294,7 @@ def test_what_a_run_is_of_stays(tmp_path):
     with pytest.raises(RunError) as caught:
         RunWriter(tmp_path, CONFIG, record={"data": "letters", "model": "Toy"})
     assert str(caught.value) == (
-        f"{tmp_path} holds a run of something else (data: digits there, letters now); "
-        "name another folder"
+        f"{tmp_path} holds another run (data: digits there, letters now); name another folder"
     )
     facts = {"data": "digits", "model": "Toy", "version": "1", "shape": [3, 4]}
     assert read_record(tmp_path) == facts | {"prng": "threefry2x32"}
