@@ -42,6 +42,7 @@ LONGER = dataclasses.replace(CONFIG, num_glimpses=9)
 WIDER = dataclasses.replace(LONGER, hidden_size=8)
 SHAPE = (6, 5, 1)
 FILES = ("config.json", "model.safetensors")
+CARD = "README.md"
 
 
 def _model(config=CONFIG, seed=0):
@@ -84,7 +85,7 @@ def test_a_folder_holds_a_model_exactly(tmp_path, kind):
         config = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3, num_scales=2)
         model = modules.Ram(config, (9, 9, 1), key=jax.random.key(0))
     drawjax.save_pretrained(model, tmp_path / "mine", provenance={"data": "digits"})
-    assert sorted(_content(tmp_path / "mine")) == sorted(FILES)
+    assert sorted(_content(tmp_path / "mine")) == sorted([*FILES, CARD])
     loaded = drawjax.load_pretrained(tmp_path / "mine")
     assert type(loaded) is type(model)
     assert loaded.config == model.config
@@ -271,7 +272,7 @@ def test_a_folder_without_a_name_is_refused(tmp_path, monkeypatch):
 
 def test_a_model_without_its_weights_is_no_run_and_may_be_saved_again(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="small': no folder of that name has config\\.json"):
+    with pytest.raises(ValueError, match=r"small': no folder .*small of a run or with config"):
         drawjax.load_pretrained(folder)
     drawjax.save_pretrained(_model(), folder)
     drawjax.load_pretrained(folder)
@@ -280,7 +281,7 @@ def test_a_model_without_its_weights_is_no_run_and_may_be_saved_again(folder):
 # Saving is one act.
 
 
-@pytest.mark.parametrize("stop", range(3))
+@pytest.mark.parametrize("stop", range(4))
 def test_a_save_that_is_stopped_leaves_no_mixture(folder, monkeypatch, stop):
     replace, calls = os.replace, itertools.count()
 
@@ -290,13 +291,13 @@ def test_a_save_that_is_stopped_leaves_no_mixture(folder, monkeypatch, stop):
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", stopping)
-    if stop < 2:
+    if stop < 3:
         with pytest.raises(OSError, match="no space"):
             drawjax.save_pretrained(_model(WIDER), folder)
     else:
         drawjax.save_pretrained(_model(WIDER), folder)
-    assert sorted(_content(folder)) == sorted(FILES)
-    if stop == 1:
+    assert sorted(_content(folder)) == sorted([*FILES, CARD])
+    if stop in (1, 2):
         with pytest.raises(ValueError, match="small"):
             drawjax.load_pretrained(folder)
     else:
@@ -387,8 +388,8 @@ def test_names_are_looked_up_in_one_order(tmp_path, monkeypatch):
     hub = types.SimpleNamespace(snapshot_download=snapshot_download)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     for name, shipped in (("me/mine", WIDER), ("mnist", drawjax.load_pretrained("mnist").config)):
-        pathlib.Path(name).mkdir(parents=True)  # holds no model
         assert drawjax.load_pretrained(name).config == shipped
+        pathlib.Path("mnist").mkdir(exist_ok=True)  # holds no model
         drawjax.save_pretrained(_model(LONGER), name)
         assert drawjax.load_pretrained(name).config == LONGER
         shutil.rmtree(name)
@@ -397,8 +398,17 @@ def test_names_are_looked_up_in_one_order(tmp_path, monkeypatch):
         assert found.config == CONFIG
         chex.assert_trees_all_equal(_params(found), _params(_model()))
         assert drawjax.load_pretrained(name, precision="bfloat16").config.precision == "bfloat16"
+    # A folder's name that is misspelled is no hub's.
+    for function in (drawjax.load_pretrained, pretrained.describe):
+        with pytest.raises(
+            ValueError, match=r"no folder .*/me/yours of a run or with .*, as me is a"
+        ):
+            function("me/yours")
+    assert _sample(["--model", "me/yours"]) == 1
+    shutil.rmtree("me")
     with pytest.raises(ValueError, match=r"'me/yours': no folder .*says: no such repository$"):
         drawjax.load_pretrained("me/yours")
+    assert _sample(["--model", "me/mine", "--num", "2", "--out", "drawn.png"]) == 0
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"no model 'me/yours': .* pip install huggingface_hub"):
         drawjax.load_pretrained("me/yours")
@@ -406,7 +416,7 @@ def test_names_are_looked_up_in_one_order(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "said"), [
     ("mnits", "did you mean mnist"), ("", "no model ''"), ("../up", "no model '../up'"),
-    ("a/b/c", "no folder of that name has config.json and"), ("\0", "no model"),
+    ("a/b/c", "no folder .*/a/b/c of a run or with config.json and"), ("\0", "no model"),
 ])  # fmt: skip
 def test_an_unknown_name_says_what_was_looked_for(name, said, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace())  # is not asked
@@ -417,6 +427,87 @@ def test_an_unknown_name_says_what_was_looked_for(name, said, tmp_path, monkeypa
             function(name)
         assert "two_digits" in str(error.value)
         assert "hub" not in str(error.value)
+
+
+# The card.
+
+
+def _head(folder):
+    """The head of a card, as hubs read it."""
+    hub = pytest.importorskip("huggingface_hub")
+    return hub.ModelCard((folder / CARD).read_text()).data
+
+
+def test_a_card_says_what_hubs_want_to_know(tmp_path):
+    test = {"loss": 80.953, "standard_error": 0.215, "images": 10_000}
+    provenance = {"data": "mnist", "license": "cc-by-4.0", "test": test, "commit": "abc"}
+    drawjax.save_pretrained(_model(), tmp_path, provenance=provenance)
+    head = _head(tmp_path)
+    assert (head.library_name, head.license) == ("drawjax", "cc-by-4.0")
+    assert head.pipeline_tag == "unconditional-image-generation"
+    assert head.datasets == ["mnist"]
+    (result,) = head.eval_results
+    assert (result.dataset_type, result.metric_type, result.metric_value) == (
+        "mnist",
+        "nats",
+        80.953,
+    )
+    text = (tmp_path / CARD).read_text()
+    assert "6 x 5 x 1. Test: 80.95 +- 0.21 nats." in text
+    assert json.loads(text.split("```json")[1].split("```")[0]) == provenance
+    (code,) = text.split("```python")[1:]
+    compile(code.split("```")[0], CARD, "exec")
+
+
+@pytest.mark.parametrize("provenance", [
+    {}, {"test": "good"}, {"test": {"loss": None, "standard_error": None}, "data": "my own: 7"},
+    {"test": {"error": "3 %", "standard_error": []}, "data": {"name": "mnist"}},
+])  # fmt: skip
+def test_a_card_leaves_out_what_it_does_not_know(tmp_path, provenance):
+    config = modules.RamConfig(num_glimpses=2, hidden_size=5, read_size=3)
+    model = modules.Ram(config, (9, 9, 1), key=jax.random.key(0))
+    drawjax.save_pretrained(model, tmp_path, provenance=provenance)
+    head = _head(tmp_path)
+    assert head.pipeline_tag == "image-classification"
+    assert (head.datasets, head.license, head.eval_results) == (None, None, None)
+    assert "Test: not measured." in (tmp_path / CARD).read_text()
+
+
+def test_a_card_that_was_edited_stays(folder):
+    first = (folder / CARD).read_text()
+    drawjax.save_pretrained(_model(), folder, provenance={"data": "digits"})
+    ours = (folder / CARD).read_text()
+    assert "digits" in ours != first  # one that nobody edited follows the model
+    for edited in (f"{ours}Mine.\n", "", "\udcff"):
+        (folder / CARD).write_bytes(edited.encode(errors="surrogateescape"))
+        drawjax.save_pretrained(_model(WIDER), folder, provenance={"data": "others"})
+        assert (folder / CARD).read_bytes() == edited.encode(errors="surrogateescape")
+        assert drawjax.load_pretrained(folder).config == WIDER
+
+
+def test_a_folder_is_uploaded_as_it_was_saved(folder, monkeypatch):
+    calls = []
+    hub = types.SimpleNamespace(
+        create_repo=lambda name, exist_ok: calls.append(name),
+        upload_folder=lambda **how: calls.append(how),
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    pretrained.push_to_hub(folder, "me/mine")
+    created, how = calls
+    assert created == how.pop("repo_id") == "me/mine"
+    assert how.pop("folder_path") == folder
+    assert how == {"allow_patterns": [*FILES, CARD]}
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot be read"):
+        pretrained.push_to_hub(folder, "me/mine")
+    assert len(calls) == 2
+    drawjax.save_pretrained(_model(), folder)
+    del hub.create_repo
+    with pytest.raises(ValueError, match=r"the Hugging Face hub says: .*create_repo"):
+        pretrained.push_to_hub(folder, "me/mine")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match="pip install huggingface_hub"):
+        pretrained.push_to_hub(folder, "me/mine")
 
 
 def test_a_runs_folder_is_not_written_over(tmp_path):

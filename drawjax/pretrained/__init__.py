@@ -4,9 +4,10 @@
 NAME/config.json         kind and sizes of the model, image shape, where it comes from, and the
                          SHA-256 of the other file
 NAME/model.safetensors   the parameters by their path, and once more what model they are of
+NAME/README.md           a card for people and hubs, which nothing reads; yours once you edit it
 ```
 
-Each file says what the other has to be, so that files of two models never load as one.
+Each of the first two says what the other has to be, so that files of two models never load as one.
 `python -m drawjax.pretrained RUN NAME` adds the model of a finished run to the package.
 """
 
@@ -32,14 +33,15 @@ from drawjax import modules
 from drawjax.config import nearest
 from drawjax.files import write_together
 from drawjax.modules import Draw, DrawConfig, Ram, RamConfig
+from drawjax.pretrained.card import card
 
-__all__ = ["available", "describe", "is_run", "load_pretrained", "save_pretrained"]
+__all__ = ["available", "describe", "is_run", "load_pretrained", "push_to_hub", "save_pretrained"]
 
 _log = logging.getLogger(__name__)
 
 _Precision = Literal["float32", "bfloat16"] | None
 _HERE = pathlib.Path(__file__).parent
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS, _README = "config.json", "model.safetensors", "README.md"
 _KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
 _FIELDS = {"kind": str, "config": dict, "image_shape": list, "provenance": dict}  # of config.json
 _TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safetensors' names
@@ -69,7 +71,8 @@ def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) ->
         that `save_pretrained` wrote; a model that comes with the package, `mnist`, `mnist_static`,
         `mnist_no_attention`, `two_digits` or `cifar10`, which draw, `ram4` or `ram8`, which name
         the class of cluttered digits (docs/results.md says how good each is); `OWNER/NAME` of the
-        Hugging Face hub, for which `huggingface_hub` has to be installed.
+        Hugging Face hub, for which `huggingface_hub` has to be installed; it is not asked where a
+        folder `OWNER` is here.
       precision: type of the matrix products' inputs; None: the one it was trained with.
 
     Returns:
@@ -99,12 +102,15 @@ def save_pretrained(
 ) -> None:
     """Writes a model to a folder, from which `drawjax.load_pretrained(folder)` takes it.
 
+    Its README.md is written too, unless there is one that somebody edited.
+
     Args:
       model: a `drawjax.Draw` or a `drawjax.Ram`, for example of `drawjax.load_run`.
       folder: made if need be; what it holds of an earlier model is replaced once the new files are
         complete.
       provenance: what else its config.json is to say: data, figures, commit. Whatever JSON can
-        hold; numbers of NumPy and JAX, arrays and paths are taken, too.
+        hold; numbers of NumPy and JAX, arrays and paths are taken, too. The README.md takes
+        `data`, `license` and `test` from it.
       dtype: of the parameters in the file; float16 takes half the space.
 
     Raises:
@@ -143,9 +149,30 @@ def save_pretrained(
         "provenance": dict(provenance or {}),
     }
     config = _to_json(description, indent=2) + "\n"
+    files: dict[pathlib.Path, str | bytes] = {folder / _WEIGHTS: weights}
+    readme = folder / _README
+    try:
+        ours = readme.read_text() == card(_read_description(folder))
+    except (OSError, ValueError):
+        ours = not os.path.lexists(readme)
+    if ours:
+        files[readme] = card(json.loads(config))
     folder.mkdir(parents=True, exist_ok=True)
     # The config comes last: alone it would be a run's. Between the two no model loads.
-    write_together({folder / _WEIGHTS: weights, folder / _CONFIG: config})
+    write_together({**files, folder / _CONFIG: config})
+
+
+def push_to_hub(folder: str | os.PathLike, name: str) -> None:
+    """Uploads a folder that `save_pretrained` wrote to the Hugging Face hub, as `OWNER/NAME`.
+
+    Raises:
+      ValueError: if the folder holds no whole model, huggingface_hub is not installed, or the hub
+        refuses; it wants you to be logged in.
+    """
+    _read(_path(folder))
+    files = [_CONFIG, _WEIGHTS, _README]
+    _on_hub("create_repo", name, exist_ok=True)
+    _on_hub("upload_folder", repo_id=name, folder_path=_path(folder), allow_patterns=files)
 
 
 def available(kind: str | None = None, folder: str | os.PathLike = _HERE) -> list[str]:
@@ -198,19 +225,28 @@ def _find(name: str | os.PathLike) -> pathlib.Path:
     if text in names:
         return _HERE / text
     missing = (
-        f"no model {text!r}{nearest(text, names)}: no folder of that name has {_CONFIG} and "
-        f"{_WEIGHTS}, and of the package there are {', '.join(names)}"
+        f"no model {text!r}{nearest(text, names)}: no folder {os.path.abspath(folder)} of a run "
+        f"or with {_CONFIG} and {_WEIGHTS}; of the package there are {', '.join(names)}"
     )
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        if os.path.isdir(folder.parent):  # `models/mine`, misspelled, is no business of a hub
+            raise ValueError(f"{missing}; no hub is asked, as {folder.parent} is a folder here")
         try:
-            hub = importlib.import_module("huggingface_hub")
-            return pathlib.Path(hub.snapshot_download(text, allow_patterns=[_CONFIG, _WEIGHTS]))
-        except ModuleNotFoundError:
-            missing += "; for one of the Hugging Face hub: pip install huggingface_hub"
-        except Exception as error:  # of its many kinds, and of the network
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            missing += f"; the Hugging Face hub says: {reason}"
+            files = [_CONFIG, _WEIGHTS]
+            return pathlib.Path(_on_hub("snapshot_download", text, allow_patterns=files))
+        except ValueError as error:
+            missing += f"; {error}"
     raise ValueError(missing)
+
+
+def _on_hub(function: str, *arguments: Any, **options: Any) -> Any:
+    try:
+        return getattr(importlib.import_module("huggingface_hub"), function)(*arguments, **options)
+    except ModuleNotFoundError:
+        raise ValueError("for the Hugging Face hub: pip install huggingface_hub") from None
+    except Exception as error:  # of its many kinds, and of the network
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the Hugging Face hub says: {reason}") from error
 
 
 def _read(folder: pathlib.Path) -> Draw | Ram:

@@ -1,12 +1,11 @@
 """`drawjax models`: the models that come with the package, and how good they are."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from drawjax import cli, pretrained
+from drawjax.pretrained.card import figure
 
-__all__ = ["ListingConfig", "figure", "list_models"]
+__all__ = ["ListingConfig", "list_models"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +29,6 @@ def list_models(config: ListingConfig) -> None:
         print(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         )
-
-
-def figure(known: Mapping[str, Any]) -> str:
-    """What a description of a model says of the test set, with its standard error."""
-    test = known["provenance"].get("test") or {}
-    for name, of_error, digits, unit in (
-        ("error", "standard_error", 2, "% wrong"),
-        ("bits_per_dimension", "bits_per_dimension_standard_error", 3, "bits per dimension"),
-        ("loss", "standard_error", 2, "nats"),
-    ):
-        value, error = test.get(name), test.get(of_error)
-        # The error of a single image, and a loss that is not finite, are null.
-        if value is not None and error is not None:
-            return f"{value:,.{digits}f} +- {error:.{digits}f} {unit}"
-    return "not measured"
 
 
 if __name__ == "__main__":
