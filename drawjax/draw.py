@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from drawjax.attention import Window
 from drawjax.objective import Bernoulli, Likelihood, Normal
-from drawjax.scan import scan
+from drawjax.scan import scan, vary_like
 
 __all__ = [
     "Distribution",
@@ -300,7 +300,8 @@ def generate(
         state, write_window = _decode(model, state, latent)
         return state, DrawOutput(state.canvas, write_window, latents=latent)
 
-    state, outputs = model.initial_state(*batches), []
+    state = vary_like(model.initial_state(*batches), [values for values, _ in steps])
+    outputs = []
     for values, drawn in steps:
         state, output = jax.lax.scan(functools.partial(body, drawn), state, values)
         outputs.append(output)
@@ -333,7 +334,7 @@ def sample(
         def body(state: State, noise: jax.Array) -> tuple[State, None]:
             return _decode(model, state, model.prior(state.h_dec).sample(noise))[0], None
 
-        state = model.initial_state(noise.shape[1])
+        state = vary_like(model.initial_state(noise.shape[1]), noise)
         return model.likelihood(jax.lax.scan(body, state, noise)[0].canvas).mean
 
     steps, batch, size = noise.shape
@@ -359,8 +360,7 @@ def loss(
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
     whose gradient is longer than this many times the median of the batch has it scaled down to
     that; and `remat`: recompute the steps in the backward pass (both `drawjax.scan.scan`). The
-    losses stay as they are. Differentiable in reverse mode only; inside of `jax.shard_map`, with
-    `check_vma=False`.
+    losses stay as they are. Differentiable in reverse mode only.
     """
     images, noise, state = _checked(model, images, noise)
 
@@ -416,7 +416,8 @@ def importance_weighted_bound(
         noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype), out_axes=1)(
             folded(keys).reshape(-1)
         )
-        state, log_ratios = jax.lax.scan(body, model.initial_state(batch * chunk), noise)
+        state = vary_like(model.initial_state(batch * chunk), (rows, noise))
+        state, log_ratios = jax.lax.scan(body, state, noise)
         logs = jnp.sum(log_ratios, axis=0) + model.likelihood(state.canvas).log_prob(rows)
         logs = logs.reshape(batch, chunk)
         # The last chunk may reach beyond K; what lies there weighs nothing.
@@ -425,6 +426,7 @@ def importance_weighted_bound(
         return (jnp.logaddexp(weight, more), log_weight + jnp.sum(logs, axis=1, where=inside)), None
 
     start = (jnp.full((batch,), -jnp.inf, images.dtype), jnp.zeros((batch,), images.dtype))
+    start = vary_like(start, (images, keys))
     (weight, log_weight), _ = jax.lax.scan(add_chunk, start, jnp.arange(0, num_samples, chunk))
     return weight - math.log(num_samples), log_weight / num_samples
 
@@ -451,7 +453,8 @@ def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Arra
             "images [batch, ...] and noise [T, batch, Z] must have one batch size, got "
             f"{images.shape[0]} and {noise.shape[1]}"
         )
-    return jnp.asarray(images, state.canvas.dtype), noise, state
+    images = jnp.asarray(images, state.canvas.dtype)
+    return images, noise, vary_like(state, (images, noise))
 
 
 def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
 from drawjax.draw import Images, check_images
-from drawjax.scan import scan
+from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "RamOutput", "classify", "loss"]
 
@@ -110,8 +110,7 @@ def loss(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Cross-entropy in nats after the last glimpse, and whether the class is wrong (0 or 1).
 
-    Arguments and errors as for `classify`; each `[batch]`. Differentiable in reverse mode only;
-    inside of `jax.shard_map`, with `check_vma=False`.
+    Arguments and errors as for `classify`; each `[batch]`. Differentiable in reverse mode only.
     """
     images, state, steps = _checked(model, images, num_glimpses)
 
@@ -140,4 +139,5 @@ def _checked(
     if num_glimpses < 1:
         raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses}")
     state = model.initial_state(images.shape[0])
-    return jnp.asarray(images, state[1].dtype), state, jnp.arange(num_glimpses)
+    images = jnp.asarray(images, state[1].dtype)
+    return images, vary_like(state, images), jnp.arange(num_glimpses)

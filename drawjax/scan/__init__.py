@@ -35,7 +35,8 @@ image before all are summed (`clip_ratio`), which can be done since dy_t is stil
 Axes: `T` steps, `*batch` any leading shape, `inputs` and `outputs` of a product.
 """
 
+from drawjax.scan.axes import vary_like
 from drawjax.scan.deferral import scan
 from drawjax.scan.products import dense, product
 
-__all__ = ["dense", "product", "scan"]
+__all__ = ["dense", "product", "scan", "vary_like"]

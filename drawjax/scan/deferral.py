@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from drawjax.scan.axes import vary_like
 from drawjax.scan.blocks import scan_in_blocks
 from drawjax.scan.clipping import clipped
 from drawjax.scan.products import answered_by, plain, product
@@ -41,7 +42,7 @@ def scan(
         leaves of state and y then have images as their first axis (after T). An image's length is
         `sqrt(sum_t norm(x_t)^2 norm(dy_t)^2)` over all products by `dense`, the norm of its dW
         where the steps' parts are orthogonal. None: no limit. With `remat`, of every block by
-        itself.
+        itself; inside of `jax.shard_map`, of each device's images by themselves.
       images: arrays that the body closes over and that have images as their first axis; for
         `clip_ratio` alone. Where the body closes over other arrays that need a gradient, clipping
         takes a second backward pass.
@@ -90,7 +91,8 @@ def _scan(
     calls = _products_of(body, state, first)
     # A product asked for twice has one gradient.
     unique = {(id(c.kernel), id(c.bias)): (c.kernel, c.bias) for c in calls if c is not None}
-    weights = list(unique.values())
+    # Inside of `shard_map` each device has a dW of its own, which JAX sums where this is made.
+    weights = vary_like(list(unique.values()), (state, xs))
     groups, order = _grouped(calls, list(unique))
 
     def prepared(weights):
@@ -126,18 +128,21 @@ def _scan(
             state, y = body(state, x)
         return state, (y, taps)
 
-    def probes(length: tuple[int, ...] = ()) -> list[jax.Array]:
-        return [jnp.zeros((*length, *g.batch, g.edges[-1]), g.result) for g in groups]
+    def probes(like: Any, length: tuple[int, ...] = ()) -> list[jax.Array]:
+        zeros = [jnp.zeros((*length, *g.batch, g.edges[-1]), g.result) for g in groups]
+        return vary_like(zeros, like)
 
     # What the body closes over becomes an argument, so that gradients reach it.
-    tapped, closed = jax.closure_convert(tapped, probes(), prepared(weights), state, first)
+    tapped, closed = jax.closure_convert(
+        tapped, probes((state, xs)), prepared(weights), state, first
+    )
     batched = [any(leaf is image for image in jax.tree.leaves(images)) for leaf in closed]
 
     @jax.custom_vjp
     def run(weights: list, closed: list, state: Any, xs: Any) -> tuple[Any, Any]:
         ready = prepared(weights)
         state, (ys, _) = jax.lax.scan(
-            lambda state, x: tapped(probes(), ready, state, x, *closed), state, xs
+            lambda state, x: tapped(probes((state, x)), ready, state, x, *closed), state, xs
         )
         return state, ys
 
@@ -156,7 +161,7 @@ def _scan(
 
         (length,) = {leaf.shape[0] for leaf in jax.tree.leaves(xs)}
         outputs, pullback, taps = jax.vjp(
-            traced, probes((length,)), closed, state, xs, has_aux=True
+            traced, probes((state, xs), (length,)), closed, state, xs, has_aux=True
         )
         return outputs, (pullback, taps, weights)
 
