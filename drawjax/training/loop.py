@@ -149,7 +149,7 @@ class _Loop:
     def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int, list[Means]]:
         """The state at the newest checkpoint that all points have, or the initial one."""
         found = restore(runs, self._program.abstract)
-        if found is None:
+        if not found:
             return self._program.initial(), 0, [Means() for _ in runs]
         states, progress = zip(*found, strict=True)
         step = int(states[0].step)

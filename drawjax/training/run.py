@@ -24,12 +24,10 @@ from typing import Any
 
 from drawjax.config import TrainConfig, flatten, harmless_fields
 from drawjax.files import remove_drafts, to_json, write_atomically
-from drawjax.training import hosts
+from drawjax.training import checkpoints, hosts
+from drawjax.training.checkpoints import Checkpoints
 from drawjax.training.errors import RunError
 from drawjax.training.step import IMPLEMENTATION, TrainState
-
-# Orbax takes a second to import, which only those that read or write checkpoints wait for: the
-# functions below import `checkpoints`.
 
 __all__ = [
     "RunError",
@@ -85,8 +83,6 @@ def has_best(workdir: str | os.PathLike) -> bool:
 
 def has_checkpoints(workdir: str | os.PathLike, kind: str = "checkpoints") -> bool:
     """Whether a run's folder holds a checkpoint to go on from."""
-    from drawjax.training import checkpoints
-
     return bool(checkpoints.steps(pathlib.Path(workdir) / kind))
 
 
@@ -100,8 +96,6 @@ def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, flo
     Raises:
       RunError: if there is no evaluated checkpoint, or it cannot be read.
     """
-    from drawjax.training import checkpoints
-
     folder = pathlib.Path(workdir).absolute() / "best"
     while steps := checkpoints.steps(folder):
         try:
@@ -139,8 +133,6 @@ class RunWriter:
         record: Mapping[str, Any] | None = None,
         keep: int = 3,
     ):
-        from drawjax.training.checkpoints import Checkpoints
-
         self.workdir = pathlib.Path(workdir).absolute()
         self._lock: int | None = None
         self._seconds, self._opened_at = 0.0, time.monotonic()
@@ -201,14 +193,10 @@ class RunWriter:
 
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, the newest first."""
-        from drawjax.training import checkpoints
-
         return checkpoints.steps(self._states.folder)
 
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
-        from drawjax.training import checkpoints
-
         for step in checkpoints.steps(self._best.folder):
             try:
                 return checkpoints.read_values(self._best.folder / str(step))["loss"]
@@ -241,15 +229,13 @@ class RunWriter:
             raise RunError(f"{folder} is in use by another process") from None
         remove_drafts(folder)
         record = read_record(folder)
-        if "config.json" in names:
+        if (folder / "config.json").exists():
             _check_same(folder, record, fields, config, facts)
         write_atomically(folder / "config.json", to_json(fields, indent=2) + "\n")
         write_atomically(folder / "run.json", to_json(facts | record, indent=2) + "\n")
 
 
-def restore(
-    runs: Sequence[RunWriter], like: TrainState
-) -> list[tuple[TrainState, dict[str, Any]]] | None:
+def restore(runs: Sequence[RunWriter], like: TrainState) -> list[tuple[TrainState, dict[str, Any]]]:
     """Reads the newest checkpoint that all runs of a sweep have and that can be read.
 
     Newer ones that cannot be read are renamed to `N.broken`, and a warning names them.
@@ -259,13 +245,11 @@ def restore(
       like: a state of the same structure; gives shapes, types and shardings.
 
     Returns:
-      The state and the progress of each run; None if there is no checkpoint.
+      The state and the progress of each run; empty if there is no checkpoint.
 
     Raises:
       RunError: if there are checkpoints and none can be read; they stay as they are.
     """
-    from drawjax.training import checkpoints
-
     torn: list[tuple[RunWriter, int, RunError]] = []
     for step in sorted(set.intersection(*(set(run.steps()) for run in runs)), reverse=True):
         found = []
@@ -283,7 +267,7 @@ def restore(
     if torn:
         # Not a reason to begin anew over what may be of another version of the program.
         raise RunError(f"no checkpoint can be read: {torn[0][-1]}")
-    return None
+    return []
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -304,8 +288,6 @@ def _check_same(
 
     Nothing depends on when the decay is to begin before it does; a run past it is fixed.
     """
-    from drawjax.training import checkpoints
-
     defaults = flatten(type(config)())  # of fields that the run is older than
     old = {name: defaults.get(name) for name in fields} | _read_json(folder / "config.json")
     new = dict.fromkeys(old) | fields

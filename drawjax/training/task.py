@@ -2,7 +2,7 @@
 
 import abc
 import pathlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax
 import optax
@@ -12,7 +12,6 @@ __all__ = ["BatchIterator", "Task"]
 PyTree = Any
 
 
-@runtime_checkable
 class BatchIterator(Protocol):
     """Batches as pytrees of NumPy arrays, with a state that can be saved (as Grain's)."""
 

@@ -35,7 +35,7 @@ def _with(config, **train):
 
 def test_a_folder_holds_the_config_and_the_state(tmp_path):
     with RunWriter(tmp_path / "a" / "run", CONFIG, keep=2) as run:
-        assert restore([run], _state()) is None
+        assert restore([run], _state()) == []
         run.save(_state(3, seed=5), {"place": 3})
         [(state, position)] = restore([run], _state())
         assert (state.step, position) == (3, {"place": 3})
