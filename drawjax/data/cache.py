@@ -7,13 +7,12 @@ the names, sizes and times of the files that it was made of, and it is made anew
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from drawjax.data.pipeline import ArraySource, Source
 from drawjax.files import write_atomically
 
-__all__ = ["CachedArrays", "cached", "locked"]
+__all__ = ["CachedArrays", "cached"]
 
 _MIN_IMAGES = 2_000  # fewer are decoded as fast as a file is opened
 _VERSION = 1  # of the cached form; raise it when this package decodes differently
@@ -84,15 +83,6 @@ def cached(
     with contextlib.suppress(OSError):  # a full disk, or one that may not be written to
         arrays.write({"images": source.images, "labels": source.labels})
     return source
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process is inside with the same path; a lock file stays there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given up when the process ends, however it does
-        yield
 
 
 def _stamp(folder: pathlib.Path) -> str:

@@ -129,17 +129,8 @@ def add_patches(
     """
     # One scatter over all patches: on a GPU, a loop over them would cost more in launches than in
     # work.
-    return jax.lax.scatter_add(
-        canvas,
-        jnp.pad(corners, ((0, 0), (0, 1))),  # channel 0
-        patches.astype(canvas.dtype),
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=(1, 2, 3),
-            inserted_window_dims=(),
-            scatter_dims_to_operand_dims=(0, 1, 2),
-        ),
-        mode="promise_in_bounds",
-    )
+    rows, columns = _pixels(corners, *patches.shape[1:3])
+    return canvas.at[rows, columns].add(patches.astype(canvas.dtype), mode="promise_in_bounds")
 
 
 def cut_patches(
@@ -157,15 +148,14 @@ def cut_patches(
         inside the image, which is not checked.
       size: side of a patch in pixels.
     """
-    return jax.lax.gather(
-        images,
-        jnp.concatenate([which[:, None], jnp.pad(corners, ((0, 0), (0, 1)))], axis=-1),
-        jax.lax.GatherDimensionNumbers(
-            offset_dims=(1, 2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2, 3)
-        ),
-        slice_sizes=(1, size, size, images.shape[-1]),
-        mode="promise_in_bounds",
-    )
+    rows, columns = _pixels(corners, size, size)
+    return images.at[which[:, None, None], rows, columns].get(mode="promise_in_bounds")
+
+
+def _pixels(corners: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Rows `[pieces, height, 1]` and columns `[pieces, 1, width]` of patches in an image."""
+    top, left = corners.T[:, :, None, None]
+    return top + jnp.arange(height)[:, None], left + jnp.arange(width)
 
 
 def random_corners(

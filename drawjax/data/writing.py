@@ -1,6 +1,7 @@
 """Image sets written as TFDS writes its own; those that are not TFDS's need no TensorFlow."""
 
 import contextlib
+import fcntl
 import logging
 import pathlib
 import sys
@@ -8,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-
-from drawjax.data.cache import locked
 
 __all__ = ["VERSION", "RecordsBuilder", "note", "note_left_out", "write"]
 
@@ -45,8 +44,10 @@ def write(builder: Any, manual_dir: str | None = None) -> str:
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     # Of several jobs that start at once the first writes, and the others find what it wrote.
     lock = folder.parent.parent / f".{builder.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(lock), contextlib.redirect_stdout(None):
+        with lock.open("w") as file, contextlib.redirect_stdout(None):
+            fcntl.flock(file, fcntl.LOCK_EX)  # given up when the process ends, however it does
             builder.download_and_prepare(download_config=config, file_format="array_record")
     except tfds.download.DownloadError as error:
         raise OSError(f"{builder.name} could not be downloaded: {error}") from error
