@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import pathlib
 import socket
 import threading
@@ -38,27 +39,20 @@ def explore(config: ExploreConfig) -> None:
       OSError: if there is no such folder, or the port is in use.
       ValueError: if a model cannot be read.
     """
-    try:
-        import uvicorn
+    for package in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(package) is None:
+            message = f"the explorer needs {package}: pip install 'drawjax[explore]'"
+            raise ModuleNotFoundError(message)
+    import uvicorn
 
-        from drawjax.explore.drawing import Models
-        from drawjax.explore.server import app
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
-            raise
-        message = f"the explorer needs {error.name}: pip install 'drawjax[explore]'"
-        raise ModuleNotFoundError(message) from None
+    from drawjax.explore.drawing import Models
+    from drawjax.explore.server import app
+
     if config.models is not None and not config.models.is_dir():
         raise NotADirectoryError(f"{config.models} is not a folder")
-    try:
-        models = Models(config.models)
-        models.describe()  # a damaged model ends here, not in the page
-    except (ValueError, OSError) as error:
-        raise ValueError(f"a model cannot be read: {error}") from None
-    try:
-        listener = socket.create_server((_HOST, config.port))
-    except OSError as error:
-        raise OSError(f"cannot listen on port {config.port}: {error.strerror}") from None
+    models = Models(config.models)
+    models.describe()  # a damaged model ends here, not in the page
+    listener = socket.create_server((_HOST, config.port))
     with listener:
         address = f"http://{_HOST}:{listener.getsockname()[1]}/"
         print(f"The explorer is at {address} (Ctrl-C ends it)", flush=True)

@@ -6,7 +6,8 @@ Axes: `T` steps, `count` drawings, `height`, `width`, `channels`.
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+import threading
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from drawjax import figures, pretrained
-from drawjax.attention import Window
 from drawjax.draw import DrawOutput
 from drawjax.modules import Draw
 
@@ -37,6 +37,7 @@ class Models:
     """The models that draw, of the package and of a folder besides; loaded when asked for."""
 
     def __init__(self, folder: pathlib.Path | None = None):
+        self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
         self._own = {}
         if folder is not None:
             self._own = {name: folder / name for name in pretrained.available("draw", folder)}
@@ -77,15 +78,13 @@ class Models:
         """
         if name not in self.names:
             raise ValueError(f"there is no drawing model {name!r}")
-        model = pretrained.load_pretrained(self._own.get(name, name))
-        if not isinstance(model, Draw):
-            raise ValueError(f"{name} draws nothing")
-        return model
+        return cast(Draw, pretrained.load_pretrained(self._own.get(name, name)))
 
     def from_seed(self, name: str, seed: int) -> Drawing:
         """`COUNT` images from the prior."""
         model = self.load(name)
-        return _drawing(model, model.generate(COUNT, key=jax.random.key(seed)))
+        with self._drawing:
+            return _drawing(model, model.generate(COUNT, key=jax.random.key(seed)))
 
     def complete(
         self,
@@ -96,28 +95,24 @@ class Models:
     ) -> Drawing:
         """`COUNT` completions of one image, by `draw.complete`.
 
-        Raises:
-          ValueError: if the image has not the model's shape, or `known` has not the image's.
+        Args:
+          name: the model's.
+          pixels: the image, of the shape that the model takes.
+          known: what of it is kept.
+          seed: of the noise.
         """
         model = self.load(name)
-        if pixels.shape != model.image_shape:
-            raise ValueError(
-                f"{name} takes images of shape {model.image_shape}, got {pixels.shape}"
-            )
         images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (COUNT, *pixels.shape))
         mask = jnp.broadcast_to(known[..., None], (COUNT, *known.shape, 1))
-        return _drawing(model, model.complete(images, mask, key=jax.random.key(seed)))
+        with self._drawing:
+            return _drawing(model, model.complete(images, mask, key=jax.random.key(seed)))
 
 
 def _drawing(model: Draw, output: DrawOutput) -> Drawing:
-    return Drawing(
-        np.asarray(jnp.round(255 * model.likelihood(output.canvases).mean).astype(jnp.uint8)),
-        _corners(output.write_windows, model.config.write_size),
-        _corners(output.read_windows, model.config.read_size),
+    sizes = model.config.write_size, model.config.read_size
+    write, read = (
+        None if window is None or size is None else figures.outlines(window, size)[0]
+        for window, size in zip((output.write_windows, output.read_windows), sizes, strict=True)
     )
-
-
-def _corners(window: Window | None, size: int | None) -> np.ndarray | None:
-    if window is None or size is None:
-        return None
-    return figures.outlines(window, size)[0]
+    means = jnp.round(255 * model.likelihood(output.canvases).mean)
+    return Drawing(np.asarray(means.astype(jnp.uint8)), write, read)

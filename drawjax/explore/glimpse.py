@@ -16,7 +16,7 @@ from drawjax import attention
 from drawjax.attention import Window
 from drawjax.explore.images import MAX_SIDE
 
-__all__ = ["MAX_PATCH", "Glimpse", "check", "glimpse"]
+__all__ = ["MAX_PATCH", "Glimpse", "glimpse"]
 
 MAX_PATCH = 32  # filters a side
 
@@ -42,27 +42,15 @@ def glimpse(
       patch_size: N.
 
     Raises:
-      ValueError: as `check`.
+      ValueError: if image or patch are larger than the page ever asks for, or as
+        `drawjax.attention` says.
     """
-    check(pixels.shape, logits, patch_size)
+    if max(pixels.shape) > MAX_SIDE or patch_size > MAX_PATCH:
+        raise ValueError(
+            f"at most {MAX_SIDE} pixels and {MAX_PATCH} filters a side, got {pixels.shape} and "
+            f"{patch_size}"
+        )
     return _compiled(pixels.shape, patch_size)(pixels, jnp.asarray(logits, jnp.float32))
-
-
-def check(shape: tuple[int, ...], logits: Sequence[float], patch_size: int) -> None:
-    """Refuses what the page never asks for.
-
-    Raises:
-      ValueError: if the image is too large or no image, there are not five finite numbers, or the
-        patch size is not in 1..`MAX_PATCH`.
-    """
-    if len(shape) != 3 or not all(1 <= side <= MAX_SIDE for side in shape[:2]):
-        raise ValueError(f"image must be [height, width, channels], at most {MAX_SIDE} a side")
-    if shape[2] not in (1, 3):
-        raise ValueError(f"image must have 1 or 3 channels, got {shape[2]}")
-    if len(logits) != 5 or not np.isfinite(logits).all():
-        raise ValueError(f"logits must be 5 finite numbers, got {list(logits)}")
-    if not 1 <= patch_size <= MAX_PATCH:
-        raise ValueError(f"patch_size must be in 1..{MAX_PATCH}, got {patch_size}")
 
 
 # Bounded: dropped images come in any shape, and each shape and N is a program of its own.

@@ -19,7 +19,7 @@ other pages.
 
 import base64
 import pathlib
-import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,17 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from drawjax.data.pictures import open_picture
 from drawjax.explore import images
 from drawjax.explore.drawing import COUNT, Drawing, Models
-from drawjax.explore.glimpse import MAX_PATCH, check, glimpse
+from drawjax.explore.glimpse import MAX_PATCH, glimpse
 
 __all__ = ["app"]
 
@@ -56,7 +57,6 @@ def app(models: Models) -> Starlette:
     Args:
       models: what can draw.
     """
-    one_at_a_time = threading.Lock()  # a drawing takes all cores
 
     def about(request: Request) -> Response:
         return JSONResponse(
@@ -69,29 +69,16 @@ def app(models: Models) -> Starlette:
             }
         )
 
-    async def draw(request: Request) -> Response:
-        name, seed = _name_and_seed(request)
-
-        def run() -> Drawing:
-            with one_at_a_time:
-                return models.from_seed(name, seed)
-
-        return _drawing(await run_in_threadpool(run))
+    def draw(request: Request) -> Response:
+        return _drawing(models.from_seed(*_name_and_seed(request)))
 
     async def complete(request: Request) -> Response:
         name, seed = _name_and_seed(request)
         height, width, channels = (await run_in_threadpool(models.load, name)).image_shape
         content = np.frombuffer(await _body(request), np.uint8)
-        if content.size != height * width * (channels + 1):
-            raise ValueError(f"expected {height * width * (channels + 1)} bytes of pixels and mask")
         pixels = content[: height * width * channels].reshape(height, width, channels)
         known = content[height * width * channels :].reshape(height, width) > 0
-
-        def run() -> Drawing:
-            with one_at_a_time:
-                return models.complete(name, pixels, known, seed)
-
-        return _drawing(await run_in_threadpool(run))
+        return _drawing(await run_in_threadpool(models.complete, name, pixels, known, seed))
 
     return Starlette(
         routes=[
@@ -105,7 +92,7 @@ def app(models: Models) -> Starlette:
             Mount("/", StaticFiles(directory=_PAGE, html=True)),
         ],
         middleware=[
-            Middleware(_Guard),
+            Middleware(BaseHTTPMiddleware, dispatch=_guard),
             Middleware(
                 TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False
             ),
@@ -125,11 +112,12 @@ def _digit(request: Request) -> Response:
 async def _upload(request: Request) -> Response:
     content = await _body(request)
     try:
-        pixels, (height, width) = await run_in_threadpool(images.decode, content)
+        picture = await run_in_threadpool(open_picture, content)
     except ValueError as error:
         # An answer like any other: browsers log a 4xx on the console as if the page had failed.
-        return JSONResponse({"refused": str(error)})
-    note = ""
+        return JSONResponse({"refused": f"The file cannot be read: {error}."})
+    pixels, note = images.shrunk(picture), ""
+    width, height = picture.size
     if pixels.shape[:2] != (height, width):
         note = (
             f"Scaled down from {width} x {height} to {pixels.shape[1]} x {pixels.shape[0]} pixels."
@@ -146,11 +134,8 @@ async def _glimpse(request: Request) -> Response:
     shape = tuple(int(query.get(name, "0")) for name in ("height", "width", "channels"))
     logits = [float(value) for value in query.get("logits", "").split(",")]
     patch_size = int(query.get("patch", "0"))
-    check(shape, logits, patch_size)
-    pixels = np.frombuffer(await _body(request), np.uint8)
-    if pixels.size != np.prod(shape):
-        raise ValueError(f"expected {np.prod(shape)} bytes of pixels, got {pixels.size}")
-    seen = await run_in_threadpool(glimpse, pixels.reshape(shape), logits, patch_size)
+    pixels = np.frombuffer(await _body(request), np.uint8).reshape(shape)
+    seen = await run_in_threadpool(glimpse, pixels, logits, patch_size)
     window = seen.window
     parts = [
         np.stack([window.center_x, window.center_y, window.stride, window.variance]),
@@ -205,23 +190,11 @@ def _bad_request(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-class _Guard:
+async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuses what other pages send, and puts `_HEADERS` on every answer."""
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                more = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *more]}
-            await send(message)
-
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin")
-        if origin is not None and origin != b"http://" + headers.get(b"host", b""):
-            refusal = JSONResponse({"error": "requests from other pages are refused"}, 403)
-            await refusal(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
+    if request.headers.get("origin") in (None, f"http://{request.headers.get('host', '')}"):
+        response = await call_next(request)
+    else:
+        response = JSONResponse({"error": "requests from other pages are refused"}, 403)
+    response.headers.update(_HEADERS)
+    return response

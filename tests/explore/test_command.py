@@ -48,7 +48,7 @@ def test_a_folder_that_is_none_and_a_damaged_model_are_one_line(capsys, tmp_path
     assert "scribble/model.safetensors cannot be read" in _error(capsys)
     (tmp_path / "scribble" / "config.json").write_text("{}")
     assert _explore(["--models", str(tmp_path)]) == 1
-    assert "a model cannot be read" in _error(capsys)
+    assert "scribble/config.json is no model's" in _error(capsys)
 
 
 @pytest.mark.parametrize("name", ["starlette", "uvicorn"])
