@@ -175,9 +175,9 @@ def save_sequence(
     steps, count = frames.shape[:2]
     shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(columns, steps))})
     scale = scale or _scale(frames)
-    outline = _outlines(windows, patch_size)
+    outline = _outlines(windows, patch_size, steps, count)
     rows = [
-        [_cell(frames[t, row], scale, outline(t, row), color) for t in shown]
+        [_cell(frames[t, row], scale, outline[t, row], color) for t in shown]
         for row in range(count)
     ]
     _save(path, _tile(rows))
@@ -206,12 +206,12 @@ def save_glimpses(
     images, patches = image_bytes("images", images, 4), image_bytes("patches", patches, 5)
     steps, rows, *size, _ = patches.shape
     scale = _scale(images, 150)
-    outline = _outlines(windows, tuple(size))
+    outline = _outlines(windows, tuple(size), steps, rows)
     page = []
     for row in range(rows):
         cells = []
         for t in range(steps):
-            frame = _cell(images[row], scale, outline(t, row), _GREEN)
+            frame = _cell(images[row], scale, outline[t, row], _GREEN)
             cells += [frame, _patch(patches[t, row], frame.height // 2, frame.height)]
         if titles is not None:
             page.append([_text(titles[row], sum(cell.width + _GAP for cell in cells))])
@@ -242,17 +242,17 @@ def save_zooms(
     rebuilt = image_bytes("rebuilt", rebuilt, 4, slack=sys.float_info.max)
     size = patches.shape[1:3]
     scale = _scale(image, 300)
-    outline = _outlines(windows, size)
+    outline = _outlines(windows, size, len(patches))
     y, x = (scale * (np.asarray(means) - 0.5) for means in attention.filter_grid(windows, size))
     radius_x, radius_y = (scale * np.sqrt(variance) for variance in windows.variances)
     page = []
     for row in range(len(patches)):
-        shown = outline(row)
-        frame = _cell(image, scale, shown, _GREEN)
-        pen = ImageDraw.Draw(frame)
-        for center in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2) if shown else ():
+        frame = _cell(image, scale, outline[row], _GREEN)
+        if np.isfinite(outline[row]).all():
             reach = np.array([radius_x[row], radius_y[row]])
-            pen.ellipse([*(center - reach), *(center + reach)], outline=_RED)
+            for center in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2):
+                box = [*(center - reach), *(center + reach)]
+                ImageDraw.Draw(frame).ellipse(box, outline=_RED)
         patch = _patch(patches[row], frame.height, frame.height)
         page.append([frame, patch, _cell(rebuilt[row], scale)])
     _save(path, _tile(page))
@@ -275,10 +275,10 @@ def save_animation(
     frames = image_bytes("frames", frames, 5)
     steps, count = frames.shape[:2]
     scale = scale or _scale(frames)
-    outline = _outlines(windows, patch_size)
+    outline = _outlines(windows, patch_size, steps, count)
     pages = []
     for t in range(steps):
-        cells = [_cell(frames[t, i], scale, outline(t, i), thin=True) for i in range(count)]
+        cells = [_cell(frames[t, i], scale, outline[t, i], thin=True) for i in range(count)]
         pages.append(_tile(_rows(cells, columns)))
     pages.append(_tile(_rows([_cell(frame, scale) for frame in frames[-1]], columns)))
     durations = [milliseconds] * steps + [2_000]
@@ -350,29 +350,20 @@ def _plot_curves(entries: Sequence[dict[str, Any]], names: Sequence[str], unit: 
     return figure
 
 
-_Outline = tuple[list[tuple[float, float]], float]  # corners and standard deviation
-
-
 def _outlines(
-    windows: Window | None, patch_size: attention.PatchSize | None
-) -> Callable[..., _Outline | None]:
-    """The outline at an index; None: nothing to draw there."""
+    windows: Window | None, patch_size: attention.PatchSize | None, *shape: int
+) -> np.ndarray:
+    """Corners and standard deviation, `[*shape, 9]`; NaN where there is nothing to draw."""
     if windows is None or patch_size is None:
-        return lambda *index: None
+        return np.full((*shape, 9), math.nan)
     corners, deviations = outlines(windows, patch_size)
-
-    def at(*index: int) -> _Outline | None:
-        if not math.isfinite(deviations[index]):
-            return None
-        return [(float(x), float(y)) for x, y in corners[index]], float(deviations[index])
-
-    return at
+    return np.concatenate([corners.reshape(*shape, 8), deviations[..., None]], axis=-1)
 
 
 def _cell(
     image: np.ndarray,
     scale: int,
-    outline: _Outline | None = None,
+    outline: np.ndarray | None = None,
     color: tuple[int, int, int] = _RED,
     *,
     thin: bool = False,
@@ -381,12 +372,10 @@ def _cell(
     height, width, channels = image.shape
     pixels = np.repeat(image, 3 // channels, axis=-1)
     cell = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-    if outline is None:
-        return cell
-    corners, deviation = outline
-    corners = [tuple(min(max(scale * side, -1e4), 1e4) for side in corner) for corner in corners]
-    line = 1 if thin else int(np.clip(round(deviation * scale), 1, scale))
-    ImageDraw.Draw(cell).polygon(corners, outline=color, width=line)
+    if outline is not None and np.isfinite(outline).all():
+        line = 1 if thin else int(np.clip(round(outline[8] * scale), 1, scale))
+        corners = np.clip(outline[:8] * scale, -1e4, 1e4).tolist()
+        ImageDraw.Draw(cell).polygon(corners, outline=color, width=line)
     return cell
 
 

@@ -126,16 +126,7 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
     """The name of the set of a folder's pictures, which is written if it is not there yet.
 
     The name has a digest of the files' names, sizes and times, so that a folder that has changed is
-    another set.
-
-    Args:
-      pictures: as for `write_folder`.
-      target: as for `write_folder`.
-      size: as for `write_folder`.
-
-    Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: as `write_folder`.
+    another set. Arguments and errors are those of `write_folder`.
     """
     root = _root(pictures)
     digest = hashlib.sha256(repr(size).encode())
@@ -153,9 +144,6 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
 
 def picture_sizes(pictures: str) -> set[tuple[int, int]]:
     """Which `(width, height)` a folder's pictures have, of the first ones that can be read.
-
-    Args:
-      pictures: as for `write_folder`.
 
     Raises:
       FileNotFoundError: if there is no such folder.
