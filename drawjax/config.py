@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 __all__ = [
     "MAX_PIECES",
+    "PRNG",
     "Binarization",
     "Checked",
     "ClassificationConfig",
@@ -41,6 +42,9 @@ T = TypeVar("T")
 Binarization = Literal["static", "dynamic", "threshold", "none"]
 Precision = Literal["float32", "bfloat16"]
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32; JAX would make infinity of more
+# The implementation of all keys: JAX_DEFAULT_PRNG_IMPL would otherwise change every number of a
+# run, and that of an evaluation with its batch size, on which values of "rbg" under vmap depend.
+PRNG = "threefry2x32"
 MAX_PIECES = 127  # of clutter; with the target, as many as 16 bits can add up
 
 

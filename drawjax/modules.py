@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from drawjax import attention, draw, ram
 from drawjax.attention import Window
 from drawjax.cells import LSTM, Cell, Dense, GlimpseNet, widened
-from drawjax.config import DrawConfig, RamConfig
+from drawjax.config import PRNG, DrawConfig, RamConfig
 from drawjax.draw import DrawOutput, State
 from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, Normal
 from drawjax.ram import RamOutput
@@ -437,11 +437,12 @@ def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tupl
         graph, params = split(model(config, image_shape, key=key))
         return params
 
-    params = jax.eval_shape(make, jax.random.key(0))
+    key = jax.random.key(0, impl=PRNG)
+    params = jax.eval_shape(make, key)
     assert graph is not None
     if graph.constants:
         with jax.ensure_compile_time_eval():
-            graph, _ = split(model(config, image_shape, key=jax.random.key(0)))
+            graph, _ = split(model(config, image_shape, key=key))
     return graph, params
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from drawjax import cli
-from drawjax.config import Checked, option
+from drawjax.config import PRNG, Checked, option
 
 __all__ = ["SampleConfig", "sample"]
 
@@ -58,7 +58,7 @@ def sample(config: SampleConfig) -> None:
     model = pretrained.load_pretrained(config.model)
     if not isinstance(model, Draw):
         raise ValueError(f"{config.model} is a classifier; it draws nothing")
-    output = model.generate(config.num, key=jax.random.key(config.seed))
+    output = model.generate(config.num, key=jax.random.key(config.seed, impl=PRNG))
     means = np.asarray(model.likelihood(output.canvases).mean)
     name = pathlib.Path(config.model).expanduser().absolute().name
     out = config.out or pathlib.Path(f"samples_{name}_{config.seed}.png")

@@ -537,6 +537,17 @@ def test_bad_requests_are_one_line(tmp_path, capsys, monkeypatch):
     assert said_line(capsys).startswith("error: run ")
 
 
+def test_a_seed_draws_one_picture_whatever_the_default_implementation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawjax.save_pretrained(_model(), "small")
+    for default in ("threefry2x32", "rbg"):
+        with jax.default_prng_impl(default):
+            assert _sample(["--model", "small", "--num", "2", "--out", f"{default}.png"]) == 0
+    pictures = [path.read_bytes() for path in tmp_path.glob("*.png")]
+    assert len(pictures) == 2
+    assert pictures[0] == pictures[1]
+
+
 def test_the_help_of_sample_names_what_draws(capsys):
     with pytest.raises(SystemExit):
         cli.drawjax(["sample", "--help"])

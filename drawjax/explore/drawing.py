@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from drawjax import figures, pretrained
+from drawjax.config import PRNG
 from drawjax.draw import DrawOutput
 from drawjax.modules import Draw
 
@@ -84,7 +85,7 @@ class Models:
         """`COUNT` images from the prior."""
         model = self.load(name)
         with self._drawing:
-            return _drawing(model, model.generate(COUNT, key=jax.random.key(seed)))
+            return _drawing(model, model.generate(COUNT, key=jax.random.key(seed, impl=PRNG)))
 
     def complete(
         self,
@@ -104,8 +105,9 @@ class Models:
         model = self.load(name)
         images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (COUNT, *pixels.shape))
         mask = jnp.broadcast_to(known[..., None], (COUNT, *known.shape, 1))
+        key = jax.random.key(seed, impl=PRNG)
         with self._drawing:
-            return _drawing(model, model.complete(images, mask, key=jax.random.key(seed)))
+            return _drawing(model, model.complete(images, mask, key=key))
 
 
 def _drawing(model: Draw, output: DrawOutput) -> Drawing:

@@ -22,12 +22,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drawjax.config import TrainConfig, flatten, harmless_fields
+from drawjax.config import PRNG, TrainConfig, flatten, harmless_fields
 from drawjax.files import remove_drafts, to_json, write_atomically
 from drawjax.training import checkpoints, hosts
 from drawjax.training.checkpoints import Checkpoints
 from drawjax.training.errors import RunError
-from drawjax.training.step import IMPLEMENTATION, TrainState
+from drawjax.training.step import TrainState
 
 __all__ = [
     "RunError",
@@ -137,7 +137,7 @@ class RunWriter:
         self._lock: int | None = None
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
-        facts = json.loads(to_json({**(record or {}), "prng": IMPLEMENTATION}))
+        facts = json.loads(to_json({**(record or {}), "prng": PRNG}))
         hosts.check_same(fields | facts)
         try:
             hosts.on_first(lambda: self._take(fields, config, facts))

@@ -19,11 +19,10 @@ import numpy as np
 import optax
 from jax import NamedSharding, P
 
-from drawjax.config import TrainConfig
+from drawjax.config import PRNG, TrainConfig
 from drawjax.training.task import Task
 
 __all__ = [
-    "IMPLEMENTATION",
     "Hyperparams",
     "Program",
     "Streams",
@@ -40,10 +39,6 @@ _log = logging.getLogger(__name__)
 
 PyTree = Any
 
-# Named, since JAX_DEFAULT_PRNG_IMPL would otherwise change every number of a run, and that of an
-# evaluation with its batch size. The values of "rbg" under vmap depend on the batch.
-IMPLEMENTATION = "threefry2x32"
-
 
 class Streams(NamedTuple):
     """PRNG keys of a run, by purpose. The order of the data comes from the seed itself."""
@@ -56,7 +51,7 @@ class Streams(NamedTuple):
 
 def streams(seed: int | jax.Array) -> Streams:
     """The keys of the run with this seed; the seed may be traced."""
-    key = jax.random.key(seed, impl=IMPLEMENTATION)
+    key = jax.random.key(seed, impl=PRNG)
     return Streams(*jax.random.split(key, len(Streams._fields)))
 
 

@@ -51,6 +51,18 @@ def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     assert drawing.read is None
 
 
+def test_a_seed_draws_the_same_whatever_the_default_implementation(models):
+    known = np.arange(28)[:, None] < np.full(28, 14)
+
+    def frames():
+        complete = models.complete("scribble", np.zeros(SHAPE, np.uint8), known, 7)
+        return models.from_seed("scribble", 7).frames, complete.frames
+
+    expected = frames()
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(frames(), expected)
+
+
 @pytest.mark.slow
 def test_completions_are_those_of_draw_complete(models, folder):
     pixels = np.random.default_rng(0).integers(256, size=SHAPE, dtype=np.uint8)
