@@ -32,7 +32,7 @@ class Classification(Experiment[ClassificationConfig]):
         data.check_labels(images, config.model.num_classes)
 
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, constants: jax.Array
+        self, params: Any, batch: data.Batch, key: jax.Array, constants: data.Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The cross-entropy in nats, and the error in percent."""
         keys = jax.random.split(key, len(batch["image"]))
@@ -112,7 +112,7 @@ class Classification(Experiment[ClassificationConfig]):
             batch_size=self.config.eval_batch_size,
         )
 
-    def _see(self, batch: Any, keys: jax.Array, pool: jax.Array, *, training: bool) -> jax.Array:
+    def _see(self, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool) -> jax.Array:
         return data.preprocess(self.config.data, batch["image"], keys, pool, training=training)
 
     @functools.cached_property

@@ -239,6 +239,11 @@ class DrawConfig(Checked):
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
     remat: bool = False
     """Recompute steps in the backward pass in blocks of about sqrt(steps): less memory, slower."""
+    num_classes: int | None = option(None, low=1)
+    """Draw by the class of an image, its label in the data set, out of so many; None: as the paper,
+    by none."""
+    condition_size: int | None = option(None, low=1)
+    """Draw by so many features of one's own that are given with each image, in place of a class."""
     clip_ratio: float | None = option(None, above=0)
     """In training, scale down an image's gradient that is longer than so many times the median of
     its batch; None: none. Over many steps on large images a few would drown the others."""
@@ -250,6 +255,8 @@ class DrawConfig(Checked):
                 f"likelihood_scale {self.likelihood_scale} needs a likelihood with a scale, "
                 f"got {self.likelihood}"
             )
+        if self.num_classes is not None and self.condition_size is not None:
+            raise ValueError("model.num_classes and model.condition_size do not go together")
 
     @property
     def has_scale(self) -> bool:

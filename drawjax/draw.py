@@ -11,6 +11,9 @@ loop (`drawjax.scan`).
 * `generate`: noise, or latents, -> canvases and windows, through the decoder alone (Eq. 13-16).
 * `loss`, `importance_weighted_bound`: bounds on an image's likelihood (Eq. 9-12).
 
+A `ConditionalModel` draws by a condition, features of each image that are given: encoder, decoder
+and prior see them at every step beside their other inputs. Those of a class are `class_features`.
+
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
 """
 
@@ -23,17 +26,19 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from drawjax.attention import Window
 from drawjax.objective import Bernoulli, Likelihood, Normal
 from drawjax.scan import scan, vary_like
 
 __all__ = [
+    "ConditionalModel",
     "Distribution",
     "DrawOutput",
     "Model",
     "State",
+    "class_features",
     "complete",
     "generate",
     "importance_weighted_bound",
@@ -46,6 +51,7 @@ __all__ = [
 
 Images = Shaped[Array | np.ndarray, "batch height width channels"]  # floats or booleans
 Noise = Float[Array | np.ndarray, "T batch Z"]
+Condition = Shaped[Array | np.ndarray, "batch features"]  # floats
 _ROUNDING = 1e-6  # by which a resize may leave [0, 1]; no loss minds
 Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of an LSTM
 
@@ -120,6 +126,20 @@ class Model(Protocol):
         return Bernoulli(canvas)
 
 
+@runtime_checkable
+class ConditionalModel(Model, Protocol):
+    """A model that draws by features of each image, which its functions see.
+
+    Those that `encode` is given stand after h^dec_{t-1}, those of `decode` after the latents, those
+    of `prior` after h^dec_{t-1}.
+    """
+
+    @property
+    def condition_size(self) -> int:
+        """How many features; 0: none, as in the paper."""
+        ...
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -151,6 +171,7 @@ def step(
     state: State,
     image: Float[Array, "batch height width channels"],
     noise: Float[Array, "batch Z"],
+    condition: Float[Array, "batch features"] | None = None,
 ) -> tuple[State, DrawOutput]:
     """One step of Eq. 3-8.
 
@@ -159,17 +180,21 @@ def step(
       state: c_{t-1} and the cells' states.
       image: x, values in [0, 1].
       noise: standard normal; zeros give the posterior's mean.
+      condition: what the model draws by; None: nothing.
 
     Returns:
       The next state, and a `DrawOutput` of this step alone (fields without the axis T).
     """
     error = image - model.likelihood(state.canvas).mean  # Eq. 3
     glimpse, read_window = model.read(image, error, state.h_dec)  # Eq. 4
-    inputs = jnp.concatenate([glimpse, state.h_dec], axis=-1)
+    inputs = _beside(jnp.concatenate([glimpse, state.h_dec], axis=-1), condition)
     encoder, h_enc = model.encode(state.encoder, inputs)  # Eq. 5
-    posterior, prior = model.posterior(h_enc), model.prior(state.h_dec)  # Eq. 1-2
+    posterior, prior = (
+        model.posterior(h_enc),
+        model.prior(_beside(state.h_dec, condition)),
+    )  # Eq. 1-2
     latent = posterior.sample(noise)  # Eq. 6
-    decoder, h_dec = model.decode(state.decoder, latent)  # Eq. 7
+    decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 7
     change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 8
     output = DrawOutput(
@@ -185,9 +210,7 @@ def step(
 
 
 def infer(
-    model: Model,
-    images: Images,
-    noise: Noise,
+    model: Model, images: Images, noise: Noise, *, condition: Condition | None = None
 ) -> DrawOutput:
     """Draws images with the encoder looking at them: T steps of Eq. 3-8.
 
@@ -195,17 +218,18 @@ def infer(
       model: the learned functions.
       images: x, values in [0, 1].
       noise: standard normal, one draw a step, image and latent; T is its length.
+      condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       A `DrawOutput` with every field.
 
     Raises:
-      ValueError: if images or noise do not fit the model or each other.
+      ValueError: if images, noise or condition do not fit the model or each other.
     """
-    images, noise, state = _checked(model, images, noise)
+    images, noise, condition, state = _checked(model, images, noise, condition)
 
     def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
-        return step(model, state, images, noise)
+        return step(model, state, images, noise, condition)
 
     return _with_images(model, *jax.lax.scan(body, state, noise))
 
@@ -214,10 +238,13 @@ def reconstruct(
     model: Model,
     images: Images,
     num_glimpses: int | None = None,
+    *,
+    condition: Condition | None = None,
 ) -> DrawOutput:
     """`infer` with the posterior's mean at each step (the model's T); deterministic."""
     num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
-    return infer(model, images, jnp.zeros((num_glimpses, len(images), model.latent_size)))
+    noise = jnp.zeros((num_glimpses, len(images), model.latent_size))
+    return infer(model, images, noise, condition=condition)
 
 
 def complete(
@@ -225,6 +252,8 @@ def complete(
     images: Images,
     known: Bool[Array | np.ndarray, "batch height width #channels"],
     noise: Noise,
+    *,
+    condition: Condition | None = None,
 ) -> DrawOutput:
     """Draws images of which some pixels are known: `infer` that fills in the others as it goes.
 
@@ -241,6 +270,7 @@ def complete(
       known: where `images` is given. All true is `infer`.
       noise: standard normal, one draw a step, image and latent. Different noise gives different
         completions; T is its length.
+      condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       A `DrawOutput` with every field. The canvas covers known pixels too: they are the model's own
@@ -249,7 +279,7 @@ def complete(
     Raises:
       ValueError: if the shape of `known` does not fit `images`, or as `infer`.
     """
-    images, noise, state = _checked(model, images, noise)
+    images, noise, condition, state = _checked(model, images, noise, condition)
     known = jnp.asarray(known)
     if known.shape[:-1] != images.shape[:-1] or known.shape[-1] not in (1, images.shape[-1]):
         raise ValueError(
@@ -258,7 +288,7 @@ def complete(
 
     def body(state: State, noise: jax.Array) -> tuple[State, DrawOutput]:
         seen = jnp.where(known, images, model.likelihood(state.canvas).mean)
-        return step(model, state, seen, noise)
+        return step(model, state, seen, noise, condition)
 
     return _with_images(model, *jax.lax.scan(body, state, noise))
 
@@ -268,6 +298,7 @@ def generate(
     noise: Noise | None = None,
     *,
     latents: Float[Array | np.ndarray, "t batch Z"] | None = None,
+    condition: Condition | None = None,
 ) -> DrawOutput:
     """Draws with the decoder alone, Eq. 13-16.
 
@@ -277,12 +308,14 @@ def generate(
         N(0, 1), noise and latents are the same.
       latents: given z_1, z_2, ..., of the first steps; noise draws those after them. Those of
         `infer` draw its images again, and their first part alone is a lossy code of them.
+      condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       A `DrawOutput` with canvases, images, write windows and latents.
 
     Raises:
-      ValueError: if noise or latents do not fit the model or each other, or both are missing.
+      ValueError: if noise, latents or condition do not fit the model or each other, or both of the
+        first are missing.
     """
     steps = [
         (_checked_noise(model, given, name), drawn)
@@ -294,14 +327,15 @@ def generate(
     batches = {values.shape[1] for values, _ in steps}
     if len(batches) > 1:
         raise ValueError(f"noise and latents must have one batch size, got {sorted(batches)}")
+    state, outputs = model.initial_state(*batches), []
+    condition = _checked_condition(model, condition, state)
+    state = vary_like(state, ([values for values, _ in steps], condition))
 
     def body(drawn: bool, state: State, values: jax.Array) -> tuple[State, DrawOutput]:
-        latent = model.prior(state.h_dec).sample(values) if drawn else values
-        state, write_window = _decode(model, state, latent)
+        latent = _drawn_latent(model, state, values, condition) if drawn else values
+        state, write_window = _decode(model, state, latent, condition)
         return state, DrawOutput(state.canvas, write_window, latents=latent)
 
-    state = vary_like(model.initial_state(*batches), [values for values, _ in steps])
-    outputs = []
     for values, drawn in steps:
         state, output = jax.lax.scan(functools.partial(body, drawn), state, values)
         outputs.append(output)
@@ -310,7 +344,11 @@ def generate(
 
 
 def sample(
-    model: Model, noise: Noise, *, chunk: int | None = None
+    model: Model,
+    noise: Noise,
+    *,
+    chunk: int | None = None,
+    condition: Condition | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """The images of `generate` alone, in the memory of one canvas an image in place of T.
 
@@ -319,6 +357,7 @@ def sample(
       noise: standard normal, from which latents are drawn by the prior.
       chunk: how many images are drawn at once; None: all. On a CPU some hundred are faster than a
         thousand, since they stay in its cache.
+      condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       Means in [0, 1], Eq. 16.
@@ -330,21 +369,30 @@ def sample(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be positive, got {chunk}")
 
-    def images(noise: jax.Array) -> jax.Array:
-        def body(state: State, noise: jax.Array) -> tuple[State, None]:
-            return _decode(model, state, model.prior(state.h_dec).sample(noise))[0], None
+    steps, batch, size = noise.shape
+    condition = _checked_condition(model, condition, model.initial_state(batch))
 
-        state = vary_like(model.initial_state(noise.shape[1]), noise)
+    def images(noise_and_condition: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        noise, condition = noise_and_condition
+
+        def body(state: State, noise: jax.Array) -> tuple[State, None]:
+            latent = _drawn_latent(model, state, noise, condition)
+            return _decode(model, state, latent, condition)[0], None
+
+        state = vary_like(model.initial_state(noise.shape[1]), (noise, condition))
         return model.likelihood(jax.lax.scan(body, state, noise)[0].canvas).mean
 
-    steps, batch, size = noise.shape
     if chunk is None or batch <= chunk:
-        return images(noise)
+        return images((noise, condition))
     whole = batch - batch % chunk
-    chunks = noise[:, :whole].reshape(steps, -1, chunk, size)
-    drawn = jax.lax.map(images, jnp.swapaxes(chunks, 0, 1))
+    chunks = jnp.swapaxes(noise[:, :whole].reshape(steps, -1, chunk, size), 0, 1)
+    split = None if condition is None else condition[:whole].reshape(-1, chunk, condition.shape[1])
+    drawn = jax.lax.map(images, (chunks, split))
     drawn = drawn.reshape(whole, *drawn.shape[2:])
-    return drawn if whole == batch else jnp.concatenate([drawn, images(noise[:, whole:])])
+    if whole == batch:
+        return drawn
+    rest = noise[:, whole:], None if condition is None else condition[whole:]
+    return jnp.concatenate([drawn, images(rest)])
 
 
 def loss(
@@ -354,6 +402,7 @@ def loss(
     *,
     remat: bool = False,
     clip_ratio: float | None = None,
+    condition: Condition | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """L^x and L^z of Eq. 9-10 with one sample, each in nats an image, `[batch]`.
 
@@ -362,13 +411,15 @@ def loss(
     that; and `remat`: recompute the steps in the backward pass (both `drawjax.scan.scan`). The
     losses stay as they are. Differentiable in reverse mode only.
     """
-    images, noise, state = _checked(model, images, noise)
+    images, noise, condition, state = _checked(model, images, noise, condition)
 
     def body(state: State, noise: jax.Array) -> tuple[State, Any]:
-        state, output = step(model, state, images, noise)
+        state, output = step(model, state, images, noise, condition)
         return state, output.kl  # canvases would be kept in memory, all T of them
 
-    state, kl = scan(body, state, noise, remat=remat, clip_ratio=clip_ratio, images=images)
+    state, kl = scan(
+        body, state, noise, remat=remat, clip_ratio=clip_ratio, images=(images, condition)
+    )
     return -model.likelihood(state.canvas).log_prob(images), jnp.sum(kl, axis=0)
 
 
@@ -379,6 +430,7 @@ def importance_weighted_bound(
     *,
     num_samples: int,
     chunk: int = 50,
+    condition: Condition | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """The K-sample bound on log p(x) of Burda et al. (2016), in memory of `chunk` samples.
 
@@ -389,6 +441,7 @@ def importance_weighted_bound(
         value depends neither on `chunk` nor on the other images.
       num_samples: K.
       chunk: how many samples an image are held in memory at once.
+      condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       A lower bound on log p(x), which in expectation grows with K, and the mean of the same K
@@ -402,11 +455,12 @@ def importance_weighted_bound(
         raise ValueError(f"num_samples and chunk must be positive, got {num_samples} and {chunk}")
     batch, chunk = len(images), min(chunk, num_samples)
     shape = model.num_glimpses, model.latent_size
-    images, _, _ = _checked(model, images, jnp.zeros((shape[0], batch, shape[1])))
-    rows = jnp.repeat(images, chunk, axis=0)
+    no_noise = jnp.zeros((shape[0], batch, shape[1]))
+    images, _, condition, _ = _checked(model, images, no_noise, condition)
+    rows, conditions = jax.tree.map(lambda x: jnp.repeat(x, chunk, axis=0), (images, condition))
 
     def body(state: State, noise: jax.Array) -> tuple[State, Any]:
-        state, output = step(model, state, rows, noise)
+        state, output = step(model, state, rows, noise, conditions)
         return state, output.log_ratio  # as in `loss`, without the canvases
 
     def add_chunk(totals: tuple[jax.Array, jax.Array], first: jax.Array) -> tuple[Any, None]:
@@ -416,7 +470,7 @@ def importance_weighted_bound(
         noise = jax.vmap(lambda key: jax.random.normal(key, shape, images.dtype), out_axes=1)(
             folded(keys).reshape(-1)
         )
-        state = vary_like(model.initial_state(batch * chunk), (rows, noise))
+        state = vary_like(model.initial_state(batch * chunk), (rows, noise, conditions))
         state, log_ratios = jax.lax.scan(body, state, noise)
         logs = jnp.sum(log_ratios, axis=0) + model.likelihood(state.canvas).log_prob(rows)
         logs = logs.reshape(batch, chunk)
@@ -431,9 +485,30 @@ def importance_weighted_bound(
     return weight - math.log(num_samples), log_weight / num_samples
 
 
-def _decode(model: Model, state: State, latent: jax.Array) -> tuple[State, Window | None]:
+def class_features(
+    labels: Int[Array | np.ndarray, "batch *several"], num_classes: int
+) -> Float[Array, "batch num_classes"]:
+    """The condition of a class: a one in its place. Of several labels an image, their sum."""
+    one_hot = jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
+    return one_hot if one_hot.ndim == 2 else jnp.sum(one_hot, axis=1)
+
+
+def _beside(inputs: jax.Array, condition: jax.Array | None) -> jax.Array:
+    return inputs if condition is None else jnp.concatenate([inputs, condition], axis=-1)
+
+
+def _drawn_latent(
+    model: Model, state: State, noise: jax.Array, condition: jax.Array | None
+) -> jax.Array:
+    """Eq. 13."""
+    return model.prior(_beside(state.h_dec, condition)).sample(noise)
+
+
+def _decode(
+    model: Model, state: State, latent: jax.Array, condition: jax.Array | None
+) -> tuple[State, Window | None]:
     """One step from the prior, Eq. 14-15."""
-    decoder, h_dec = model.decode(state.decoder, latent)  # Eq. 14
+    decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 14
     change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 15
     return State(canvas, state.encoder, decoder, h_dec), write_window
@@ -443,8 +518,10 @@ def _with_images(model: Model, state: State, output: DrawOutput) -> DrawOutput:
     return dataclasses.replace(output, images=model.likelihood(state.canvas).mean)
 
 
-def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Array, State]:
-    """Images and noise in the canvas's type, and the initial state, if they go together."""
+def _checked(
+    model: Model, images: Any, noise: Any, condition: Any
+) -> tuple[jax.Array, jax.Array, jax.Array | None, State]:
+    """Images, noise, condition in the canvas's type, and a first state, if they go together."""
     noise = _checked_noise(model, noise, "noise")
     state = model.initial_state(noise.shape[1])
     check_images(images, model.likelihood(state.canvas).mean.shape[1:])
@@ -454,7 +531,18 @@ def _checked(model: Model, images: Any, noise: Any) -> tuple[jax.Array, jax.Arra
             f"{images.shape[0]} and {noise.shape[1]}"
         )
     images = jnp.asarray(images, state.canvas.dtype)
-    return images, noise, vary_like(state, (images, noise))
+    condition = _checked_condition(model, condition, state)
+    return images, noise, condition, vary_like(state, (images, noise, condition))
+
+
+def _checked_condition(model: Model, condition: Any, state: State) -> jax.Array | None:
+    """A condition in the canvas's type, if the model draws by it."""
+    check_condition(model, condition, len(state.canvas))
+    return None if condition is None else jnp.asarray(condition, state.canvas.dtype)
+
+
+def _is_floating(values: Any) -> bool:
+    return jnp.issubdtype(values.dtype, jnp.floating)
 
 
 def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
@@ -466,6 +554,21 @@ def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
             f"{list(noise.shape)}"
         )
     return noise.astype(jax.eval_shape(lambda: model.initial_state(1)).canvas.dtype)
+
+
+def check_condition(model: Model, condition: Any, batch: int) -> None:
+    """Raises ValueError unless a model draws so many images by such a condition, or by none."""
+    size = model.condition_size if isinstance(model, ConditionalModel) else 0
+    if size == 0 and condition is None:
+        return
+    if size == 0:
+        raise ValueError("this model draws by no condition, got one")
+    got = type(condition).__name__
+    if isinstance(condition, jax.Array | np.ndarray):
+        if condition.shape == (batch, size) and _is_floating(condition):
+            return
+        got = f"{list(condition.shape)} {condition.dtype}"
+    raise ValueError(f"condition must be an array of floats [{batch}, {size}], got {got}")
 
 
 def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:
@@ -490,7 +593,7 @@ def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> Non
         raise ValueError(
             f"images must have the model's shape [batch, {listed}], got {list(images.shape)}{hint}"
         )
-    if not (jnp.issubdtype(images.dtype, jnp.floating) or images.dtype == bool):
+    if not (_is_floating(images) or images.dtype == bool):
         raise ValueError(
             f"images must be floats in [0, 1] (divide bytes by 255), got {images.dtype}"
         )

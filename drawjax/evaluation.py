@@ -89,7 +89,7 @@ def standard_error(values: np.ndarray) -> float | None:
 
 def importance_weighted(
     model: draw.Model,
-    inputs: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]],
+    inputs: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array | None, jax.Array]],
     source: data.Source,
     key: jax.Array,
     *,
@@ -101,7 +101,7 @@ def importance_weighted(
 
     Args:
       model: the generating model.
-      inputs: `(batch, keys) -> (images, noise keys)`, what the model sees.
+      inputs: `(batch, keys) -> (images, condition or None, noise keys)`, what the model sees.
       source: the images.
       key: PRNG key of the evaluation.
       num_samples: K.
@@ -121,11 +121,11 @@ def importance_weighted(
 
     @jax.jit
     def losses(params, batch, keys):
-        images, noise_keys = inputs(batch, keys)
+        images, condition, noise_keys = inputs(batch, keys)
         weighted, plain = draw.importance_weighted_bound(
             modules.merge(graph, params), images, noise_keys,
             num_samples=num_samples,
-            chunk=max(1, rows * sharding.num_devices // len(images)),
+            chunk=max(1, rows * sharding.num_devices // len(images)), condition=condition,
         )  # fmt: skip
         return {"weighted": -weighted, "gain": weighted - plain}
 
@@ -133,8 +133,8 @@ def importance_weighted(
     if folder is not None:
         # What the model sees of the first batch tells the data and its form.
         batch, _ = next(data.eval_batches(source, batch_size=min(_IMAGES, count)))
-        seen, _ = inputs(batch, data.image_keys(key, batch["index"]))
-        parts = params, jax.random.key_data(key), num_samples, len(source), seen
+        seen, condition, _ = inputs(batch, data.image_keys(key, batch["index"]))
+        parts = params, jax.random.key_data(key), num_samples, len(source), seen, condition
         digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
         cache = CachedArrays(folder / "importance.npz", digest.hexdigest())
     _log.info("evaluating %s images by %s samples each", f"{count:,}", f"{num_samples:,}")

@@ -28,8 +28,19 @@ class Generation(Experiment[GenerationConfig]):
 
     default_model = modules.Draw
 
+    def __init__(self, config: GenerationConfig, images: data.ImageSet, *rest: Any, **more: Any):
+        super().__init__(config, images, *rest, **more)
+        self._classes: int | None = getattr(config.model, "num_classes", None)
+        if getattr(config.model, "condition_size", None) is not None:
+            raise ValueError(
+                "a set brings classes (model.num_classes) and no model.condition_size features; "
+                "train with those by drawjax.draw.loss"
+            )
+        if self._classes is not None:
+            data.check_labels(images, self._classes)
+
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, constants: jax.Array
+        self, params: Any, batch: data.Batch, key: jax.Array, constants: data.Batch
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Eq. 12 in nats, and its parts."""
         keys = jax.random.split(key, len(batch["image"]))
@@ -128,10 +139,13 @@ class Generation(Experiment[GenerationConfig]):
         model, config = self.bound(params), self.config
         read_size, write_size = config.model.read_size, config.model.write_size
         shape = (model.num_glimpses, config.samples, model.latent_size)
-        prior = self._generate(params, jax.random.normal(self.figures_key, shape))
+        columns = math.isqrt(config.samples)
+        prior = self._generate(
+            params, jax.random.normal(self.figures_key, shape), self._rows_of_classes(columns)
+        )
         split = "test" if final else "validation"
-        images = self.first_images(getattr(self.images, split), _REDRAWN)
-        redrawn = self._reconstruct(params, images)
+        images, condition = self.first_images(getattr(self.images, split), _REDRAWN)
+        redrawn = self._reconstruct(params, images, condition)
 
         frames, windows = _frames(model, prior), _first(prior.write_windows)
         report.save_drawing(
@@ -153,7 +167,6 @@ class Generation(Experiment[GenerationConfig]):
             read=_with_size(redrawn.read_windows, read_size),
             kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
-        columns = math.isqrt(config.samples)
         samples = np.asarray(prior.images)[: columns**2]
         nearest = None
         if final:
@@ -172,8 +185,8 @@ class Generation(Experiment[GenerationConfig]):
         if final:
             figures.save_curves(folder / "loss.png", read_metrics(folder))
 
-    def first_images(self, source: data.Source, count: int) -> jax.Array:
-        """The first images of a source as evaluation sees them, `[count, ...]`."""
+    def first_images(self, source: data.Source, count: int) -> tuple[jax.Array, jax.Array | None]:
+        """The first images of a source as evaluation sees them, and what they are drawn by."""
         count = min(count, len(source))
         batch, _ = next(data.eval_batches(source, batch_size=count))
         return self._see(
@@ -181,24 +194,37 @@ class Generation(Experiment[GenerationConfig]):
         )
 
     def _inputs(
-        self, batch: data.Batch, keys: jax.Array, pool: jax.Array, *, training: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        """What the model sees of a batch, and a key for each image's noise, from a key an image."""
+        self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """From a key an image: what the model sees, what it draws by, and a key for the noise."""
         pairs = jax.vmap(jax.random.split)(keys)
         images = data.preprocess(
             self.config.data, batch["image"], pairs[:, 0], pool, training=training
         )
-        return images, pairs[:, 1]
+        condition = None
+        if self._classes is not None:
+            labels = data.seen_labels(self.config.data, batch["label"], pairs[:, 0], pool)
+            condition = draw.class_features(labels, self._classes)
+        return images, condition, pairs[:, 1]
+
+    def _rows_of_classes(self, columns: int) -> jax.Array | None:
+        """What a grid's samples are drawn by: a class a row; of pairs, that and the next one."""
+        if self._classes is None:
+            return None
+        labels = jnp.arange(self.config.samples)[:, None] // columns
+        if self.config.data.pair_size is not None:
+            labels = jnp.concatenate([labels, labels + 1], axis=1)
+        return draw.class_features(labels % self._classes, self._classes)
 
     def _loss(
-        self, params: Any, batch: Any, keys: jax.Array, pool: jax.Array, *, training: bool
+        self, params: Any, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool
     ) -> tuple[jax.Array, jax.Array]:
         """L^x and L^z of each image in nats, `[batch]`."""
-        images, noise_keys = self._inputs(batch, keys, pool, training=training)
+        images, condition, noise_keys = self._inputs(batch, keys, pool, training=training)
         model, options = self.bound(params), self.config.model
         return draw.loss(
             model, images, noise(model, noise_keys),
-            remat=options.remat, clip_ratio=options.clip_ratio,
+            remat=options.remat, clip_ratio=options.clip_ratio, condition=condition,
         )  # fmt: skip
 
     def _seen(self, source: data.Source) -> Iterator[tuple[jax.Array, np.ndarray]]:
@@ -210,14 +236,14 @@ class Generation(Experiment[GenerationConfig]):
             batches, "finding nearest images", total, leave=False, disable=None
         ):
             keys = data.image_keys(self.evaluation_key, batch["index"])
-            yield self._see(batch, keys, self.pool(source)), weight
+            yield self._see(batch, keys, self.pool(source))[0], weight
 
     def _bits_per_dimension(self, params: Any) -> dict[str, Any]:
         @jax.jit
         def means(batch, keys, pool):
-            images, noise_keys = self._inputs(batch, keys, pool)
+            images, condition, noise_keys = self._inputs(batch, keys, pool)
             model = self.bound(params)
-            output = draw.infer(model, images, noise(model, noise_keys))
+            output = draw.infer(model, images, noise(model, noise_keys), condition=condition)
             return images, output.images, jnp.sum(cast(jax.Array, output.kl), axis=0)
 
         def on(source: data.Source) -> Any:
@@ -239,15 +265,21 @@ class Generation(Experiment[GenerationConfig]):
 
     @functools.cached_property
     def _see(self) -> Any:
-        return jax.jit(lambda batch, keys, pool: self._inputs(batch, keys, pool)[0])
+        return jax.jit(lambda batch, keys, pool: self._inputs(batch, keys, pool)[:2])
 
     @functools.cached_property
     def _generate(self) -> Any:
-        return jax.jit(lambda params, noise: draw.generate(self.bound(params), noise))
+        def generate(params, noise, condition):
+            return draw.generate(self.bound(params), noise, condition=condition)
+
+        return jax.jit(generate)
 
     @functools.cached_property
     def _reconstruct(self) -> Any:
-        return jax.jit(lambda params, images: draw.reconstruct(self.bound(params), images))
+        def reconstruct(params, images, condition):
+            return draw.reconstruct(self.bound(params), images, condition=condition)
+
+        return jax.jit(reconstruct)
 
 
 def noise(model: draw.Model, keys: jax.Array) -> jax.Array:

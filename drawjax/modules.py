@@ -19,13 +19,15 @@ import dataclasses
 import functools
 import math
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from drawjax import attention, draw, ram
 from drawjax.attention import Window
@@ -47,6 +49,7 @@ __all__ = [
     "split",
 ]
 
+Condition = int | Sequence[int] | Shaped[Array | np.ndarray, "*shape"]  # classes, or features
 _FIRST_LOG_SCALE = -2.0  # of a likelihood, in units of the whole range
 _LEAST_LOG_SCALE = -7.0  # a quarter of a level of 256; narrower, and gradients grow without bound
 
@@ -83,7 +86,7 @@ class Draw(nnx.Module):
         self.image_shape = (height, width, channels)
         keys = iter(jax.random.split(key, 8))
         dtype = config.dtype
-        units, latents = config.hidden_size, config.latent_size
+        units, latents, given = config.hidden_size, config.latent_size, self.condition_size
         planes = 2 if config.likelihood_scale == "canvas" else 1
         self._canvas_shape = (height, width, planes * channels)
         patch = math.prod(self._canvas_shape)
@@ -91,9 +94,12 @@ class Draw(nnx.Module):
             patch = config.write_size**2 * self._canvas_shape[2]
 
         self.encoder = LSTM(
-            config.glimpse_features(image_shape) + units, units, key=next(keys), dtype=dtype
+            config.glimpse_features(image_shape) + units + given,
+            units,
+            key=next(keys),
+            dtype=dtype,
         )
-        self.decoder = LSTM(latents, units, key=next(keys), dtype=dtype)
+        self.decoder = LSTM(latents + given, units, key=next(keys), dtype=dtype)
         self.mean = Dense(units, latents, key=next(keys), dtype=dtype)
         self.log_scale = Dense(units, latents, key=next(keys), dtype=dtype)
         self.patch = Dense(units, patch, key=next(keys), dtype=dtype)
@@ -106,7 +112,9 @@ class Draw(nnx.Module):
         self.initial_canvas = nnx.Param(jnp.zeros(self._canvas_shape, jnp.float32))
         if config.prior == "learned":
             # Zeros, whatever the key: it starts as N(0, 1).
-            zeros = functools.partial(Dense, units, latents, key=key, scale=0.0, dtype=dtype)
+            zeros = functools.partial(
+                Dense, units + given, latents, key=key, scale=0.0, dtype=dtype
+            )
             self.prior_mean, self.prior_log_scale = zeros(), zeros()
         if config.likelihood_scale == "canvas":
             self.initial_canvas[..., channels:] = _FIRST_LOG_SCALE
@@ -123,6 +131,11 @@ class Draw(nnx.Module):
     def latent_size(self) -> int:
         """Z, latent variables a step."""
         return self.config.latent_size
+
+    @property
+    def condition_size(self) -> int:
+        """Features that it draws by: the classes, or a condition of one's own; 0: none."""
+        return self.config.num_classes or self.config.condition_size or 0
 
     def initial_state(self, batch: int) -> State:
         """The learned c_0, h_0^enc and h_0^dec, for `batch` images."""
@@ -170,7 +183,7 @@ class Draw(nnx.Module):
         return attention.write(patch, window, (height, width)), window
 
     def prior(self, h_dec: jax.Array) -> draw.Distribution:
-        """P(Z_t): N(0, 1), or learned, given h^dec_{t-1}."""
+        """P(Z_t): N(0, 1), or learned, given h^dec_{t-1} and any condition."""
         if self.config.prior == "standard":
             return draw.Model.prior(self, h_dec)
         return Normal(self.prior_mean(h_dec), self.prior_log_scale(h_dec))
@@ -186,42 +199,62 @@ class Draw(nnx.Module):
         kind = DiscretizedLogistic if self.config.likelihood == "discretized_logistic" else Gaussian
         return kind(canvas, jnp.maximum(log_scale, _LEAST_LOG_SCALE))
 
-    def generate(self, num: int, *, key: jax.Array) -> DrawOutput:
+    def generate(
+        self, num: int, *, key: jax.Array, condition: Condition | None = None
+    ) -> DrawOutput:
         """Draws `num` images from the prior; `.images` is `[num, height, width, channels]`.
 
+        Args:
+          num: how many.
+          key: PRNG key of the noise.
+          condition: here and below, of a model that draws by one: a class for all images, a class
+            or several for each, `[num]` or `[num, several]`, or features
+            `[num, condition_size]`, for example a mixture of `drawjax.draw.class_features`.
+
         Raises:
-          ValueError: if `num` is not positive.
+          ValueError: if `num` is not positive, or the condition does not fit the model.
         """
         if num < 1:
             raise ValueError(f"num must be at least 1, got {num}")
-        return _call(draw.generate, self, self._noise(num, key))
+        features = self._features(condition, num)
+        return _call(draw.generate, self, self._noise(num, key), condition=features)
 
-    def from_latents(self, latents: draw.Noise, *, key: jax.Array | None = None) -> DrawOutput:
+    def from_latents(
+        self,
+        latents: draw.Noise,
+        *,
+        key: jax.Array | None = None,
+        condition: Condition | None = None,
+    ) -> DrawOutput:
         """Draws images from given latents z_1, z_2, ..., those of `infer` or others.
 
         Args:
           latents: `[t, batch, Z]`, of all steps or of the first ones.
           key: PRNG key of the steps after them, whose latents the prior draws; None: the drawing
             ends with the latents.
+          condition: as for `generate`.
         """
-        noise = None
+        noise, batch = None, latents.shape[1]
         rest = self.num_glimpses - len(latents)
         if key is not None and rest > 0:
-            noise = self._noise(latents.shape[1], key)[-rest:]
-        return _call(_from_latents, self, latents, noise)
+            noise = self._noise(batch, key)[-rest:]
+        features = self._features(condition, batch)
+        return _call(draw.generate, self, noise, latents=latents, condition=features)
 
-    def infer(self, images: draw.Images, *, key: jax.Array) -> DrawOutput:
+    def infer(
+        self, images: draw.Images, *, key: jax.Array, condition: Condition | None = None
+    ) -> DrawOutput:
         """Encodes images and draws them: `.latents`, `.posterior.mean`, `.posterior.log_scale`.
 
         These are `[T, batch, Z]` each; `.kl`, in nats, is `[T, batch]`.
         """
-        draw.check_images(images)
-        return _call(draw.infer, self, images, self._noise(len(images), key))
+        features = self._with_images(images, condition)
+        return _call(draw.infer, self, images, self._noise(len(images), key), condition=features)
 
-    def reconstruct(self, images: draw.Images) -> DrawOutput:
+    def reconstruct(self, images: draw.Images, *, condition: Condition | None = None) -> DrawOutput:
         """`infer` with the posterior's mean at each step; `.images` are the reconstructions."""
-        draw.check_images(images)
-        return _call(draw.reconstruct, self, images)
+        features = self._with_images(images, condition)
+        return _call(draw.reconstruct, self, images, condition=features)
 
     def complete(
         self,
@@ -229,18 +262,43 @@ class Draw(nnx.Module):
         known: Bool[Array | np.ndarray, "batch height width #channels"],
         *,
         key: jax.Array,
+        condition: Condition | None = None,
     ) -> DrawOutput:
         """Draws images of which some pixels are known (`drawjax.draw.complete`)."""
-        draw.check_images(images)
+        features = self._with_images(images, condition)
         noise = self._noise(len(images), key)
-        return _call(draw.complete, self, images, known, noise)
+        return _call(draw.complete, self, images, known, noise, condition=features)
 
-    def losses(self, images: draw.Images, *, key: jax.Array) -> Float[Array, " batch"]:
+    def losses(
+        self, images: draw.Images, *, key: jax.Array, condition: Condition | None = None
+    ) -> Float[Array, " batch"]:
         """Minus the bound of Eq. 12 with one sample, nats an image."""
-        draw.check_images(images)
+        features = self._with_images(images, condition)
         noise = self._noise(len(images), key)
-        reconstruction, latent = _call(draw.loss, self, images, noise)
+        reconstruction, latent = _call(draw.loss, self, images, noise, condition=features)
         return reconstruction + latent
+
+    def _with_images(self, images: Any, condition: Any) -> Any:
+        """The features beside images, once these are checked."""
+        draw.check_images(images)
+        return self._features(condition, len(images))
+
+    def _features(self, condition: Any, batch: int) -> Any:
+        """A condition as `draw` takes it, of classes if they are whole numbers."""
+        classes = self.config.num_classes
+        if condition is None and classes is not None:
+            raise ValueError(f"this model draws by a class: give condition=0 to {classes - 1}")
+        known = not isinstance(condition, jax.core.Tracer)
+        given: Any = np.asarray(condition) if known else condition
+        if classes is None or not jnp.issubdtype(given.dtype, jnp.integer):
+            draw.check_condition(self, condition, batch)
+            return condition
+        labels = jnp.broadcast_to(given, (batch,)) if given.ndim == 0 else given
+        if labels.ndim > 2 or len(labels) != batch:
+            raise ValueError(f"condition must have a class for each of {batch}, got {given}")
+        if known and not (0 <= given.min() and given.max() < classes):
+            raise ValueError(f"condition must be classes 0 to {classes - 1}, got {given}")
+        return draw.class_features(labels, classes)
 
     def _noise(self, batch: int, key: jax.Array) -> jax.Array:
         return jax.random.normal(key, (self.num_glimpses, batch, self.latent_size))
@@ -455,19 +513,17 @@ def _is_float(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
-def _from_latents(model: Draw, latents: jax.Array, noise: jax.Array | None) -> DrawOutput:
-    return draw.generate(model, noise, latents=latents)
-
-
-def _call(function: Any, model: Any, *inputs: Any) -> Any:
+def _call(function: Any, model: Any, *inputs: Any, **named: Any) -> Any:
     """A function of a model and arrays, compiled once for what the model is and runs."""
-    return _compiled(function, *split(model), _methods(model), *inputs)
+    return _compiled(function, *split(model), _methods(model), *inputs, **named)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
-def _compiled(function: Any, graph: Structure, params: Any, methods: Any, *inputs: Any) -> Any:
+def _compiled(
+    function: Any, graph: Structure, params: Any, methods: Any, *inputs: Any, **named: Any
+) -> Any:
     del methods  # a part of what a program is kept under
-    return function(merge(graph, params), *inputs)
+    return function(merge(graph, params), *inputs, **named)
 
 
 def _methods(model: nnx.Module) -> frozenset[Any]:

@@ -5,7 +5,8 @@ digits after a few minutes on two CPU cores.
 
 Presets: `paper`; `no_attention`, the paper's other row; `all_images`, which trains on the
 validation images too; `fresh`, which draws the binarization of each training image anew each time;
-`learned_prior`, ours, which the paper does not have, on fresh binarizations; `demo`.
+`learned_prior`, ours, which the paper does not have, on fresh binarizations; `classes`, ours too, a
+smaller model that draws the digit one asks for; `demo`.
 """
 
 import dataclasses
@@ -36,6 +37,21 @@ _FRESH = dataclasses.replace(
     ),
 )
 
+_DEMO = GenerationConfig(
+    workdir="runs/mnist_generation_demo",
+    data=GenerationDataConfig(binarization="dynamic"),
+    model=DrawConfig(num_glimpses=16, hidden_size=128, latent_size=16, read_size=3, write_size=6),
+    train=TrainConfig(
+        steps=2_500,
+        batch_size=64,
+        learning_rate=8e-3,
+        decay_fraction=0.6,
+        ema_decay=0.99,
+        eval_every=500,
+        checkpoint_every=500,
+    ),
+)
+
 PRESETS = {
     "paper": _PAPER,
     "no_attention": dataclasses.replace(
@@ -62,22 +78,21 @@ PRESETS = {
         workdir="runs/mnist_generation_learned_prior",
         model=dataclasses.replace(_PAPER.model, prior="learned"),
     ),
-    "demo": GenerationConfig(
-        workdir="runs/mnist_generation_demo",
-        data=GenerationDataConfig(binarization="dynamic"),
-        model=DrawConfig(
-            num_glimpses=16, hidden_size=128, latent_size=16, read_size=3, write_size=6
+    "classes": dataclasses.replace(
+        _DEMO,
+        workdir="runs/mnist_generation_classes",
+        model=dataclasses.replace(_DEMO.model, num_classes=10, prior="learned"),
+        train=dataclasses.replace(
+            _DEMO.train,
+            steps=20_000,
+            learning_rate=4e-3,
+            ema_decay=0.998,
+            eval_every=1_000,
+            checkpoint_every=1_000,
         ),
-        train=TrainConfig(
-            steps=2_500,
-            batch_size=64,
-            learning_rate=8e-3,
-            decay_fraction=0.6,
-            ema_decay=0.99,
-            eval_every=500,
-            checkpoint_every=500,
-        ),
+        samples=100,
     ),
+    "demo": _DEMO,
 }
 
 if __name__ == "__main__":

@@ -149,8 +149,11 @@ def classify(params, image, label, num_glimpses, read_size, num_scales=1):
     return np.array(windows), logits, -math.log(softmax[label])
 
 
-def infer(params, image, noise, read_size, write_size, likelihood="bernoulli"):
-    """Eq. 1-12 for one image: canvases [T, ...], KL [T], L^x."""
+def infer(params, image, noise, read_size, write_size, likelihood="bernoulli", condition=()):
+    """Eq. 1-12 for one image: canvases [T, ...], KL [T], L^x.
+
+    A condition, features of the image, stands after the other inputs of encoder, decoder, prior.
+    """
     height, width, channels = image.shape
     canvas = params["initial_canvas"].copy()
     encoder = tuple(params["encoder"]["initial"])
@@ -166,12 +169,14 @@ def infer(params, image, noise, read_size, write_size, likelihood="bernoulli"):
             glimpse = np.concatenate(
                 [read(image, w, read_size), read(error, w, read_size)], axis=-1
             ).ravel()  # Eq. 27
-        encoder = lstm(params["encoder"], encoder, np.concatenate([glimpse, h_dec]))  # Eq. 5
+        encoder = lstm(
+            params["encoder"], encoder, np.concatenate([glimpse, h_dec, condition])
+        )  # Eq. 5
         mu = linear(params["mean"], encoder[1])  # Eq. 1
         sigma = np.exp(linear(params["log_scale"], encoder[1]))  # Eq. 2
         z = mu + sigma * epsilon  # Eq. 6
-        prior_mu, prior_sigma = prior(params, h_dec, len(z))
-        decoder = lstm(params["decoder"], decoder, z)  # Eq. 7
+        prior_mu, prior_sigma = prior(params, np.concatenate([h_dec, condition]), len(z))
+        decoder = lstm(params["decoder"], decoder, np.concatenate([z, condition]))  # Eq. 7
         canvas = canvas + _write(params, decoder[1], canvas.shape, write_size)  # Eq. 8
         canvases.append(canvas)
         # Eq. 11, with its constant once for each latent; for the paper's prior, N(0, 1), it is
@@ -213,7 +218,7 @@ def normal_density(value, mean, scale):
     return math.exp(-0.5 * ((value - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
 
 
-def generate(params, latents, write_size, noise=()):
+def generate(params, latents, write_size, noise=(), condition=()):
     """Eq. 13-15 for one image: canvases [T, ...] from z_1, ..., and the prior's after them."""
     canvas = params["initial_canvas"].copy()
     decoder = tuple(params["decoder"]["initial"])
@@ -223,9 +228,9 @@ def generate(params, latents, write_size, noise=()):
             z = latents[t]
         else:
             epsilon = noise[t - len(latents)]
-            mu, sigma = prior(params, decoder[1], len(epsilon))
+            mu, sigma = prior(params, np.concatenate([decoder[1], condition]), len(epsilon))
             z = mu + sigma * epsilon  # Eq. 13
-        decoder = lstm(params["decoder"], decoder, z)  # Eq. 14
+        decoder = lstm(params["decoder"], decoder, np.concatenate([z, condition]))  # Eq. 14
         canvas = canvas + _write(params, decoder[1], canvas.shape, write_size)  # Eq. 15
         canvases.append(canvas)
     return np.array(canvases)

@@ -24,6 +24,7 @@ CONFIGS = {
     "logistic_drawn": dataclasses.replace(
         SMALL, likelihood="discretized_logistic", likelihood_scale="canvas", write_size=None
     ),
+    "classes": dataclasses.replace(SMALL, num_classes=3, prior="learned"),
     "gaussian": dataclasses.replace(SMALL, likelihood="gaussian", likelihood_scale="pixel"),
 }
 
@@ -46,18 +47,31 @@ def _inputs(config=SMALL, shape=SHAPE, batch=3, seed=1):
     )
 
 
+def _condition(config, batch=3):
+    """Features of each image that the model draws by, or None."""
+    if config.num_classes is None:
+        return None
+    return jnp.asarray(np.random.default_rng(2).normal(size=(batch, config.num_classes)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_inference_matches_the_paper_in_float64(x64, config):
     graph, params = _model(config)
     images, noise = _inputs(config)
     model = modules.merge(graph, params)
-    output = jax.jit(lambda *args: draw.infer(model, *args))(images, noise)
-    reconstruction, latent = jax.jit(lambda *args: draw.loss(model, *args))(images, noise)
+    condition = _condition(config)
+    output, (reconstruction, latent) = jax.jit(
+        lambda *args: (
+            draw.infer(model, *args, condition=condition),
+            draw.loss(model, *args, condition=condition),
+        )
+    )(images, noise)
     for k in range(len(images)):
         canvases, kls, loss = oracle.infer(
             jax.tree.map(np.asarray, params), np.asarray(images[k]), np.asarray(noise[:, k]),
             config.read_size, config.write_size, config.likelihood,
+            () if condition is None else np.asarray(condition[k]),
         )  # fmt: skip
         np.testing.assert_allclose(output.canvases[:, k], canvases, atol=1e-10)
         means = oracle.sigmoid(canvases[-1][..., : SHAPE[2]])
@@ -76,8 +90,9 @@ def test_generation_matches_the_paper_in_float64(x64, config):
 
     @jax.jit
     def generate(noise, latents):
-        return draw.generate(model, noise, latents=latents)
+        return draw.generate(model, noise, latents=latents, condition=condition)
 
+    condition = _condition(config)
     latents = noise + 1  # of the first steps, given
     numbers = jax.tree.map(np.asarray, params)
     for given in range(len(noise) + 1):
@@ -86,8 +101,9 @@ def test_generation_matches_the_paper_in_float64(x64, config):
         )
         for k in range(noise.shape[1]):
             expected = oracle.generate(
-                numbers, latents[:given, k], config.write_size, np.asarray(noise[given:, k])
-            )
+                numbers, latents[:given, k], config.write_size, np.asarray(noise[given:, k]),
+                () if condition is None else np.asarray(condition[k]),
+            )  # fmt: skip
             np.testing.assert_allclose(output.canvases[:, k], expected, atol=1e-10)
     np.testing.assert_array_equal(output.latents, latents)
 

@@ -59,7 +59,7 @@ def seen_and_drawn(experiment, params, count):
     source = experiment.images.test
     batch, _ = next(data.eval_batches(source, batch_size=count))
     keys = data.image_keys(experiment.evaluation_key, batch["index"])
-    seen, noise_keys = experiment._inputs(batch, keys, experiment.pool(source))
+    seen, _, noise_keys = experiment._inputs(batch, keys, experiment.pool(source))
     model = experiment.bound(params)
     return seen, draw.infer(model, seen, noise(model, noise_keys))
 
@@ -76,11 +76,11 @@ def test_evaluation_does_not_depend_on_the_batch_size(changes):
     assert [value["images"] for value in found] == [11] * 2
     assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=1e-5)
     # Images differ from each other, and the first is the same in a smaller set.
-    seen = np.asarray(experiment.first_images(experiment.images.test, 11))
+    seen = np.asarray(experiment.first_images(experiment.images.test, 11)[0])
     assert len({image.tobytes() for image in seen}) == 11
     if not changes:
         few, _ = experiment_and_params(config, 3)
-        np.testing.assert_array_equal(few.first_images(few.images.test, 3), seen[:3])
+        np.testing.assert_array_equal(few.first_images(few.images.test, 3)[0], seen[:3])
 
 
 def test_both_bounds_are_of_the_same_images_and_noise(tmp_path):

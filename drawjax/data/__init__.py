@@ -12,7 +12,15 @@ from drawjax.data.pipeline import (
     eval_batches,
     train_batches,
 )
-from drawjax.data.preprocess import binarize, image_keys, pool, preprocess, seen_shape, to_unit
+from drawjax.data.preprocess import (
+    binarize,
+    image_keys,
+    pool,
+    preprocess,
+    seen_labels,
+    seen_shape,
+    to_unit,
+)
 from drawjax.data.sources import from_arrays, load
 
 __all__ = [
@@ -33,6 +41,7 @@ __all__ = [
     "load",
     "pool",
     "preprocess",
+    "seen_labels",
     "seen_shape",
     "to_unit",
     "train_batches",

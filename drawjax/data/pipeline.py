@@ -113,7 +113,7 @@ def check_labels(images: ImageSet, num_classes: int) -> None:
         labels = part.labels  # read from disk, for a set that is too large for memory
         if missing := int((labels == -1).sum()):
             raise ValueError(
-                f"{missing:,} images of {images.name} have no label in {split}, which a classifier "
+                f"{missing:,} images of {images.name} have no label in {split}, which the model "
                 "needs"
             )
         low, high = int(labels.min()), int(labels.max())

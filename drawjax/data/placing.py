@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 __all__ = [
-    "add_patches", "center_crop", "cluttered", "cut_patches", "pair", "random_corners",
-    "random_crop",
+    "add_patches", "center_crop", "cluttered", "cut_patches", "pair", "partner",
+    "random_corners", "random_crop",
 ]  # fmt: skip
 
 
@@ -62,12 +62,18 @@ def pair(
     Returns:
       Intensities in [0, 1], float32.
     """
-    other_key, place_key = jax.random.split(key)
-    other = pool[jax.random.randint(other_key, (), 0, len(pool))]
+    _, place_key = jax.random.split(key)
+    other = pool[partner(key, len(pool))]
     corners = random_corners(place_key, 2, (size, size), image.shape[:2])
     canvas = jnp.zeros((size, size, image.shape[-1]), jnp.int32)
     canvas = add_patches(canvas, jnp.stack([image, other]), corners)
     return jnp.minimum(canvas, 255).astype(jnp.float32) / 255
+
+
+def partner(key: jax.Array, count: int) -> Int[Array, ""]:
+    """Which image of a pool of so many `pair` takes for the second, by the same key."""
+    other_key, _ = jax.random.split(key)
+    return jax.random.randint(other_key, (), 0, count)
 
 
 def cluttered(

@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from drawjax.config import Binarization, ClutterDataConfig, DataConfig, GenerationDataConfig
-from drawjax.data.pipeline import ArraySource, ImageSet, Source
-from drawjax.data.placing import center_crop, cluttered, pair, random_crop
+from drawjax.data.pipeline import ArraySource, Batch, ImageSet, Source
+from drawjax.data.placing import center_crop, cluttered, pair, partner, random_crop
 
 __all__ = [
-    "binarize", "binarize_once", "image_keys", "pool", "preprocess", "seen_shape", "to_unit",
+    "binarize", "binarize_once", "image_keys", "pool", "preprocess", "seen_labels", "seen_shape",
+    "to_unit",
 ]  # fmt: skip
 
 
@@ -49,26 +50,26 @@ def seen_shape(config: DataConfig, images: ImageSet) -> tuple[int, int, int]:
     return side, side, channels
 
 
-def pool(config: DataConfig, source: Source) -> UInt8[Array, "images rows columns channels"]:
-    """The images of a source that partners and pieces are taken from; none where none are needed.
+def pool(config: DataConfig, source: Source) -> Batch:
+    """The records of a source that partners and pieces are taken from; none where none are needed.
 
     Raises:
       ValueError: if the set is too large to be held in memory.
     """
     if _side(config)[0] not in ("pair_size", "clutter_size"):
-        return jnp.zeros((0, 1, 1, 1), jnp.uint8)
+        return {"image": jnp.zeros((0, 1, 1, 1), jnp.uint8), "label": jnp.zeros(0, jnp.int32)}
     if not isinstance(source, ArraySource):
         raise ValueError(
             "partners and pieces are taken from images held in memory, and this set is too large"
         )
-    return jnp.asarray(source.images)
+    return {"image": jnp.asarray(source.images), "label": jnp.asarray(source.labels)}
 
 
 def preprocess(
     config: DataConfig,
     images: UInt8[Array | np.ndarray, "batch rows columns channels"],
     keys: Array,
-    pool: UInt8[Array, "images pool_rows pool_columns pool_channels"],
+    pool: Batch,
     *,
     training: bool,
 ) -> Float[Array, "batch height width seen_channels"]:
@@ -84,15 +85,18 @@ def preprocess(
     Returns:
       Values in [0, 1].
     """
+    others = pool["image"]
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         place_key, binarize_key = jax.random.split(key)
         if isinstance(config, ClutterDataConfig):
-            return cluttered(place_key, image, pool, size=config.clutter_size, pieces=config.pieces)
+            return cluttered(
+                place_key, image, others, size=config.clutter_size, pieces=config.pieces
+            )
         if not isinstance(config, GenerationDataConfig):
             return to_unit(image)
         if config.pair_size is not None:
-            seen = pair(place_key, image, pool, size=config.pair_size)
+            seen = pair(place_key, image, others, size=config.pair_size)
         elif config.crop is not None and training:
             seen = random_crop(place_key, to_unit(image), size=config.crop)
         elif config.crop is not None:
@@ -102,6 +106,20 @@ def preprocess(
         return binarize(seen, config.binarization, binarize_key)
 
     return jax.vmap(one)(jnp.asarray(images), keys)
+
+
+def seen_labels(
+    config: DataConfig, labels: Int[Array | np.ndarray, " batch"], keys: Array, pool: Batch
+) -> Int[Array | np.ndarray, "batch *two"]:
+    """The classes of what `preprocess` makes: as stored, or both of a pair, `[batch, 2]`."""
+    if not isinstance(config, GenerationDataConfig) or config.pair_size is None:
+        return labels
+
+    def other(key: jax.Array) -> jax.Array:
+        place_key, _ = jax.random.split(key)  # as above
+        return pool["label"][partner(place_key, len(pool["label"]))]
+
+    return jnp.stack([jnp.asarray(labels), jax.vmap(other)(keys)], axis=1)
 
 
 def to_unit(images: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
