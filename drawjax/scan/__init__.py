@@ -35,8 +35,7 @@ image before all are summed (`clip_ratio`), which can be done since dy_t is stil
 Axes: `T` steps, `*batch` any leading shape, `inputs` and `outputs` of a product.
 """
 
-from drawjax.scan.axes import vary_like
-from drawjax.scan.deferral import scan
+from drawjax.scan.deferral import scan, vary_like
 from drawjax.scan.products import dense, product
 
 __all__ = ["dense", "product", "scan", "vary_like"]

@@ -108,4 +108,4 @@ def test_partners_need_a_set_in_memory():
 
     with pytest.raises(ValueError, match="this set is too large"):
         data.pool(CONFIGS["pairs"], Disk())
-    assert len(data.pool(CONFIGS["static"], Disk())) == 0
+    assert len(data.pool(CONFIGS["static"], Disk())["image"]) == 0

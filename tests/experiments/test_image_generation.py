@@ -68,9 +68,8 @@ def test_a_folder_that_has_changed_is_another_set(tmp_path):
 
 
 def test_a_name_and_a_folder_are_one_too_many(tmp_path):
-    config = GenerationDataConfig(name="mnist", folder=str(tmp_path))
     with pytest.raises(ValueError, match=r"data\.name is mnist and data\.folder .*; give one"):
-        data.load(None, config)
+        GenerationDataConfig(name="mnist", folder=str(tmp_path))
 
 
 @pytest.mark.slow
