@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from drawjax import pretrained
+from drawjax.pretrained.card import figure
 from tests.docs.pages import ROOT
 
 spec = importlib.util.spec_from_file_location("results_table", ROOT / "docs" / "results_table.py")
@@ -21,3 +22,10 @@ def test_the_table_is_generated(page):
 
 def test_every_model_that_ships_has_a_row():
     assert {row.model for row in results_table.ROWS} - {None} == set(pretrained.available())
+
+
+@pytest.mark.parametrize("name", pretrained.available())
+def test_the_list_of_models_says_the_number_of_the_table(name):
+    number = figure(pretrained.describe(name)).removesuffix(" wrong")
+    rows = (ROOT / "docs/results.md").read_text().splitlines()
+    assert any(f"| {number} |" in row and f"| `{name}` |" in row for row in rows)
