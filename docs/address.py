@@ -3,9 +3,13 @@
     python docs/address.py https://github.com/OWNER/drawjax
 
 README.md gets links and pictures that work on a package index too, pyproject.toml the project's
-URLs, CITATION.cff the repository. Given again, with another address as well, it replaces the first.
+URLs, CITATION.cff the repository, notebooks that install drawjax the place to install it from, and
+links that open them on Colab and Kaggle. Given again, with another address as well, it replaces the
+first.
 """
 
+import functools
+import json
 import pathlib
 import re
 import sys
@@ -46,7 +50,28 @@ def citation(text: str, address: str) -> str:
     return text.replace("license: ", f'repository-code: "{address}"\nlicense: ', 1)
 
 
+def notebook(text: str, address: str, path: str) -> str:
+    """A notebook that opens elsewhere, from its second cell's install and links under its title."""
+    page = json.loads(text)
+    title, install = (cell["source"] for cell in page["cells"][:2])
+    colab = address.replace("https://github.com/", "https://colab.research.google.com/github/")
+    links = (
+        f"Open it on [Colab]({colab}/blob/main/{path}) or "
+        f"[Kaggle](https://kaggle.com/kernels/welcome?src={address}/blob/main/{path}); "
+        f"more in [the guides]({address}/tree/main/docs/guides).\n"
+    )
+    title[1:3] = ["\n", links, *([] if title[2].startswith("Open it on ") else title[1:3])]
+    install[:] = [
+        re.sub(r'"drawjax\[train\][^"]*"', f'"drawjax[train] @ git+{address}"', line)
+        for line in install
+    ]
+    return json.dumps(page, indent=1, ensure_ascii=False) + "\n"
+
+
 FILES = {"README.md": readme, "pyproject.toml": project, "CITATION.cff": citation}
+for _name in ("ten_minutes", "photograph", "own_pictures"):
+    _path = f"docs/notebooks/{_name}.ipynb"
+    FILES[_path] = functools.partial(notebook, path=_path)
 
 
 def main(address: str) -> None:

@@ -1,6 +1,7 @@
 """The public address, written in before a release."""
 
 import importlib.util
+import json
 import re
 import tomllib
 
@@ -50,6 +51,28 @@ def test_the_other_files_stay_what_they_are():
     assert after.pop("repository-code") == FIRST
     before.pop("repository-code", None)
     assert after == before
+
+
+@pytest.mark.parametrize("path", [name for name in address.FILES if name.endswith(".ipynb")])
+def test_a_notebook_is_opened_and_installed_from_the_address(path):
+    text = (ROOT / path).read_text()
+    before, after = json.loads(text), json.loads(address.FILES[path](text, FIRST))
+    install = "".join(after["cells"][1]["source"])
+    assert f'%pip install --quiet "drawjax[train] @ git+{FIRST}"' in install
+    links = re.findall(r"\]\(([^)]+)\)", "".join(after["cells"][0]["source"]))
+    assert links == [
+        f"https://colab.research.google.com/github/somebody/drawjax/blob/main/{path}",
+        f"https://kaggle.com/kernels/welcome?src={FIRST}/blob/main/{path}",
+        f"{FIRST}/tree/main/docs/guides",
+    ]
+    assert after["cells"][2:] == before["cells"][2:]
+    assert after["metadata"] == before["metadata"]
+
+
+def test_every_notebook_that_installs_gets_the_address():
+    notebooks = (ROOT / "docs").rglob("*.ipynb")
+    installs = {path for path in notebooks if "%pip install" in path.read_text()}
+    assert {ROOT / name for name in address.FILES if name.endswith(".ipynb")} == installs
 
 
 def test_what_is_no_address_is_refused():
