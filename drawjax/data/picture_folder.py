@@ -134,9 +134,7 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
         if not path.name.startswith("."):
             stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
             digest.update(f"{os.fsencode(path.relative_to(root))!r} {stamp}".encode())
-    word = re.sub(r"\W+", "_", root.resolve().name, flags=re.ASCII).strip("_") or "pictures"
-    name = f"{word if word[0].isalpha() else f'pictures_{word}'}_{digest.hexdigest()[:8]}"
-    target = os.path.expanduser(target)
+    name, target = f"pictures_{digest.hexdigest()[:8]}", os.path.expanduser(target)
     if not (pathlib.Path(target) / name / VERSION).exists():
         _write(name, root, target, size)
     return name

@@ -108,7 +108,7 @@ def note(notes: list[str], text: str) -> None:
 def note_left_out(notes: list[str], source: str, files: Mapping[str, Sequence[str]]) -> None:
     """Notes how many files of a source are no part of the set, by the reason, if there are any."""
     kinds = [
-        f"{len(names):,} {reason} ({', '.join([*names[:_SHOWN], *['...'][: len(names) - _SHOWN]])})"
+        f"{len(names):,} {reason} ({', '.join(names[:_SHOWN]) + ', ...' * (len(names) > _SHOWN)})"
         for reason, names in files.items()
     ]
     if kinds:

@@ -39,15 +39,16 @@ class Models:
 
     def __init__(self, folder: pathlib.Path | None = None):
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
-        self._own = {}
-        if folder is not None:
-            self._own = {name: folder / name for name in pretrained.available("draw", folder)}
+        own = pretrained.available("draw", folder) if folder else []
+        others = [name for name in pretrained.available("draw") if name not in own]
+        self._models = {name: pathlib.Path(str(folder), name) for name in own}
+        self._models |= {name: name for name in sorted(others, key=lambda n: (n != "mnist", n))}
+        self._own = own
 
     @property
     def names(self) -> list[str]:
         """What can be asked for: a person's own models, then `mnist`, then the others."""
-        names = {*pretrained.available("draw"), *self._own}
-        return sorted(names, key=lambda name: (name not in self._own, name != "mnist", name))
+        return list(self._models)
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, image shape, steps and data set of every model.
@@ -55,20 +56,18 @@ class Models:
         Raises:
           ValueError: if one of a person's own models is damaged or cannot be read.
         """
-        rows = []
-        for name in self.names:
-            if name in self._own:
-                self.load(name)
-            known = pretrained.describe(self._own.get(name, name))
-            rows.append(
-                {
-                    "name": name,
-                    "shape": known["image_shape"],
-                    "steps": known["config"]["num_glimpses"],
-                    "data": str(known["provenance"].get("data", "")),
-                }
-            )
-        return rows
+        for name in self._own:
+            self.load(name)
+        described = {name: pretrained.describe(model) for name, model in self._models.items()}
+        return [
+            {
+                "name": name,
+                "shape": known["image_shape"],
+                "steps": known["config"]["num_glimpses"],
+                "data": str(known["provenance"].get("data", "")),
+            }
+            for name, known in described.items()
+        ]
 
     @functools.cache  # noqa: B019  one `Models` lives as long as its server
     def load(self, name: str) -> Draw:
@@ -77,9 +76,9 @@ class Models:
         Raises:
           ValueError: if there is none, or it is damaged.
         """
-        if name not in self.names:
+        if name not in self._models:
             raise ValueError(f"there is no drawing model {name!r}")
-        return cast(Draw, pretrained.load_pretrained(self._own.get(name, name)))
+        return cast(Draw, pretrained.load_pretrained(self._models[name]))
 
     def from_seed(self, name: str, seed: int) -> Drawing:
         """`COUNT` images from the prior."""

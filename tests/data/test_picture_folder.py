@@ -78,22 +78,6 @@ def test_gray_pictures_have_one_channel_whatever_their_mode(tmp_path):
         np.testing.assert_array_equal(image[..., 0], gray)
 
 
-def test_transparent_parts_are_white_and_tags_turn_the_picture(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    pixels = np.full((4, 6, 4), 200, np.uint8)
-    pixels[..., 3] = 255
-    pixels[0, :, 3] = 0  # the top row is transparent
-    upright = Image.Exif()
-    upright[0x0112] = 6  # turn by a quarter to the right
-    for number in range(3):
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png", exif=upright)
-    assert _prepare(tmp_path, tmp_path / "pictures") == 0
-    (image,) = _load(tmp_path).test.__getitems__([0])["image"]
-    assert image.shape == (6, 4, 1)
-    assert image[:, -1].min() == 255
-    assert (image[:, :-1] == 200).all()
-
-
 def test_splits_are_taken_from_their_folders(tmp_path, pictures):
     (pictures / "kind0").rename(pictures / "train")
     (pictures / "kind1").rename(pictures / "test")
@@ -256,12 +240,6 @@ def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
     assert _prepare(tmp_path, pictures) == 1
     where = tmp_path / "sets" / "mine" / "1.0.0"
     assert _error(capsys) == f"error: {where} already exists; remove it or choose another name"
-
-
-@pytest.mark.parametrize("flags", [("--size", "0"), ("--size", "-3")])
-def test_a_size_of_no_pixel_is_refused(tmp_path, pictures, capsys, flags):
-    assert _prepare(tmp_path, pictures, *flags) == 2
-    assert "size must be at least 1" in _error(capsys)
 
 
 @pytest.mark.parametrize(

@@ -361,12 +361,6 @@ def test_another_file_format_is_named(tmp_path):
         _load(tmp_path, "mnist")
 
 
-@pytest.mark.parametrize("size", [0, -3])
-def test_a_size_below_one_is_named(size):
-    with pytest.raises(ValueError, match=f"data.size must be at least 1, got {size}"):
-        GenerationDataConfig(size=size)
-
-
 @pytest.mark.slow
 def test_reading_needs_no_tensorflow(tmp_path):
     write_tiny_set(tmp_path, "mnist", train=10, test=2)

@@ -218,15 +218,6 @@ def test_an_archive_without_any_usable_number_is_named(tmp_path, entries, messag
     assert not _left_over(tmp_path / "sets")
 
 
-def test_a_broken_archive_leaves_nothing_half_written(tmp_path):
-    manual = _archives(tmp_path / "manual", numbers(30))
-    path = manual / "train.tar.gz"
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match=r"train\.tar\.gz is broken or cut short"):
-        _build(tmp_path / "sets", manual)
-    assert not _left_over(tmp_path / "sets")
-
-
 def test_downloads_the_archives(tmp_path, monkeypatch):
     source = _archives(tmp_path / "served", numbers(12))
     write_archive(source, "extra", numbers(14))
