@@ -11,6 +11,7 @@ Each of the first two says what the other has to be, so that files of two models
 `python -m drawjax.pretrained RUN NAME` adds the model of a finished run to the package.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -20,7 +21,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, overload
 
 import jax
@@ -255,22 +256,14 @@ def _read(folder: pathlib.Path) -> Draw | Ram:
     Raises:
       ValueError: if they do not agree, or a file cannot be read.
     """
-    description = _read_description(folder)
-    try:
+    description, path = _read_description(folder), folder / _WEIGHTS
+    with _reading(folder / _CONFIG):
         model_class, config_class = _KINDS[description["kind"]]
         config, shape = config_class(**description["config"]), tuple(description["image_shape"])
         graph, like = modules.abstract(model_class, config, shape)
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{folder / _CONFIG} describes no model that is known ({reason})"
-        ) from error
-    path = folder / _WEIGHTS
-    content = _read_bytes(path)
-    try:
+    with _reading(path):
+        content = path.read_bytes()
         stored = dict(safetensors.deserialize(content))
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
     found = {
         name: f"{_TYPES.get(array['dtype'], array['dtype'])}{array['shape']}"
         for name, array in stored.items()
@@ -304,10 +297,8 @@ def _read(folder: pathlib.Path) -> Draw | Ram:
 
 def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / _CONFIG
-    try:
-        description = json.loads(_read_bytes(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    with _reading(path):
+        description = json.loads(path.read_bytes().decode())
     for name, kind in _FIELDS.items():
         found = description.get(name) if isinstance(description, dict) else None
         if not isinstance(found, kind):
@@ -315,11 +306,14 @@ def _read_description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
-def _read_bytes(path: pathlib.Path) -> bytes:
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+    """Names the file in whatever is wrong with it, down to a kind of model that is not known."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        yield
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be read: {reason}") from error
 
 
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
