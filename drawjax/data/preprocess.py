@@ -37,16 +37,12 @@ def seen_shape(config: DataConfig, images: ImageSet) -> tuple[int, int, int]:
     flag, side = _side(config)
     if side is None:
         return images.image_shape
-    if flag == "crop" and side > min(height, width):
-        raise ValueError(
-            f"data.crop must be at most {min(height, width)}, the shorter side of the images, "
-            f"got {side}"
-        )
-    if flag != "crop" and side < max(height, width):
-        raise ValueError(
-            f"data.{flag} must be at least {max(height, width)}, the longer side of the images, "
-            f"got {side}"
-        )
+    shorter, longer = sorted((height, width))
+    limit = (
+        f"at most {shorter}, the shorter" if flag == "crop" else f"at least {longer}, the longer"
+    )
+    if side > shorter if flag == "crop" else side < longer:
+        raise ValueError(f"data.{flag} must be {limit} side of the images, got {side}")
     return side, side, channels
 
 
