@@ -73,18 +73,18 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
             f"{name} is prepared in part: {counts['train']:,} of {_OFFICIAL_TRAIN[name]:,} "
             "training images."
         )
-    parts: list[Source] = [
-        _Records(records[its_range[0]], folder, *its_range, config.size, channels, labeled)
-        for its_range in ranges
-    ]
-    image_shape = parts[-1].__getitems__([0])["image"].shape[1:]
-    if sum(map(len, parts)) * np.prod(image_shape) <= _IN_MEMORY:
-        parts = [
-            cached(part, folder, (*its_range, config.size), functools.partial(_in_memory, name))
-            for part, its_range in zip(parts, ranges, strict=True)
-        ]
-    train, validation, test = parts
-    return ImageSet(name, train, validation, test, image_shape, (*notes, *rules))
+    parts: dict[str, Source] = {
+        part: _Records(records[of[0]], folder, *of, config.size, channels, labeled)
+        for part, of in ranges.items()
+    }
+    image_shape = parts["test"].__getitems__([0])["image"].shape[1:]
+    if sum(map(len, parts.values())) * np.prod(image_shape) <= _IN_MEMORY:
+        decode = functools.partial(_in_memory, name)
+        parts = {
+            part: cached(source, folder, (*ranges[part], config.size), decode)
+            for part, source in parts.items()
+        }
+    return ImageSet(name, **parts, image_shape=image_shape, notes=(*notes, *rules))
 
 
 def _channels(name: str, features: Mapping[str, Any], size: int | None) -> int:
@@ -103,7 +103,7 @@ def _channels(name: str, features: Mapping[str, Any], size: int | None) -> int:
 
 def split_ranges(
     name: str, counts: Mapping[str, int]
-) -> tuple[list[tuple[str, int, int]], list[str]]:
+) -> tuple[dict[str, tuple[str, int, int]], list[str]]:
     """Split, start and stop of our training, validation and test set, and the rules as notes."""
     whole = left = counts.get("train", 0)
     held_out = max(1, min(5_000, whole // 10))
@@ -123,7 +123,8 @@ def split_ranges(
         raise ValueError(
             f"{name} has the splits {dict(counts)}, which is too little to train, validate and test"
         )
-    return [("train", 0, left), ranges["validation"], ranges["test"]], rules
+    ranges["train"] = "train", 0, left
+    return {split: ranges[split] for split in ("train", "validation", "test")}, rules
 
 
 @contextlib.contextmanager

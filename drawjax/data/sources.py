@@ -94,11 +94,11 @@ def from_arrays(
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the splits must have images of one shape, got {shapes}")
     ranges, notes = split_ranges(name, {split: len(source) for split, source in sources.items()})
-    held, validation_part, test_part = (
-        ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
-        for split, start, stop in ranges
-    )
-    return ImageSet(name, held, validation_part, test_part, shapes["train"], tuple(notes))
+    parts = {
+        part: ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
+        for part, (split, start, stop) in ranges.items()
+    }
+    return ImageSet(name, **parts, image_shape=shapes["train"], notes=tuple(notes))
 
 
 def _labels(split: str, labels: Mapping[str, Any] | None, count: int) -> np.ndarray:
@@ -186,8 +186,9 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
         notes.append(f"{images.name}: the validation images are trained on as well.")
         for values in (arrays, labels):
             values["train"] = np.concatenate([values["train"], values["validation"]])
-    train, validation, test = (ArraySource(arrays[split], labels[split]) for split in parts)
-    return ImageSet(images.name, train, validation, test, arrays["train"].shape[1:], tuple(notes))
+    formed = {split: ArraySource(arrays[split], labels[split]) for split in parts}
+    shape = arrays["train"].shape[1:]
+    return ImageSet(images.name, **formed, image_shape=shape, notes=tuple(notes))
 
 
 def _with_repeats(images: ImageSet) -> ImageSet:
@@ -211,12 +212,12 @@ def _bundled(config: DataConfig, *notes: str) -> ImageSet:
     digits = digits.reshape(-1, 28, 28).astype(np.uint8)
     digits = np.stack([pixels(Image.fromarray(digit), config.size) for digit in digits])
     order = np.random.default_rng(0).permutation(len(digits))  # the file is sorted by class
-    train, validation, test = (
-        ArraySource(digits[part], labels[part].astype(np.int32))
-        for part in np.split(order, [4000, 4500])
-    )
+    parts = {
+        split: ArraySource(digits[indices], labels[indices].astype(np.int32))
+        for split, indices in zip(_SPLITS, np.split(order, [4000, 4500]), strict=True)
+    }
     notes += (
         f"{_BUNDLED}: the first 500 of each class of MNIST's training set, split by a fixed key "
         "into 4,000 for training, 500 for validation and 500 for test. No MNIST test image.",
     )
-    return ImageSet(_BUNDLED, train, validation, test, digits.shape[1:], notes)
+    return ImageSet(_BUNDLED, **parts, image_shape=digits.shape[1:], notes=notes)
