@@ -18,7 +18,6 @@ are held out, and at least one. Without extra.tar.gz that leaves 30,267 for trai
 validation.
 """
 
-import collections
 import gzip
 import hashlib
 import io
@@ -82,7 +81,13 @@ def prepare_svhn(folder: str, manual_dir: str | None = None) -> str:
     def splits(downloads: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
         parts: dict[str, list] = {"train": [], "validation": [], "test": []}
         for name, path in _archives(downloads, manual_dir, notes).items():
-            numbers = _usable(name, read_numbers(path), notes)
+            numbers = {number.name: number for number in read_numbers(path)}
+            few = [n for n in numbers if not numbers[n].digits]
+            many = [n for n in numbers if len(numbers[n].digits) > _MOST_DIGITS and name != "test"]
+            reasons = {"without digits": few, f"with more than {_MOST_DIGITS} digits": many}
+            note_left_out(notes, f"SVHN, {name}.tar.gz", reasons)
+            for n in [*few, *many]:
+                del numbers[n]
             held = set() if name == "test" else held_out(name, numbers)
             for split in ["test"] if name == "test" else ["train", "validation"]:
                 chosen = {n: numbers[n] for n in numbers if (n in held) == (split == "validation")}
@@ -156,26 +161,12 @@ def _archives(
     return archives
 
 
-def _usable(archive: str, numbers: Iterable[Number], notes: list[str]) -> dict[str, Number]:
-    """The numbers that can be used, as far as can be told without their images."""
-    usable, left_out = {}, collections.defaultdict(list)
-    for number in numbers:
-        if not number.digits:
-            left_out["without digits"].append(number.name)
-        elif len(number.digits) > _MOST_DIGITS and archive != "test":
-            left_out[f"with more than {_MOST_DIGITS} digits"].append(number.name)
-        else:
-            usable[number.name] = number
-    note_left_out(notes, f"SVHN, {archive}.tar.gz", left_out)
-    return usable
-
-
 def _examples(
     split: str, parts: Sequence[tuple[str, pathlib.Path, Mapping[str, Number]]], notes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     count = 0
     for archive, path, numbers in parts:
-        missing, left_out = set(numbers), collections.defaultdict(list)
+        missing, broken, outside = set(numbers), [], []
         for name, content in read_files(path):
             if name not in missing:
                 continue
@@ -183,18 +174,21 @@ def _examples(
             try:
                 image = crop(Image.open(io.BytesIO(content)), numbers[name].boxes)
             except (OSError, SyntaxError):  # PIL's, for a PNG
-                left_out["that cannot be decoded"].append(name)
+                broken.append(name)
                 continue
             if image is None:
-                left_out["with digits outside the image"].append(name)
+                outside.append(name)
                 continue
             png, key = io.BytesIO(), f"{archive}/{name}"
             image.save(png, "png")
             count += 1
             yield key, {"image": png.getvalue(), "digits": numbers[name].digits, "id": key}
-        if missing:
-            left_out["not in the archive"] = sorted(missing)
-        note_left_out(notes, f"SVHN, {archive}.tar.gz", left_out)
+        reasons = {
+            "with digits outside the image": outside,
+            "that cannot be decoded": broken,
+            "not in the archive": sorted(missing),
+        }
+        note_left_out(notes, f"SVHN, {archive}.tar.gz", reasons)
     if not count:
         paths = ", ".join(str(path) for _, path, _ in parts)
         raise ValueError(f"no image of {paths} can be used for {split}")

@@ -110,6 +110,7 @@ def note_left_out(notes: list[str], source: str, files: Mapping[str, Sequence[st
     kinds = [
         f"{len(names):,} {reason} ({', '.join(names[:_SHOWN]) + ', ...' * (len(names) > _SHOWN)})"
         for reason, names in files.items()
+        if names
     ]
     if kinds:
         count = sum(map(len, files.values()))
