@@ -20,7 +20,7 @@ Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K`
 import dataclasses
 import functools
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.core
@@ -41,6 +41,7 @@ __all__ = [
     "class_features",
     "complete",
     "generate",
+    "generation_step",
     "importance_weighted_bound",
     "infer",
     "loss",
@@ -209,6 +210,35 @@ def step(
     return State(canvas, encoder, decoder, h_dec), output
 
 
+def generation_step(
+    model: Model,
+    state: State,
+    *,
+    noise: Float[Array, "batch Z"] | None = None,
+    latents: Float[Array, "batch Z"] | None = None,
+    condition: Float[Array, "batch features"] | None = None,
+) -> tuple[State, DrawOutput]:
+    """One step of Eq. 13-15, the decoder alone.
+
+    Args:
+      model: the learned functions.
+      state: c_{t-1} and the decoder's state.
+      noise: standard normal, from which the prior draws z_t.
+      latents: z_t itself, in place of noise.
+      condition: what the model draws by; None: nothing.
+
+    Returns:
+      The next state, and a `DrawOutput` of this step alone, of canvas, write window and latents.
+    """
+    if latents is None:
+        latents = model.prior(_beside(state.h_dec, condition)).sample(cast(Array, noise))  # Eq. 13
+    decoder, h_dec = model.decode(state.decoder, _beside(latents, condition))  # Eq. 14
+    change, write_window = model.write(h_dec)
+    canvas = state.canvas + change  # Eq. 15
+    output = DrawOutput(canvas, write_window, latents=latents)
+    return State(canvas, state.encoder, decoder, h_dec), output
+
+
 def infer(
     model: Model, images: Images, noise: Noise, *, condition: Condition | None = None
 ) -> DrawOutput:
@@ -317,27 +347,25 @@ def generate(
       ValueError: if noise, latents or condition do not fit the model or each other, or both of the
         first are missing.
     """
-    steps = [
-        (_checked_noise(model, given, name), drawn)
-        for given, name, drawn in ((latents, "latents", False), (noise, "noise", True))
+    steps = {
+        name: _checked_noise(model, given, name)
+        for name, given in (("latents", latents), ("noise", noise))
         if given is not None
-    ]
+    }
     if not steps:
         raise ValueError("generate needs noise or latents")
-    batches = {values.shape[1] for values, _ in steps}
+    batches = {values.shape[1] for values in steps.values()}
     if len(batches) > 1:
         raise ValueError(f"noise and latents must have one batch size, got {sorted(batches)}")
     state, outputs = model.initial_state(*batches), []
     condition = _checked_condition(model, condition, state)
-    state = vary_like(state, ([values for values, _ in steps], condition))
+    state = vary_like(state, (steps, condition))
 
-    def body(drawn: bool, state: State, values: jax.Array) -> tuple[State, DrawOutput]:
-        latent = _drawn_latent(model, state, values, condition) if drawn else values
-        state, write_window = _decode(model, state, latent, condition)
-        return state, DrawOutput(state.canvas, write_window, latents=latent)
+    def body(state: State, values: dict[str, jax.Array]) -> tuple[State, DrawOutput]:
+        return generation_step(model, state, **values, condition=condition)
 
-    for values, drawn in steps:
-        state, output = jax.lax.scan(functools.partial(body, drawn), state, values)
+    for name, values in steps.items():
+        state, output = jax.lax.scan(body, state, {name: values})
         outputs.append(output)
     output = jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
     return _with_images(model, state, output)
@@ -376,8 +404,7 @@ def sample(
         noise, condition = noise_and_condition
 
         def body(state: State, noise: jax.Array) -> tuple[State, None]:
-            latent = _drawn_latent(model, state, noise, condition)
-            return _decode(model, state, latent, condition)[0], None
+            return generation_step(model, state, noise=noise, condition=condition)[0], None
 
         state = vary_like(model.initial_state(noise.shape[1]), (noise, condition))
         return model.likelihood(jax.lax.scan(body, state, noise)[0].canvas).mean
@@ -495,23 +522,6 @@ def class_features(
 
 def _beside(inputs: jax.Array, condition: jax.Array | None) -> jax.Array:
     return inputs if condition is None else jnp.concatenate([inputs, condition], axis=-1)
-
-
-def _drawn_latent(
-    model: Model, state: State, noise: jax.Array, condition: jax.Array | None
-) -> jax.Array:
-    """Eq. 13."""
-    return model.prior(_beside(state.h_dec, condition)).sample(noise)
-
-
-def _decode(
-    model: Model, state: State, latent: jax.Array, condition: jax.Array | None
-) -> tuple[State, Window | None]:
-    """One step from the prior, Eq. 14-15."""
-    decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 14
-    change, write_window = model.write(h_dec)
-    canvas = state.canvas + change  # Eq. 15
-    return State(canvas, state.encoder, decoder, h_dec), write_window
 
 
 def _with_images(model: Model, state: State, output: DrawOutput) -> DrawOutput:

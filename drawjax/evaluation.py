@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from drawjax import data, draw, modules, objective
 from drawjax.data.cache import CachedArrays
@@ -225,18 +225,18 @@ def bits_per_dimension(
 
 def nearest_images(
     images: Float[Array | np.ndarray, "count height width channels"],
-    batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray]],
-) -> Float[np.ndarray, "count height width channels"]:
+    batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray, np.ndarray]],
+) -> tuple[Float[np.ndarray, "count height width channels"], Int[np.ndarray, " count"]]:
     """For each image, the one of all batches at the least Euclidean distance over pixels.
 
     The test of Figs. 6 and 9 that a model does not merely remember.
 
     Args:
       images: what to find neighbors of.
-      batches: `(candidates, weight)`; candidates of weight zero are left out.
+      batches: `(candidates, labels, weight)`; candidates of weight zero are left out.
 
     Returns:
-      The nearest candidate of each image.
+      The nearest candidate of each image, and its label.
     """
 
     @jax.jit
@@ -245,12 +245,14 @@ def nearest_images(
         flat = candidates.reshape(len(candidates), -1)
         distances = jnp.sum(flat**2, -1) - 2 * images.reshape(len(images), -1) @ flat.T
         distances = jnp.where(weight > 0, distances, jnp.inf)
-        return jnp.min(distances, -1), candidates[jnp.argmin(distances, -1)]
+        place = jnp.argmin(distances, -1)
+        return jnp.min(distances, -1), place, candidates[place]
 
     best = np.full(len(images), np.inf)
-    found = np.zeros(images.shape, np.float32)
-    for candidates, weight in batches:
-        distances, nearest = map(np.asarray, nearest_of(candidates, weight))
+    found, found_labels = np.zeros(images.shape, np.float32), np.zeros(len(images), np.int32)
+    for candidates, labels, weight in batches:
+        distances, place, nearest = map(np.asarray, nearest_of(candidates, weight))
         closer = distances < best
         best[closer], found[closer] = distances[closer], nearest[closer]
-    return found
+        found_labels[closer] = labels[place[closer]]
+    return found, found_labels

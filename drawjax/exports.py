@@ -21,9 +21,11 @@ function       inputs                                  outputs
 `drawing` is the mean image after each step, `[T, batch, height, width, channels]`; that of `step`,
 as its windows, has no T. T is free where noise is given. `known` is `[batch, height, width, 1]`: 1
 where a pixel of the images is given, 0 where the model is to draw. `state` is what a drawing has
-changed of the initial state, as one row of numbers an image: zeros begin a drawing. Windows are
-`read_windows` and `write_windows`, as far as the model has them: `[T, batch, numbers]`, the fields
-of `drawjax.attention.Window` that are set, in its order; five for the paper's.
+changed of the initial state, as one row of numbers an image: zeros begin a drawing. A model that
+draws by a condition takes it as the last input, `condition` `[batch, features]`: of a class, a one
+in its place. Windows are `read_windows` and `write_windows`, as far as the model has them:
+`[T, batch, numbers]`, the fields of `drawjax.attention.Window` that are set, in its order; five for
+the paper's.
 
 Axes: `T` steps, `batch` images, `Z` latents, `S` numbers of a state.
 """
@@ -51,6 +53,7 @@ __all__ = ["export", "export_function"]
 
 Format = Literal["onnx", "stablehlo"]
 _Shapes = Mapping[str, Sequence[int | str]]
+_Given = jax.Array | None
 _Outputs = tuple[dict[str, Any], dict[str, Any]]  # batch first, and T before it
 
 _OPSET = 20  # of ONNX; onnxruntime reads it since 1.17 (2024)
@@ -207,33 +210,38 @@ def _drawing(model: Any) -> dict[str, tuple[Callable[..., _Outputs], _Shapes]]:
     shape = model.likelihood(start.canvas).mean.shape[1:]
     noise, image = ("T", "batch", model.latent_size), ("batch", *shape)
     row, unravel = ravel_pytree((start.canvas, start.decoder, start.h_dec))
+    size = model.condition_size if isinstance(model, draw.ConditionalModel) else 0
+    given = {"condition": ("batch", size)} if size else {}
 
-    def generate(noise: jax.Array) -> _Outputs:
-        return {}, _drawn(model, draw.generate(model, noise))
+    def generate(noise: jax.Array, condition: _Given = None) -> _Outputs:
+        return {}, _drawn(model, draw.generate(model, noise, condition=condition))
 
-    def step(state: jax.Array, noise: jax.Array) -> _Outputs:
+    def step(state: jax.Array, noise: jax.Array, condition: _Given = None) -> _Outputs:
         canvas, decoder, h_dec = unravel(row + state[0])
         before = draw.State(canvas, start.encoder, decoder, h_dec)
-        latent = model.prior(h_dec).sample(noise)
-        after, window = draw._decode(model, before, latent)
+        after, output = draw.generation_step(model, before, noise=noise, condition=condition)
         changed, _ = ravel_pytree((after.canvas, after.decoder, after.h_dec))
         drawing = model.likelihood(after.canvas).mean
-        windows = _windows(write_windows=window)
+        windows = _windows(write_windows=output.write_windows)
         return {"drawing": drawing, **windows, "next_state": (changed - row)[None]}, {}
 
-    def reconstruct(images: jax.Array) -> _Outputs:
-        output = draw.reconstruct(model, images)
+    def reconstruct(images: jax.Array, condition: _Given = None) -> _Outputs:
+        output = draw.reconstruct(model, images, condition=condition)
         return {}, _drawn(model, output) | {"latents": output.latents, "kl": output.kl}
 
-    def complete(images: jax.Array, known: jax.Array, noise: jax.Array) -> _Outputs:
-        return {}, _drawn(model, draw.complete(model, images, known > 0, noise))
+    def complete(
+        images: jax.Array, known: jax.Array, noise: jax.Array, condition: _Given = None
+    ) -> _Outputs:
+        output = draw.complete(model, images, known > 0, noise, condition=condition)
+        return {}, _drawn(model, output)
 
+    known = (*image[:-1], 1)
     return {
-        "generate": (generate, {"noise": noise}),
-        "step": (step, {"state": ("batch", row.size), "noise": noise[1:]}),
-        "reconstruct": (reconstruct, {"images": image}),
+        "generate": (generate, {"noise": noise, **given}),
+        "step": (step, {"state": ("batch", row.size), "noise": noise[1:], **given}),
+        "reconstruct": (reconstruct, {"images": image, **given}),
         "complete": (
-            complete, {"images": image, "known": (*image[:-1], 1), "noise": noise}
+            complete, {"images": image, "known": known, "noise": noise, **given}
         ),
     }  # fmt: skip
 

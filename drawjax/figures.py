@@ -103,6 +103,7 @@ def save_grid(
     *,
     columns: int | None = None,
     beside: Shaped[np.ndarray, "rows height width channels"] | None = None,
+    labels: Sequence[str] | None = None,
     scale: int | None = None,
 ) -> None:
     """Writes images in rows.
@@ -112,6 +113,7 @@ def save_grid(
       images: floats in [0, 1], or bytes.
       columns: images to a row; default: as square as can be.
       beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbors).
+      labels: a short text after each of those.
       scale: screen pixels an image pixel; default: chosen by the image's size.
     """
     images = image_bytes("images", images, 4)
@@ -122,6 +124,8 @@ def save_grid(
         gap = Image.new("RGB", (rows[0][0].width // 4, rows[0][0].height), _GROUND)
         for row, image in zip(rows, others, strict=True):
             row += [gap, _cell(image, scale)]
+        for row, label in zip(rows, labels or (), strict=labels is not None):
+            row.append(_text(label, 8 + 7 * len(label)))
     _save(path, _tile(rows))
 
 

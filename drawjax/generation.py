@@ -59,24 +59,15 @@ class Generation(Experiment[GenerationConfig]):
           Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
           `latent`, and the number of `images`.
         """
-        pool = self.pool(source)
-        values = evaluation.over_images(
-            lambda batch, keys: self._losses(params, batch, keys, pool),
-            source,
-            self.evaluation_key,
-            batch_size=self.config.eval_batch_size,
-        )
-        parts = {name: value.astype(float) for name, value in values.items()}
-        parts = {"loss": parts["reconstruction"] + parts["latent"], **parts}
-        return {name: float(values.mean()) for name, values in parts.items()} | {
-            "standard_error": evaluation.standard_error(parts["loss"]),
-            "images": len(parts["loss"]),
-        }
+        return _means(self._parts(params, source))
 
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
         """The bounds on the test set; `importance_weighted` only if the config asks for it."""
         config, source = self.config, self.images.test
-        results = {"test": dict(done.get("test", {})) or self.evaluate(params, source)}
+        results = {"test": dict(done.get("test", {}))}
+        if not results["test"]:
+            parts = self._parts(params, source)
+            results["test"] = _means(parts) | _by_class(parts["loss"], source.labels)
         asked = {
             "importance_samples": config.importance_samples,
             "importance_images": min(config.importance_images or len(source), len(source)),
@@ -131,10 +122,10 @@ class Generation(Experiment[GenerationConfig]):
     def draw(self, params: Any, folder: pathlib.Path, *, final: bool) -> None:
         """Writes what the report shows, and finally the pictures of a finished run.
 
-        samples.png: images from the prior; finally its last column is the training image nearest to
-        the sample beside it. drawing.png, drawing.gif: how the first were drawn (Figs. 1, 7).
-        reconstructions.png: test images, and to the right of each what the model makes of it.
-        loss.png: the curves.
+        samples.png: images from the prior, of a model of classes a row of each; finally its last
+        column is the training image nearest to the sample beside it, and its label. drawing.png,
+        drawing.gif: how the first were drawn (Figs. 1, 7). reconstructions.png: test images, and to
+        the right of each what the model makes of it. loss.png: the curves.
         """
         model, config = self.bound(params), self.config
         read_size, write_size = config.model.read_size, config.model.write_size
@@ -168,7 +159,7 @@ class Generation(Experiment[GenerationConfig]):
             kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
         samples = np.asarray(prior.images)[: columns**2]
-        nearest = None
+        nearest = labels = None
         if final:
             figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
             figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
@@ -178,12 +169,28 @@ class Generation(Experiment[GenerationConfig]):
                 np.asarray(redrawn.images)[:_PAIRS],
             )
             (folder / "validation.drawing.json").unlink(missing_ok=True)
-            nearest = evaluation.nearest_images(
+            nearest, classes = evaluation.nearest_images(
                 samples[columns - 1 :: columns], self._seen(self.images.train)
             )
-        figures.save_grid(folder / "samples.png", samples, columns=columns, beside=nearest)
+            if classes.min() >= 0 and config.data.pair_size is None:  # else of one of the two only
+                labels = [str(label) for label in classes]
+        figures.save_grid(
+            folder / "samples.png", samples, columns=columns, beside=nearest, labels=labels
+        )
         if final:
             figures.save_curves(folder / "loss.png", read_metrics(folder))
+
+    def _parts(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
+        """The loss of each image of a source in nats, and its parts."""
+        pool = self.pool(source)
+        values = evaluation.over_images(
+            lambda batch, keys: self._losses(params, batch, keys, pool),
+            source,
+            self.evaluation_key,
+            batch_size=self.config.eval_batch_size,
+        )
+        parts = {name: value.astype(float) for name, value in values.items()}
+        return {"loss": parts["reconstruction"] + parts["latent"], **parts}
 
     def first_images(self, source: data.Source, count: int) -> tuple[jax.Array, jax.Array | None]:
         """The first images of a source as evaluation sees them, and what they are drawn by."""
@@ -227,8 +234,8 @@ class Generation(Experiment[GenerationConfig]):
             remat=options.remat, clip_ratio=options.clip_ratio, condition=condition,
         )  # fmt: skip
 
-    def _seen(self, source: data.Source) -> Iterator[tuple[jax.Array, np.ndarray]]:
-        """Yields `(images, weight)` of all of a source, as evaluation sees them."""
+    def _seen(self, source: data.Source) -> Iterator[tuple[jax.Array, np.ndarray, np.ndarray]]:
+        """Yields `(images, labels, weight)` of all of a source, as evaluation sees them."""
         size = min(1_000, len(source))
         batches = data.eval_batches(source, batch_size=size)
         total = math.ceil(len(source) / size)
@@ -236,7 +243,7 @@ class Generation(Experiment[GenerationConfig]):
             batches, "finding nearest images", total, leave=False, disable=None
         ):
             keys = data.image_keys(self.evaluation_key, batch["index"])
-            yield self._see(batch, keys, self.pool(source))[0], weight
+            yield self._see(batch, keys, self.pool(source))[0], batch["label"], weight
 
     def _bits_per_dimension(self, params: Any) -> dict[str, Any]:
         @jax.jit
@@ -291,6 +298,19 @@ def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape), out_axes=1)(
         keys
     )
+
+
+def _means(parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {name: float(values.mean()) for name, values in parts.items()} | {
+        "standard_error": evaluation.standard_error(parts["loss"]),
+        "images": len(parts["loss"]),
+    }
+
+
+def _by_class(losses: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """The mean loss of each class, if the images have one."""
+    classes = {str(label): float(losses[labels == label].mean()) for label in np.unique(labels)}
+    return {} if "-1" in classes else {"loss_by_class": classes}
 
 
 def _frames(model: draw.Model, output: draw.DrawOutput) -> np.ndarray:

@@ -296,8 +296,8 @@ class Draw(nnx.Module):
         labels = jnp.broadcast_to(given, (batch,)) if given.ndim == 0 else given
         if labels.ndim > 2 or len(labels) != batch:
             raise ValueError(f"condition must have a class for each of {batch}, got {given}")
-        if known and not (0 <= given.min() and given.max() < classes):
-            raise ValueError(f"condition must be classes 0 to {classes - 1}, got {given}")
+        if known and len(wrong := given[(given < 0) | (given >= classes)].ravel()):
+            raise ValueError(f"condition must be classes 0 to {classes - 1}, got {wrong[0]}")
         return draw.class_features(labels, classes)
 
     def _noise(self, batch: int, key: jax.Array) -> jax.Array:

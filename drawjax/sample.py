@@ -1,6 +1,7 @@
 """Draws with a pretrained model: `python -m drawjax.sample --model mnist --num 64`."""
 
 import dataclasses
+import math
 import pathlib
 
 from drawjax import cli
@@ -21,6 +22,9 @@ class SampleConfig(Checked):
     """How many images."""
     seed: int = option(0, low=0, high=2**31 - 1)
     """Seeds the noise."""
+    label: tuple[int, ...] | None = option(None, low=0)
+    """Class to draw, or several in one image, of a model that draws by classes; None: a row of
+    each."""
     out: pathlib.Path | None = option(None, path=True)
     """PNG to write; None: samples_MODEL_SEED.png."""
     gif: pathlib.Path | None = option(None, path=True)
@@ -58,11 +62,18 @@ def sample(config: SampleConfig) -> None:
     model = pretrained.load_pretrained(config.model)
     if not isinstance(model, Draw):
         raise ValueError(f"{config.model} is a classifier; it draws nothing")
-    output = model.generate(config.num, key=jax.random.key(config.seed, impl=PRNG))
+    classes, columns = model.config.num_classes, math.ceil(math.sqrt(config.num))
+    condition = None
+    if config.label is not None:
+        condition = np.tile(np.array(config.label), (config.num, 1))
+    elif classes is not None:
+        condition = np.arange(config.num) // columns % classes  # a row of each
+    key = jax.random.key(config.seed, impl=PRNG)
+    output = model.generate(config.num, key=key, condition=condition)
     means = np.asarray(model.likelihood(output.canvases).mean)
     name = pathlib.Path(config.model).expanduser().absolute().name
     out = config.out or pathlib.Path(f"samples_{name}_{config.seed}.png")
-    figures.save_grid(out, means[-1])
+    figures.save_grid(out, means[-1], columns=columns)
     if config.gif:
         windows = jax.tree.map(np.asarray, output.write_windows)
         size = model.config.write_size

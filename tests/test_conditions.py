@@ -1,6 +1,7 @@
 """Drawing by a class, or by features of one's own."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 import drawjax
-from drawjax import data, draw, modules
+from drawjax import data, draw, modules, sample
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig
 from drawjax.data.placing import pair
 from drawjax.generation import Generation
+from tests.commands import exit_code
 
 SHAPE = (6, 5, 1)
 SIZES = {"num_glimpses": 3, "hidden_size": 6, "latent_size": 2, "read_size": 2, "write_size": 2}
@@ -201,4 +203,45 @@ def test_a_saved_model_of_classes_is_the_same(model, tmp_path):
     np.testing.assert_array_equal(
         loaded.generate(1, key=KEY, condition=2).images,
         model.generate(1, key=KEY, condition=2).images,
+    )
+
+
+def test_sample_draws_a_class_or_a_row_of_each(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawjax.save_pretrained(model, "m")
+    command = functools.partial(exit_code, sample.sample, sample.SampleConfig())
+    drawn = []
+    monkeypatch.setattr(
+        modules.Draw,
+        "generate",
+        lambda self, num, **given: drawn.append(given["condition"]) or 1 / 0,
+    )
+    for flags in ([], ["--label", "3"], ["--label", "1", "2"]):
+        with pytest.raises(ZeroDivisionError):
+            sample.sample(
+                sample.SampleConfig(model="m", num=9, label=tuple(map(int, flags[1:])) or None)
+            )
+    np.testing.assert_array_equal(drawn[0], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(drawn[1], [[3]] * 9)
+    np.testing.assert_array_equal(drawn[2], [[1, 2]] * 9)
+    monkeypatch.undo()
+    assert command(["--model", str(tmp_path / "m"), "--label", "4"]) == 1
+    assert "classes 0 to 3, got 4" in capsys.readouterr().err
+    drawjax.save_pretrained(_random(DrawConfig(**SIZES)), tmp_path / "plain")
+    assert command(["--model", str(tmp_path / "plain"), "--label", "4"]) == 1
+    assert "draws by no condition" in capsys.readouterr().err
+
+
+def test_a_run_tells_the_loss_of_each_class(tmp_path):
+    experiment = Generation(_config(), _set(4))
+    params = experiment.init(KEY)
+    results = experiment.test(params, {})["test"]
+    assert list(results["loss_by_class"]) == ["0", "1", "2", "3"]
+    assert np.mean(list(results["loss_by_class"].values())) == pytest.approx(results["loss"])
+    plain = dataclasses.replace(_config(), model=DrawConfig(**SIZES))
+    assert (
+        "loss_by_class"
+        not in Generation(plain, _set(None)).test(Generation(plain, _set(None)).init(KEY), {})[
+            "test"
+        ]
     )

@@ -198,14 +198,19 @@ def test_nearest_images_are_the_nearest():
     candidates = rng.uniform(size=(50, 4, 4, 2)).astype(np.float32)
     images = candidates[[3, 41]] + 0.01
     weight = np.ones(10, np.float32)
-    batches = [(jnp.asarray(candidates[i : i + 10]), weight) for i in range(0, 50, 10)]
-    found = evaluation.nearest_images(jnp.asarray(images), batches)
+    batches = [
+        (jnp.asarray(candidates[i : i + 10]), np.arange(i, i + 10), weight)
+        for i in range(0, 50, 10)
+    ]
+    found, labels = evaluation.nearest_images(jnp.asarray(images), batches)
     np.testing.assert_allclose(found, candidates[[3, 41]], rtol=1e-6)
+    np.testing.assert_array_equal(labels, [3, 41])
 
 
 def test_filling_is_no_neighbor():
     candidates = jnp.stack([jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1))])
-    found = evaluation.nearest_images(jnp.zeros((1, 2, 2, 1)), [(candidates, np.array([1.0, 0.0]))])
+    batch = candidates, np.zeros(2, int), np.array([1.0, 0.0])
+    found, _ = evaluation.nearest_images(jnp.zeros((1, 2, 2, 1)), [batch])
     np.testing.assert_array_equal(found, np.ones((1, 2, 2, 1)))
 
 

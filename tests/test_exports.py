@@ -15,6 +15,7 @@ from tests.docs import pages
 
 TOLERANCE = 1e-5
 DRAW = modules.DrawConfig(num_glimpses=3, hidden_size=6, latent_size=4, read_size=2, write_size=3)
+CLASSES = dataclasses.replace(DRAW, num_classes=4, prior="learned")
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +90,14 @@ def _agree(left, right, tolerance=TOLERANCE):
 
 @pytest.mark.parametrize("format", RUN)
 @pytest.mark.parametrize("function", ["generate", "reconstruct", "complete"])
-def test_an_export_computes_what_the_model_does(function, format, tmp_path):
-    path, model = tmp_path / f"model.{format}", _small()
+@pytest.mark.parametrize("config", [DRAW, CLASSES], ids=["paper", "classes"])
+def test_an_export_computes_what_the_model_does(config, function, format, tmp_path):
+    path, model = tmp_path / f"model.{format}", _small(config)
     drawjax.export(model, path, function=function)
     for batch, steps in ((3, 3), (1, 5)):
         inputs = _inputs(model, function, batch, steps)
+        if config.num_classes:
+            inputs["condition"] = np.eye(4, dtype=np.float32)[:batch]
         _agree(RUN[format](path, inputs), _by_jax(model, function, inputs))
 
 
@@ -109,13 +113,15 @@ def test_a_classifier_is_exported(format, tmp_path):
 
 @pytest.mark.parametrize("format", RUN)
 def test_steps_draw_what_generate_draws(format, tmp_path):
-    model, path = _small(), tmp_path / f"model.{format}"
+    model, path = _small(CLASSES), tmp_path / f"model.{format}"
     drawjax.export(model, path, function="step")
     noise = _inputs(model, "generate")["noise"]
-    drawing = np.asarray(model.likelihood(draw.generate(model, noise).canvases).mean)
+    condition = np.eye(4, dtype=np.float32)[[3, 0, 1]]
+    output = draw.generate(model, noise, condition=condition)
+    drawing = np.asarray(model.likelihood(output.canvases).mean)
     state = np.zeros((3, 30 + 3 * 6), np.float32)
     for t, row in enumerate(noise):
-        output = RUN[format](path, {"state": state, "noise": row})
+        output = RUN[format](path, {"state": state, "noise": row, "condition": condition})
         state = np.asarray(output["next_state"])
         np.testing.assert_allclose(output["drawing"], drawing[t], TOLERANCE, TOLERANCE)
 

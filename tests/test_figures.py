@@ -93,6 +93,17 @@ def test_neighbors_are_set_apart_at_the_end_of_a_row(tmp_path):
     assert (pixels[2:10, 22:24] == _GROUND).all()
 
 
+def test_a_label_stands_after_each_neighbor(tmp_path):
+    images, _ = _shades(4)
+    options = {"columns": 2, "beside": images[:2], "scale": 3}
+    figures.save_grid(tmp_path / "plain.png", images, **options)
+    figures.save_grid(tmp_path / "grid.png", images, **options, labels=["7", "12"])
+    plain, pixels = _pixels(tmp_path / "plain.png"), _pixels(tmp_path / "grid.png")
+    assert (pixels[:, : plain.shape[1]] == plain).all()
+    after = (pixels[:, plain.shape[1] :] > 200).all(-1)
+    assert after[:26].any() and after[26:].any()
+
+
 @pytest.mark.parametrize(("steps", "columns", "shown"), [
     (5, 3, [0, 2, 4]), (4, 11, [0, 1, 2, 3]), (10, 4, [0, 3, 6, 9]), (1, 3, [0]),
 ])  # fmt: skip

@@ -119,6 +119,8 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
                 title += f", first {test['importance_images']:,} images"
         if any(cells):
             rows.append([title, unit, *cells])
+    for label, loss in results.get("test", {}).get("loss_by_class", {}).items():
+        rows.append([f"Loss of class {label}", "nats", *[""] * (len(columns) - 1), f"{loss:,.4g}"])
     return {"columns": list(columns), "rows": rows}
 
 
