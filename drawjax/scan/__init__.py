@@ -35,7 +35,7 @@ image before all are summed (`clip_ratio`), which can be done since dy_t is stil
 Axes: `T` steps, `*batch` any leading shape, `inputs` and `outputs` of a product.
 """
 
-from drawjax.scan.deferral import scan, vary_like
-from drawjax.scan.products import dense, product
+from drawjax.scan.deferral import scan
+from drawjax.scan.products import dense, product, vary_like
 
 __all__ = ["dense", "product", "scan", "vary_like"]

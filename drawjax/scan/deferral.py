@@ -10,9 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from drawjax.scan.blocks import scan_in_blocks
 from drawjax.scan.clipping import clipped
-from drawjax.scan.products import answered_by, plain, product
+from drawjax.scan.products import answered_by, plain, product, vary_like
 
-__all__ = ["scan", "vary_like"]
+__all__ = ["scan"]
 
 
 def scan(
@@ -291,22 +291,3 @@ def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:
         ((axes, axes), ((), ())),
         preferred_element_type=result,
     )
-
-
-def vary_like(tree: Any, like: Any) -> Any:
-    """`tree`, varying over the axes of `jax.shard_map` over which arrays of `like` vary.
-
-    A loop's state keeps its type, and so has to vary from the start if what goes into it does.
-    Outside of `shard_map` nothing is done.
-    """
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return tree
-    # The sum of no elements: a zero that varies as they do, and that costs nothing.
-    empty = [_numbers(leaf).ravel()[:0] for leaf in jax.tree.leaves(like)]
-    zero = sum(jnp.sum(leaf.astype("int32")) for leaf in empty)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(zero, leaf.dtype), tree)
-
-
-def _numbers(leaf: jax.Array) -> jax.Array:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf

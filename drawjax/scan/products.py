@@ -1,4 +1,6 @@
-"""How a body asks for its products: `dense`, which `scan` may answer in its own way."""
+"""What the loops of models need: `dense`, by which a body asks for its products, and which `scan`
+may answer in its own way; `vary_like`, for a first state inside of `jax.shard_map`.
+"""
 
 import contextlib
 import contextvars
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
-__all__ = ["answered_by", "dense", "plain", "product"]
+__all__ = ["answered_by", "dense", "plain", "product", "vary_like"]
 
 _Answer = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 
@@ -83,3 +85,22 @@ def answered_by(function: _Answer) -> Iterator[None]:
         yield
     finally:
         _answer.reset(token)
+
+
+def vary_like(tree: Any, like: Any) -> Any:
+    """`tree`, varying over the axes of `jax.shard_map` over which arrays of `like` vary.
+
+    A loop's state keeps its type, and so has to vary from the start if what goes into it does.
+    Outside of `shard_map` nothing is done.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    # The sum of no elements: a zero that varies as they do, and that costs nothing.
+    empty = [_numbers(leaf).ravel()[:0] for leaf in jax.tree.leaves(like)]
+    zero = sum(jnp.sum(leaf.astype("int32")) for leaf in empty)
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(zero, leaf.dtype), tree)
+
+
+def _numbers(leaf: jax.Array) -> jax.Array:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
