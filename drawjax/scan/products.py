@@ -1,5 +1,6 @@
-"""What the loops of models need: `dense`, by which a body asks for its products, and which `scan`
-may answer in its own way; `vary_like`, for a first state inside of `jax.shard_map`.
+"""What loops of models ask for: products by `dense`, and first states for `jax.shard_map`.
+
+`scan` may answer the products in its own way.
 """
 
 import contextlib
