@@ -64,6 +64,7 @@ class Models:
                 "name": name,
                 "shape": known["image_shape"],
                 "steps": known["config"]["num_glimpses"],
+                "classes": known["config"].get("num_classes"),
                 "data": str(known["provenance"].get("data", "")),
             }
             for name, known in described.items()
@@ -80,11 +81,13 @@ class Models:
             raise ValueError(f"there is no drawing model {name!r}")
         return cast(Draw, pretrained.load_pretrained(self._models[name]))
 
-    def from_seed(self, name: str, seed: int) -> Drawing:
-        """`COUNT` images from the prior."""
+    def from_seed(self, name: str, seed: int, label: int | None = None) -> Drawing:
+        """`COUNT` images from the prior, of the label's class; without one, an image of each."""
         model = self.load(name)
+        count, condition = _asked(model, label)
+        key = jax.random.key(seed, impl=PRNG)
         with self._drawing:
-            return _drawing(model, model.generate(COUNT, key=jax.random.key(seed, impl=PRNG)))
+            return _drawing(model, model.generate(count, key=key, condition=condition))
 
     def complete(
         self,
@@ -92,21 +95,32 @@ class Models:
         pixels: UInt8[np.ndarray, "height width channels"],
         known: Bool[np.ndarray, "height width"],
         seed: int,
+        label: int | None = None,
     ) -> Drawing:
-        """`COUNT` completions of one image, by `draw.complete`.
+        """`COUNT` completions of one image, by `draw.complete`, or one of each class.
 
         Args:
           name: the model's.
           pixels: the image, of the shape that the model takes.
           known: what of it is kept.
           seed: of the noise.
+          label: the class that all are to be of.
         """
         model = self.load(name)
-        images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (COUNT, *pixels.shape))
-        mask = jnp.broadcast_to(known[..., None], (COUNT, *known.shape, 1))
+        count, condition = _asked(model, label)
+        images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (count, *pixels.shape))
+        mask = jnp.broadcast_to(known[..., None], (count, *known.shape, 1))
         key = jax.random.key(seed, impl=PRNG)
         with self._drawing:
-            return _drawing(model, model.complete(images, mask, key=key))
+            return _drawing(model, model.complete(images, mask, key=key, condition=condition))
+
+
+def _asked(model: Draw, label: int | None) -> tuple[int, Any]:
+    """How many drawings, and their classes if the model draws by one: the label's, or each."""
+    classes = model.config.num_classes
+    if classes is None or label is not None:
+        return COUNT, label
+    return classes, np.arange(classes)
 
 
 def _drawing(model: Draw, output: DrawOutput) -> Drawing:

@@ -18,6 +18,7 @@ other pages.
 """
 
 import base64
+import functools
 import pathlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -70,15 +71,17 @@ def app(models: Models) -> Starlette:
         )
 
     def draw(request: Request) -> Response:
-        return _drawing(models.from_seed(*_name_and_seed(request)))
+        return _drawing(models.from_seed(**_asked(request)))
 
     async def complete(request: Request) -> Response:
-        name, seed = _name_and_seed(request)
-        height, width, channels = (await run_in_threadpool(models.load, name)).image_shape
+        asked = _asked(request)
+        model = await run_in_threadpool(models.load, asked["name"])
+        height, width, channels = model.image_shape
         content = np.frombuffer(await _body(request), np.uint8)
         pixels = content[: height * width * channels].reshape(height, width, channels)
         known = content[height * width * channels :].reshape(height, width) > 0
-        return _drawing(await run_in_threadpool(models.complete, name, pixels, known, seed))
+        run = functools.partial(models.complete, pixels=pixels, known=known, **asked)
+        return _drawing(await run_in_threadpool(run))
 
     return Starlette(
         routes=[
@@ -149,8 +152,10 @@ async def _glimpse(request: Request) -> Response:
     return Response(content, media_type="application/octet-stream")
 
 
-def _name_and_seed(request: Request) -> tuple[str, int]:
-    return request.query_params.get("model", ""), int(request.query_params.get("seed", ""))
+def _asked(request: Request) -> dict[str, Any]:
+    query = request.query_params
+    label = int(query["label"]) if "label" in query else None
+    return {"name": query.get("model", ""), "seed": int(query.get("seed", "")), "label": label}
 
 
 def _image(pixels: images.Pixels) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import math
 import re
 
@@ -11,7 +12,7 @@ from playwright.sync_api import expect
 from drawjax.explore import images
 from drawjax.explore.drawing import Models
 from drawjax.explore.glimpse import glimpse
-from tests.explore.serving import save_model, serving
+from tests.explore.serving import CONFIG, save_model, serving
 from tests.explore.test_images import file
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -27,6 +28,7 @@ SLIDERS = ["Center x", "Center y", "Variance", "Stride", "Intensity"]
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder)
+    save_model(folder, "three", dataclasses.replace(CONFIG, num_classes=3))
     with serving(Models(folder)) as address:
         yield address
 
@@ -369,3 +371,14 @@ def test_it_fits_a_phone_in_the_dark(draw):
     draw.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
     eventually(draw, lambda: np.testing.assert_allclose(number(draw, "Center x"), 15.5, atol=0.1))
     expect(draw.locator(".keys").first).to_be_hidden()
+
+
+def test_a_class_is_chosen_where_the_model_has_some(draw):
+    assert draw.locator("#label-field").is_hidden()
+    draw.get_by_label("Model", exact=True).select_option("three")
+    expect(draw.locator("#drawn")).to_have_text("3 drawings in 4 steps, seed 0.")
+    with draw.expect_request(lambda request: "label=2" in request.url):
+        draw.get_by_label("Class", exact=True).select_option("2")
+    expect(draw.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 0.")
+    draw.get_by_label("Model", exact=True).select_option("scribble")
+    assert draw.locator("#label-field").is_hidden()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +31,13 @@ def _noise(seed):
 
 def test_models_that_draw_are_offered_and_classifiers_are_not(models):
     assert set(models.names) == {*pretrained.available("draw"), "scribble"}
-    assert {"name": "scribble", "shape": list(SHAPE), "steps": 4, "data": "nothing"} in (
-        models.describe()
-    )
+    assert {
+        "name": "scribble",
+        "shape": list(SHAPE),
+        "steps": 4,
+        "data": "nothing",
+        "classes": None,
+    } in (models.describe())
     for name in ("looks", "ram4", "../scribble"):
         with pytest.raises(ValueError, match="no drawing model"):
             models.load(name)
@@ -49,6 +55,24 @@ def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     sides = drawing.write[..., 1, 0] - drawing.write[..., 0, 0]
     np.testing.assert_allclose(sides, 4 * window.stride, rtol=1e-4)  # 5 - 1
     assert drawing.read is None
+
+
+def test_a_model_of_classes_draws_the_one_that_is_asked_for_or_each(tmp_path):
+    config = dataclasses.replace(CONFIG, num_classes=3)
+    model = modules.Draw(config, SHAPE, key=jax.random.key(1))
+    drawjax.save_pretrained(model, tmp_path / "three")
+    models = Models(tmp_path)
+    assert [row["classes"] for row in models.describe() if row["name"] == "three"] == [3]
+    key = jax.random.key(5)
+    for label, condition in ((2, [2] * COUNT), (None, [0, 1, 2])):
+        expected = model.generate(len(condition), key=key, condition=condition).images
+        drawn = models.from_seed("three", 5, label).frames
+        np.testing.assert_allclose(drawn[-1].astype(float), 255 * expected, atol=0.51)
+        known = np.zeros(SHAPE[:2], bool)
+        frames = models.complete("three", np.zeros(SHAPE, np.uint8), known, 5, label).frames
+        assert frames.shape[1] == len(condition)
+    with pytest.raises(ValueError, match="classes 0 to 2, got 3"):
+        models.from_seed("three", 5, 3)
 
 
 def test_a_seed_draws_the_same_whatever_the_default_implementation(models):

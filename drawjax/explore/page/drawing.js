@@ -39,6 +39,7 @@ export function startDrawing(about) {
     let drawing;
     try {
       const query = new URLSearchParams({model: name, seed: seed.value});
+      if (element("label").value) query.set("label", element("label").value);
       const response = completing
         ? await ask("complete?" + query, {method: "POST", body: easel.content()})
         : await ask("draw?" + query, {method: "POST"});
@@ -56,7 +57,10 @@ export function startDrawing(about) {
   });
 
   async function choose() {
-    const {shape, steps, data} = model();
+    const {shape, steps, data, classes} = model();
+    element("label-field").hidden = !classes;
+    const labels = Array.from({length: classes ?? 0}, (_, label) => new Option(label, label));
+    element("label").replaceChildren(new Option("one of each", ""), ...labels);
     element("model-text").textContent = `${shape[0]} × ${shape[1]} pixels, ${steps} steps` +
       (data && `, trained on ${data}`) + ".";
     await easel.resize(shape);
@@ -79,6 +83,7 @@ export function startDrawing(about) {
   }
 
   element("model").addEventListener("change", () => choose().catch(complain));
+  element("label").addEventListener("change", () => request(true));
   for (const radio of document.querySelectorAll("input[name=mode]")) {
     radio.addEventListener("change", () => {
       element("easel").hidden = mode() !== "complete";
