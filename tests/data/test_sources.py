@@ -57,11 +57,6 @@ def test_validation_is_the_sets_own_if_it_has_one(tmp_path):
     assert not any("Validation" in note for note in result.notes)
 
 
-def test_validation_is_said_where_it_was_taken_from_training(tmp_path):
-    write_tiny_set(tmp_path, "cifar10", train=50, test=3)
-    assert "Validation: the last 5 training images of cifar10." in _load(tmp_path, "cifar10").notes
-
-
 @pytest.mark.parametrize(
     ("splits", "lengths", "notes"),
     [
