@@ -49,7 +49,7 @@ def test_an_image_is_the_same_in_whatever_batch(name, training):
 @pytest.mark.parametrize("name", ["dynamic", "pairs", "clutter"])
 def test_images_differ_from_each_other_by_their_keys(name):
     config, same = CONFIGS[name], jnp.repeat(_images(1), 6, axis=0)
-    pool = jnp.asarray(_images())
+    pool = {"image": jnp.asarray(_images()), "label": jnp.zeros(12, jnp.int32)}
     keys = data.image_keys(jax.random.key(0), np.arange(6))
     seen = np.asarray(data.preprocess(config, same, keys, pool, training=False))
     assert len({image.tobytes() for image in seen}) == 6
@@ -59,7 +59,8 @@ def test_images_differ_from_each_other_by_their_keys(name):
 def test_crops_are_random_in_training_alone():
     images = jnp.repeat(_images(1), 40, axis=0)
     keys = data.image_keys(jax.random.key(0), np.arange(40))
-    config, none = CONFIGS["crop"], jnp.zeros((0, 1, 1, 1), jnp.uint8)
+    config = CONFIGS["crop"]
+    none = data.pool(config, _set(_images()).train)
     training = np.asarray(data.preprocess(config, images, keys, none, training=True))
     assert len({image.tobytes() for image in training}) > 10
     middle = np.asarray(data.preprocess(config, images, keys, none, training=False))
