@@ -105,8 +105,8 @@ def _size(folder: str | None) -> int | None:
     )
 
     sizes = picture_sizes(folder)
-    (width, height) = max(sizes)
-    if len(sizes) == 1 and max(width, height) <= _LARGEST:
+    (width, height) = max(sizes, default=(0, 0))
+    if len(sizes) < 2 and max(width, height) <= _LARGEST:
         return None
     _log.info(
         "%s pictures of %s: the middle square of each, %d x %d pixels (--data.size)",

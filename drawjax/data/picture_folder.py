@@ -143,16 +143,12 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
 def picture_sizes(pictures: str) -> set[tuple[int, int]]:
     """Which `(width, height)` a folder's pictures have, of the first ones that can be read.
 
-    Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: if it has no picture, or as `write_folder`.
+    Errors are those of `write_folder`.
     """
     found = set()
     for path in [file for files in _split_files(_root(pictures)).values() for file in files][:500]:
         with contextlib.suppress(ValueError):
             found.add(_open(path, None).size)
-    if not found:
-        raise ValueError(f"no picture in {pictures}")
     return found
 
 
