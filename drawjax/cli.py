@@ -598,10 +598,17 @@ def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]
 
 
 def _spelled(arguments: Sequence[str], types: Mapping[str, Any]) -> list[str]:
-    """The arguments with none and null as None, and 1e4 as 10000, where a flag's type takes it."""
+    """The arguments with none and null as None, and 1e4 as 10000, where a flag's type takes it.
+
+    Raises:
+      ValueError: if one is empty, which would be the current folder as a path.
+    """
     spelled, flag = [], ""
-    for argument in arguments:
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=")
+        if not argument or (argument.startswith("--") and equals and not value):
+            flag = next((n for n in (name, before) if n.startswith("--")), "an argument")
+            raise ValueError(f"{flag} must not be empty; leave it out for the default")
         if argument.startswith("--"):
             flag = name.replace("_", "-")
             if equals:

@@ -91,9 +91,16 @@ class Checked:
                 name = name.replace("_", "-")
             value = _taken(name, value, hints[field.name])
             _check_range(name, value, field.metadata)
-            if field.metadata.get("path") and value is not None:
-                value = type(value)(os.path.expanduser(value))
+            if field.metadata.get("path"):
+                value = _at_home(value)
             object.__setattr__(self, field.name, value)
+
+
+def _at_home(path: Any) -> Any:
+    """A path, or several, with the user's home in place of `~`."""
+    if isinstance(path, tuple):
+        return tuple(map(_at_home, path))
+    return path if path is None else type(path)(os.path.expanduser(path))
 
 
 def _can_name_a_file(text: str) -> bool:

@@ -612,6 +612,6 @@ def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> Non
     )
     if known and images.size:
         values = np.asarray(images)  # in NumPy, since inside `jit` JAX would trace it
-        low, high = float(values.min()), float(values.max())
+        low, high = values.min(), values.max()
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-            raise ValueError(f"images must lie in [0, 1], got values from {low:.9g} to {high:.9g}")
+            raise ValueError(f"images must lie in [0, 1], got values from {low!s} to {high!s}")

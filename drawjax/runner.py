@@ -183,6 +183,8 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
     config = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
     model = model or _EXPERIMENTS[type(config)].default_model
     trained = read_record(folder).get("model_class")
+    if trained is None:
+        raise RunError(f"{folder} holds no run: run.json does not name the model_class it trained")
     if _name(model) != trained:
         raise RunError(f"{folder} trained a {trained}, got {_name(model)}")
     return _read_model(folder, _as_trained(config), model)
@@ -253,7 +255,8 @@ def _finish(
         drawn = True
     else:
         _write_results(folder, results)
-        drawn = _draw(experiment, params, folder)
+        _log.info("drawing figures")
+        drawn = _draw(experiment, params, folder, final=True)
     if drawn and results:
         results = {**results, **figures}
         _write_results(folder, results)
@@ -262,12 +265,11 @@ def _finish(
     return results
 
 
-def _draw(experiment: Experiment, params: Any, folder: pathlib.Path) -> bool:
-    """Draws the final figures; a failure keeps nobody from the numbers, and is said."""
-    _log.info("drawing figures")
+def _draw(experiment: Experiment, params: Any, folder: pathlib.Path, *, final: bool) -> bool:
+    """Draws; a failure keeps nobody from the numbers, and is said."""
     try:
-        experiment.draw(params, folder, final=True)
-    except (OSError, RuntimeError, ValueError) as error:
+        experiment.draw(params, folder, final=final)
+    except Exception as error:  # a model of one's own may raise any
         _log.warning("the figures cannot be drawn: %s", " ".join(str(error).split()))
         return False
     return True
@@ -298,7 +300,7 @@ def _shown_by(
 
     def show(folder: pathlib.Path, params: Any) -> None:
         if params is not None:
-            by_folder[folder].draw(params, folder, final=False)
+            _draw(by_folder[folder], params, folder, final=False)
         report.write_report([folder])
 
     return show

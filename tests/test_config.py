@@ -1,11 +1,14 @@
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
 import json
 import math
 import os
 import pathlib
+import pkgutil
+import re
 import textwrap
 
 import jax.numpy as jnp
@@ -14,6 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import drawjax
+import experiments
 from drawjax.config import (
     Checked,
     ClassificationConfig,
@@ -34,6 +39,30 @@ CONFIGS = (
     DrawConfig, RamConfig, DataConfig, GenerationDataConfig, ClutterDataConfig, TrainConfig,
     GenerationConfig, ClassificationConfig, ZoomConfig,
 )  # fmt: skip
+
+
+def _dataclasses():
+    """All dataclasses of the package and of the experiments that are called configs or options."""
+    found = set()
+    for package in (drawjax, experiments):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and dataclasses.is_dataclass(value):
+                    found.add(value)
+    return {cls for cls in found if re.search(r"(Config|Options)$", cls.__name__)}
+
+
+def test_every_config_checks_itself():
+    configs = _dataclasses()
+    assert len(configs) > 15
+    assert {cls for cls in configs if not issubclass(cls, Checked)} == set()
+    # What a flag names as a path may begin with the user's home.
+    for cls in configs:
+        for field in dataclasses.fields(cls):
+            if "Path" in str(field.type):
+                assert field.metadata["path"], f"{cls.__name__}.{field.name}"
+
+
 FIELDS = [(cls, field.name) for cls in CONFIGS for field in dataclasses.fields(cls)]
 
 

@@ -449,11 +449,11 @@ def _memorizes():
 
 BAD = {
     "bytes": (lambda x, n: (np.uint8(255 * x), n), r"floats in \[0, 1\] .*, got uint8"),
-    "range": (lambda x, n: (255 * x, n), r"must lie in \[0, 1\], got values from 0 to 255"),
+    "range": (lambda x, n: (255 * x, n), r"must lie in \[0, 1\], got values from 0.0 to 255"),
     "nan": (lambda x, n: (x * np.nan, n), r"must lie in \[0, 1\], got values from nan"),
     "no batch": (lambda x, n: (x[0], n), r"\[batch, height, width, channels\], got \[7, 5, 2\]"),
     "size": (lambda x, n: (x[:, :6], n), r"shape \[batch, 7, 5, 2\], got \[3, 6, 5, 2\]"),
-    "a little outside": (lambda x, n: (x * 1.0001, n), r"got values from 0 to 1\.0001"),
+    "a little outside": (lambda x, n: (x * 1.0001, n), r"got values from 0.0 to 1\.0001$"),
     "channels first": (
         lambda x, n: (np.moveaxis(x, -1, 1), n),
         r"\[3, 2, 7, 5\]: channels come last",

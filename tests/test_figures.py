@@ -232,6 +232,7 @@ def test_bytes_are_shown_as_they_are(tmp_path, write):
 @pytest.mark.parametrize(("images", "said"), [
     (np.full((2, 8, 8, 1), math.nan), r"lie in \[0, 1\], got values from nan to nan"),
     (np.full((2, 8, 8, 1), 1.1), r"lie in \[0, 1\], got values from 1.1 to 1.1"),
+    (np.full((2, 8, 8, 1), 1.0300001), r"got values from 1\.0300001 to 1\.0300001$"),
     (np.full((2, 8, 8, 1), -0.1), r"lie in \[0, 1\], got values from -0.1 to -0.1"),
     (np.full((2, 8, 8, 1), 200), r"be floats in \[0, 1\] or bytes, got int64"),
     (np.zeros((2, 8, 8, 2)), r"of 1 or 3 channels, got \["),

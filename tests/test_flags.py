@@ -111,3 +111,19 @@ def test_help_says_what_it_is_and_ends(capsys):
     assert "What it does." in said
     assert "python -m it" in said
     assert "How large." in said
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["report"], "name a run's folder, or several"),
+    (["prepare"], "name a set, or several"),
+    (["report", ""], "an argument must not be empty; leave it out for the default"),
+    (["report", ".", "--out", ""], "--out must not be empty; leave it out for the default"),
+    (["explore", "--models="], "--models must not be empty; leave it out for the default"),
+    (["sample", "--gif", ""], "--gif must not be empty; leave it out for the default"),
+])  # fmt: skip
+def test_an_empty_argument_is_not_the_current_folder(arguments, said, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["drawjax"])
+    with pytest.raises(SystemExit) as stop:
+        cli.drawjax(arguments)
+    assert stop.value.code
+    assert capsys.readouterr().err == f"error: {said}\n"

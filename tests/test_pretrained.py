@@ -568,7 +568,7 @@ def test_a_finished_run_becomes_a_model_to_ship(tmp_path, capsys):
     )  # fmt: skip
     assert _content(folder) == _content(tmp_path / "same")
     assert _export([str(run), "", *command[2:]]) == 2
-    assert said_line(capsys).startswith("error: name must not be empty")
+    assert said_line(capsys).startswith("error: an argument must not be empty")
     for name in ("../up", "a/b", "..", "/tmp/x"):
         assert _export([str(run), name, *command[2:]]) == 1
         assert said_line(capsys) == f"error: NAME must be a plain name, such as mnist, got {name!r}"

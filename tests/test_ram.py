@@ -113,7 +113,7 @@ def test_no_override_is_ignored(method):
 @pytest.mark.usefixtures("own_errors")
 def test_inputs_are_checked_by_name():
     model = modules.Ram(CONFIG, SHAPE, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got values from 0 to 7"):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got values from 0.0 to 7"):
         model.classify(np.full((2, *SHAPE), 7.0) * np.eye(9)[:7, :, None])
     with pytest.raises(ValueError, match="num_glimpses must be at least 1, got 0"):
         ram.classify(model, np.zeros((2, *SHAPE), np.float32), 0)

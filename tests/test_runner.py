@@ -198,6 +198,23 @@ def test_a_figure_that_cannot_be_drawn_keeps_nobody_from_the_numbers(copied, mon
     assert (folder / "report.html").exists()
 
 
+def test_a_drawing_that_fails_keeps_no_report_from_being_written(tmp_path, monkeypatch, caplog):
+    reports = []
+
+    def draw(experiment, params, folder, *, final):
+        reports.append((folder / "report.html").exists())
+        (folder / "report.html").unlink(missing_ok=True)
+        raise KeyError("of a model of one's own")
+
+    monkeypatch.setattr(runner.Generation, "draw", draw)
+    config = config_in(tmp_path / "run")
+    drawjax.train(config, dataset=IMAGES)
+    assert len(reports) > 1
+    assert all(reports)
+    assert 'the figures cannot be drawn: "of a model of one\'s own"' in caplog.text
+    assert "figures" not in json.loads((tmp_path / "run" / "results.json").read_text())
+
+
 def test_other_images_on_resume_are_one_line(copied):
     config, _ = copied
     before = contents(pathlib.Path(config.workdir))
@@ -229,6 +246,18 @@ def test_reading_a_run_changes_nothing(finished):
     assert model.generate(2, key=jax.random.key(0)).images.shape == (2, 6, 5, 1)
     assert model.config == config.model
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('{"name": "x", "a": 1}', r"holds no run: config\.json has a, name and no train\.steps$"),
+    ("{}", r"holds no run: config\.json has nothing and no train\.steps$"),
+    ("[1]", r"config\.json must hold an object, got a list$"),
+    ('{"train.steps": 3}', r"holds no run: run\.json does not name the model_class"),
+])  # fmt: skip
+def test_the_config_of_something_else_is_said(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RunError, match=said):
+        drawjax.load_run(tmp_path)
 
 
 def test_what_is_no_run_is_said(tmp_path):

@@ -83,6 +83,8 @@ class PrepareConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.names == ():
+            raise ValueError("name a set, or several")
         if self.from_folder is not None and (len(self.names) != 1 or self.manual_dir):
             raise ValueError("--from-folder takes one NAME, and no --manual-dir")
         if self.size is not None and not self.from_folder:

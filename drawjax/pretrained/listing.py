@@ -3,13 +3,14 @@
 import dataclasses
 
 from drawjax import cli, pretrained
+from drawjax.config import Checked
 from drawjax.pretrained.card import figure
 
 __all__ = ["ListingConfig", "list_models"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ListingConfig:
+class ListingConfig(Checked):
     """What to list: all there are."""
 
 

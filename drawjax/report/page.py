@@ -29,8 +29,10 @@ def write_report(
 
     Raises:
       FileNotFoundError: if a folder holds no run.
-      ValueError: if a file of a run cannot be read.
+      ValueError: if there are no folders, or a file of a run cannot be read.
     """
+    if not workdirs:
+        raise ValueError("name a run's folder, or several")
     folders = [pathlib.Path(workdir).expanduser() for workdir in workdirs]
     if path is None:
         path = folders[0] / "report.html"

@@ -43,8 +43,9 @@ _TEXT_BYTES = 1 << 16
 
 _PATIENCE = 10  # seconds in which processes that end together arrive
 
-# Fields that may differ: each host may have its data on a disk of its own.
-_OWN = {"data.dir"}
+# Fields that may differ: each host may have its data on a disk of its own. That the images are the
+# same is seen by their digest.
+_OWN = {"data.dir", "data.folder"}
 
 
 def connect(

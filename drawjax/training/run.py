@@ -55,7 +55,11 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
         raise RunError(f"{workdir} holds no run: there is no {path.name}")
-    return _read_json(path)
+    fields = _read_json(path)
+    if not any(name.startswith("train.") for name in fields):
+        names = ", ".join(sorted(fields)[:3]) or "nothing"
+        raise RunError(f"{workdir} holds no run: {path.name} has {names} and no train.steps")
+    return fields
 
 
 def read_record(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -272,9 +276,12 @@ def restore(runs: Sequence[RunWriter], like: TrainState) -> list[tuple[TrainStat
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        fields = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise RunError(f"{path} must hold an object, got a {type(fields).__name__}")
+    return fields
 
 
 def _check_same(

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import signal
@@ -116,6 +117,20 @@ def test_others_that_cannot_be_reached_are_one_error(monkeypatch):
     monkeypatch.setattr(hosts.jax.distributed, "initialize", fail)
     with pytest.raises(RunError, match="cannot join the other processes of the run: deadline"):
         hosts.connect("10.0.0.1:1234", 2, 0)
+
+
+def test_hosts_may_differ_in_where_their_images_lie_alone(monkeypatch):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    for name, agreed in (
+        ("data.dir", True), ("data.folder", True), ("data.digest", False), ("workdir", False)
+    ):  # fmt: skip
+        texts = [json.dumps({name: f"/of/{host}", "train.steps": 1}) for host in range(2)]
+        monkeypatch.setattr(hosts, "_gather", lambda text, texts=texts: texts)
+        if agreed:
+            hosts.check_same({})
+            continue
+        with pytest.raises(RunError, match=rf"{name}: /of/0 on process 0, /of/1 on process 1"):
+            hosts.check_same({})
 
 
 def test_alone_there_is_nothing_to_agree_on():
