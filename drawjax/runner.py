@@ -75,7 +75,8 @@ def train(
       dataset: the images: arrays (see `drawjax.data.load`), or the name of the set that is used
         where `config.data.name` is None.
       optimizer: any Optax transformation; it takes the place of gradient clipping, Adam, weight
-        decay and the learning rate's schedule. None: as `config.train` says.
+        decay and the learning rate's schedule. None: as `config.train` says. A run that goes on
+        sees whether the state has the same structure, not whether the rate is the same.
 
     Returns:
       What it wrote to `results.json`.
