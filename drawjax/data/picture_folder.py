@@ -8,6 +8,9 @@ in upper or lower case), and then no pictures may lie beside them; without any, 
 training, in an order that a hash of their paths gives, and `drawjax.data.load` holds some out.
 TensorFlow is not needed.
 
+Where all pictures of the set, or of its splits, lie in folders, these are their classes, in the
+order of their names.
+
 Pictures are made plain as `drawjax.data.pictures.plain` says. If all of them are gray the set has
 one channel, else three. Of an animation the first frame is taken.
 """
@@ -93,6 +96,9 @@ def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
             gray = gray and is_gray(picture)
         if split and split not in usable:
             raise ValueError(f"no picture in {root} for {split}")
+    classes = _classes(root, usable)
+    names = sorted(set(classes.values()))
+    label = {"label": tfds.features.ClassLabel(names=names)} if classes else {}
     notes: list[str] = []
     note_left_out(notes, name, left_out)
     height, width = shapes.pop() if len(shapes) == 1 else (None, None)
@@ -102,24 +108,39 @@ def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
         for path in paths:
             png, key = io.BytesIO(), _text(path.relative_to(root))
             _open(path, size).convert("L" if gray else "RGB").save(png, "png")
-            yield key, {"image": png.getvalue(), "id": key}
+            of_class = {"label": classes[path]} if classes else {}
+            yield key, {"image": png.getvalue(), "id": key, **of_class}
 
     builder = RecordsBuilder(
         name, target,
         description=f"The pictures of {root}.",
-        features={"image": image, "id": tfds.features.Text()},
+        features={"image": image, "id": tfds.features.Text(), **label},
         splits=lambda _: {split: records(paths) for split, paths in usable.items()},
         notes=notes,
     )  # fmt: skip
     where = write(builder)
+    listed = ", ".join(f"{number} {text}" for number, text in enumerate(names))
     _log.info(
-        "%s: %s pictures %s, %s",
+        "%s: %s pictures %s, %s%s",
         name,
         f"{sum(map(len, usable.values())):,}",
         "in gray" if gray else "in color",
         f"{width} x {height} pixels" if width else "of several sizes; train with --data.size",
+        f"; classes {listed}" if names else "",
     )
     return where
+
+
+def _classes(root: pathlib.Path, usable: dict[str, list[pathlib.Path]]) -> dict[pathlib.Path, str]:
+    """The name of each picture's class; none if a picture is in no folder, or all are in one."""
+    classes = {}
+    for path in (path for paths in usable.values() for path in paths):
+        folders = path.relative_to(root).parts[:-1]
+        folders = folders[1:] if folders and folders[0].lower() in _SPLITS else folders
+        if not folders:
+            return {}
+        classes[path] = _text(pathlib.PurePath(folders[0]))
+    return classes if len(set(classes.values())) > 1 else {}
 
 
 def folder_set(pictures: str, target: str, size: int | None = None) -> str:
@@ -129,7 +150,7 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
     another set. Arguments and errors are those of `write_folder`.
     """
     root = _root(pictures)
-    digest = hashlib.sha256(repr(size).encode())
+    digest = hashlib.sha256(repr((size, "labels")).encode())
     for path in sorted(file for files in _split_files(root).values() for file in files):
         if not path.name.startswith("."):
             stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None

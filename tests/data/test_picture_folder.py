@@ -44,7 +44,9 @@ def test_a_folder_becomes_a_set(tmp_path, pictures, capsys):
     assert _prepare(tmp_path, pictures) == 0
     said = capsys.readouterr()
     assert said.out == f"mine: {tmp_path / 'sets' / 'mine' / '1.0.0'}\n"
-    assert said.err.endswith(" mine: 20 pictures in color, 12 x 10 pixels\n")
+    assert said.err.endswith(
+        " mine: 20 pictures in color, 12 x 10 pixels; classes 0 kind0, 1 kind1\n"
+    )
     result = _load(tmp_path)
     parts = (result.train, result.validation, result.test)
     assert [len(part) for part in parts] == [16, 2, 2]
@@ -347,3 +349,36 @@ def test_two_jobs_may_prepare_a_folder_at_once(tmp_path, pictures):
     assert [job.returncode for job in jobs] == [0, 0], said
     assert said[0][0] == said[1][0]
     assert len(_load_folder(pictures, tmp_path).train) == 256
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "val", "test")])
+def test_folders_in_a_folder_are_classes(tmp_path, splits, capsys):
+    kinds = ["otter", "cat", "emu"]
+    for split in splits:
+        for place, kind in enumerate(kinds):
+            below = tmp_path / "pictures" / split / kind / "more"
+            below.mkdir(parents=True)
+            for number in range(4):
+                shade = np.full((6, 5), 60 * place + number, np.uint8)
+                Image.fromarray(shade).save((below.parent if number else below) / f"{number}.png")
+    assert _prepare(tmp_path, tmp_path / "pictures") == 0
+    assert "; classes 0 cat, 1 emu, 2 otter" in capsys.readouterr().err
+    result = _load(tmp_path)
+    for part in (result.train, result.validation, result.test):
+        batch = part.__getitems__(range(len(part)))
+        expected = [[2, 0, 1][shade // 60] for shade in batch["image"][:, 0, 0, 0]]
+        np.testing.assert_array_equal(batch["label"], expected)
+        np.testing.assert_array_equal(part.labels, expected)
+
+
+@pytest.mark.parametrize("beside", [None, "beside.png"])
+def test_pictures_outside_of_several_folders_have_no_classes(tmp_path, beside):
+    for kind in ("cat", "emu") if beside else ("cat",):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for number in range(4):
+            image = Image.fromarray(np.full((6, 5), number, np.uint8))
+            image.save(tmp_path / "pictures" / kind / f"{number}.png")
+    if beside:
+        image.save(tmp_path / "pictures" / beside)
+    assert _prepare(tmp_path, tmp_path / "pictures") == 0
+    assert set(_load(tmp_path).train.labels) == {-1}
