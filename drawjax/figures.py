@@ -357,11 +357,11 @@ def _plot_curves(entries: Sequence[dict[str, Any]], names: Sequence[str], unit: 
 def _outlines(
     windows: Window | None, patch_size: attention.PatchSize | None, *shape: int
 ) -> np.ndarray:
-    """Corners and standard deviation, `[*shape, 9]`; NaN where there is nothing to draw."""
+    """Corners and standard deviation, `[*shape, 9]` or more; NaN where there is none to draw."""
     if windows is None or patch_size is None:
         return np.full((*shape, 9), math.nan)
     corners, deviations = outlines(windows, patch_size)
-    return np.concatenate([corners.reshape(*shape, 8), deviations[..., None]], axis=-1)
+    return np.concatenate([corners.reshape(*deviations.shape, 8), deviations[..., None]], axis=-1)
 
 
 def _cell(
