@@ -5,7 +5,6 @@ Axes: `height`, `width` and `channels` of the image, `N` filters a side.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +12,27 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from drawjax import attention
-from drawjax.attention import Window
 from drawjax.explore.images import MAX_SIDE
 
-__all__ = ["MAX_PATCH", "Glimpse", "glimpse"]
+__all__ = ["MAX_PATCH", "glimpse"]
 
 MAX_PATCH = 32  # filters a side
 
 
-class Glimpse(NamedTuple):
-    """A window and what goes through it."""
-
-    window: Window  # scalar fields
-    means_y: Float[Array, " N"]  # where the filters lie down the height, pixels from 1
-    means_x: Float[Array, " N"]  # and along the width
-    patch: Float[Array, "N N channels"]  # `read`
-    written: Float[Array, "height width channels"]  # `write` of that patch
-
-
 def glimpse(
     pixels: UInt8[np.ndarray, "height width channels"], logits: Sequence[float], patch_size: int
-) -> Glimpse:
+) -> Float[Array, " numbers"]:
     """Reads a patch through the window of five numbers and writes it back through the same.
 
     Args:
       pixels: the image; 255 is 1.
       logits: as for `attention.window_from_logits`.
       patch_size: N.
+
+    Returns:
+      One after the other: center x and y, stride, variance and intensity of the window; where the
+      filters lie down the height, N numbers in pixels from 1, and along the width; the patch and
+      what is written back, row by row.
 
     Raises:
       ValueError: if image or patch are larger than the page ever asks for, or as
@@ -55,12 +48,15 @@ def glimpse(
 
 # Bounded: dropped images come in any shape, and each shape and N is a program of its own.
 @functools.lru_cache(maxsize=128)
-def _compiled(shape: tuple[int, int, int], patch_size: int) -> Callable[..., Glimpse]:
-    def run(pixels: jax.Array, logits: jax.Array) -> Glimpse:
+def _compiled(shape: tuple[int, int, int], patch_size: int) -> Callable[..., jax.Array]:
+    def run(pixels: jax.Array, logits: jax.Array) -> jax.Array:
         image = pixels.astype(jnp.float32) / 255
         window = attention.window_from_logits(logits, shape[:2], patch_size)
         patch = attention.read(image, window, patch_size)
         written = attention.write(patch, window, shape[:2])
-        return Glimpse(window, *attention.filter_means(window, patch_size), patch, written)
+        numbers = [window.center_x, window.center_y, window.stride, window.variance]
+        means = attention.filter_means(window, patch_size)
+        fields = [*numbers, window.intensity, *means, patch, written]
+        return jnp.concatenate([jnp.ravel(field) for field in fields])
 
     return jax.jit(run)

@@ -7,7 +7,7 @@ GET  /about            limits, built-in images, models
 GET  /image/NAME       a built-in image            -> {height, width, channels, pixels (base64)}
 GET  /digit/INDEX      a digit                     -> the same
 POST /image            an image file               -> the same, with note; or {refused: why}
-POST /glimpse?...      uint8 pixels                -> float32, see `_glimpse`
+POST /glimpse?...      uint8 pixels                -> float32, see `glimpse`
 POST /draw?...         nothing                     -> {frames (base64), shape, write, read}
 POST /complete?...     uint8 pixels, uint8 known   -> the same
 ```
@@ -129,27 +129,14 @@ async def _upload(request: Request) -> Response:
 
 
 async def _glimpse(request: Request) -> Response:
-    """A `Glimpse` field by field, as little-endian float32.
-
-    The five numbers of the window, N means down and N along, then patch and written, row by row.
-    """
+    """The numbers of `glimpse`, as little-endian float32."""
     query = request.query_params
     shape = tuple(int(query.get(name, "0")) for name in ("height", "width", "channels"))
     logits = [float(value) for value in query.get("logits", "").split(",")]
     patch_size = int(query.get("patch", "0"))
     pixels = np.frombuffer(await _body(request), np.uint8).reshape(shape)
     seen = await run_in_threadpool(glimpse, pixels, logits, patch_size)
-    window = seen.window
-    parts = [
-        np.stack([window.center_x, window.center_y, window.stride, window.variance]),
-        np.atleast_1d(window.intensity),
-        seen.means_y,
-        seen.means_x,
-        np.ravel(seen.patch),
-        np.ravel(seen.written),
-    ]
-    content = np.concatenate([np.asarray(part, "<f4") for part in parts]).tobytes()
-    return Response(content, media_type="application/octet-stream")
+    return Response(np.asarray(seen, "<f4").tobytes(), media_type="application/octet-stream")
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -110,10 +110,11 @@ def drop(page, name, content):
 def test_the_pictures_are_those_of_the_library(look):
     stride = 59 / 11 / 2
     logits = [0.4, 0.4, 2 * math.log(stride / 2), math.log(0.5), 0]
-    seen = glimpse(images.built_in("digits"), logits, 12)
+    seen = np.asarray(glimpse(images.built_in("digits"), logits, 12))[5 + 2 * 12 :]
+    patch, written = seen[:144].reshape(12, 12, 1), seen[144:].reshape(60, 60, 1)
     shown = pixels(look, "#patch")
-    np.testing.assert_allclose(shown, np.repeat(255 * seen.patch, 3, -1), atol=0.51)
-    written = np.clip(255 * seen.written * stride**2, 0, 255)
+    np.testing.assert_allclose(shown, np.repeat(255 * patch, 3, -1), atol=0.51)
+    written = np.clip(255 * written * stride**2, 0, 255)
     np.testing.assert_allclose(pixels(look, "#written"), np.repeat(written, 3, -1), atol=0.6)
     np.testing.assert_array_equal(
         pixels(look, "#scene"), np.repeat(images.built_in("digits"), 3, -1)
@@ -306,7 +307,7 @@ def test_a_model_completes_what_is_painted(draw):
 
 def test_the_tab_opens_on_a_model_of_ones_own_and_then_mnist(draw):
     names = draw.get_by_label("Model", exact=True).locator("option").all_text_contents()
-    assert names[:2] == ["scribble", "mnist"]
+    assert names[:3] == ["scribble", "three", "mnist"]
 
 
 def test_it_says_that_it_loads_and_what_is_stale_is_dim(draw):
