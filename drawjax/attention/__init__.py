@@ -14,9 +14,11 @@ first pixel, so (A + 1) / 2 is the middle of the image.
 
 Beyond the paper, each off unless asked for: a `patch_size` of `(rows, columns)` in place of N, a
 stride and a variance of their own along the height (`Window.stride_y`, `Window.variance_y`), a
-window that is turned (`Window.rotation`), windows from boxes and back, several scales at once.
+window that is turned or sheared (`Window.rotation`, `Window.shear`), windows from boxes and back
+and from affine maps, several scales at once, bilinear and triangle filters.
 
-Numerics. Whatever the window, every filter sums to one and values and gradients are finite:
+Numerics. Whatever the window, values and gradients are finite and every Gaussian filter sums to
+one:
 
 * The exponents of Eq. 21 (log variance, log stride, log intensity) are limited to
   [-20, 40]. Outside, the value stays at the limit and the gradient is zero. At the lower
@@ -25,7 +27,7 @@ Numerics. Whatever the window, every filter sums to one and values and gradients
   nearest edge pixel instead of vanishing.
 """
 
-from drawjax.attention.boxes import box_of_window, window_from_box
+from drawjax.attention.boxes import box_of_window, window_from_affine, window_from_box
 from drawjax.attention.filters import filter_grid, filter_means, filterbanks
 from drawjax.attention.glimpse import read, read_scales, write
 from drawjax.attention.window import PatchSize, Window, window_from_logits
@@ -39,6 +41,7 @@ __all__ = [
     "filterbanks",
     "read",
     "read_scales",
+    "window_from_affine",
     "window_from_box",
     "window_from_logits",
     "write",

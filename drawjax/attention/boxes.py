@@ -1,10 +1,11 @@
-"""Windows from boxes, and the boxes that windows span."""
+"""Windows from boxes and affine maps, and the boxes that windows span."""
 
 from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from drawjax.attention.filters import grid_steps
 from drawjax.attention.window import (
     ArrayLike,
     PatchSize,
@@ -14,7 +15,7 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = ["Coordinates", "box_of_window", "window_from_box"]
+__all__ = ["Coordinates", "box_of_window", "window_from_affine", "window_from_box"]
 
 Coordinates = Literal["pixels", "normalized", "paper"]
 
@@ -65,6 +66,65 @@ def window_from_box(
     )
 
 
+def window_from_affine(
+    theta: Shaped[ArrayLike, "*batch 2 3"],
+    patch_size: PatchSize,
+    image_shape: tuple[int, int],
+    *,
+    align_corners: bool = False,
+) -> Window:
+    """The window of an affine map: the grid of a spatial transformer (Jaderberg et al. 2015).
+
+    Its filters lie where `torch.nn.functional.affine_grid` puts samples.
+
+    Args:
+      theta: `[*batch, 2, 3]`, from x, y and 1 of the patch to x and y of the image, each between
+        -1 and 1. The identity spans the image.
+      patch_size: N, filters a side, or `(rows, columns)`.
+      image_shape: `(height, width)` of the image in pixels.
+      align_corners: whether -1 and 1 are the centers of the outermost pixels, of patch and image,
+        and not their edges.
+
+    Returns:
+      A `Window` whose fields have shape `[*batch]`, rotated and sheared, with intensity 1. Its
+      filters are round; their standard deviation is half the side of a square as large as one
+      cell of the grid.
+
+    Raises:
+      ValueError: if the last axes are not 2 and 3, or a size is not positive.
+    """
+    rows, columns = rows_and_columns(patch_size)
+    height, width = height_and_width(image_shape)
+    theta = jnp.asarray(theta)
+    if theta.ndim < 2 or theta.shape[-2:] != (2, 3):
+        raise ValueError(f"theta must have shape [..., 2, 3], got {list(theta.shape)}")
+    if not jnp.issubdtype(theta.dtype, jnp.floating):
+        theta = theta.astype(jnp.float32)
+    less = 1 if align_corners else 0
+    # Pixels from one filter to the next, along a row of the grid and down a column.
+    along_x, down_x, along_y, down_y = (
+        theta[..., i, j] * ((size - less) / max(filters - less, 1))
+        for i, size in enumerate((width, height))
+        for j, filters in enumerate((columns, rows))
+    )
+    # A grid without width has no angle: it is taken as upright, so that its gradient is finite.
+    flat = (along_x == 0) & (along_y == 0)
+    some_x = jnp.where(flat, 1, along_x)
+    length = jnp.hypot(some_x, along_y)
+    cosine, sine = some_x / length, along_y / length
+    stride, stride_y = jnp.where(flat, along_x, length), cosine * down_y - sine * down_x
+    return Window(
+        center_x=theta[..., 0, 2] * ((width - less) / 2) + (width + 1) / 2,
+        center_y=theta[..., 1, 2] * ((height - less) / 2) + (height + 1) / 2,
+        stride=stride,
+        variance=jnp.abs(stride * stride_y) / 4,
+        intensity=jnp.ones_like(stride),
+        stride_y=stride_y,
+        rotation=jnp.arctan2(along_y, some_x),
+        shear=cosine * down_x + sine * down_y,
+    )
+
+
 def box_of_window(
     window: Window,
     patch_size: PatchSize,
@@ -77,7 +137,7 @@ def box_of_window(
     Its sides are differentiable in the window, so a window can be trained towards a box.
 
     Args:
-      window: fields `[*batch]`. Of a rotated one, the upright box around the turned one is meant.
+      window: fields `[*batch]`. Of a rotated or sheared one, the upright box around it is meant.
       patch_size: N, filters a side, or `(rows, columns)`.
       coordinates: of the box, as for `window_from_box`.
       image_shape: `(height, width)` of the image, for normalized boxes.
@@ -92,10 +152,12 @@ def box_of_window(
     window = as_arrays(window)
     stride_x, stride_y = window.strides
     half_x, half_y = columns / 2 * stride_x, rows / 2 * stride_y
-    if window.rotation is not None:
-        sine, cosine = jnp.abs(jnp.sin(window.rotation)), jnp.abs(jnp.cos(window.rotation))
-        half_x, half_y = jnp.abs(half_x), jnp.abs(half_y)
-        half_x, half_y = cosine * half_x + sine * half_y, sine * half_x + cosine * half_y
+    if not window.upright:
+        along, down = grid_steps(window)
+        half_x, half_y = (
+            columns / 2 * jnp.abs(a) + rows / 2 * jnp.abs(d)
+            for a, d in zip(along, down, strict=True)
+        )
     (unit_x, unit_y), first = _units(coordinates, image_shape)
     x, y = window.center_x - (0.5 - first), window.center_y - (0.5 - first)
     lows, highs = (x - half_x, y - half_y), (x + half_x, y + half_y)

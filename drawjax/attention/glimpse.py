@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from drawjax.attention.filters import rotated_filters, separable_filters
+from drawjax.attention.filters import Filters, separable_filters, turned_filters
 from drawjax.attention.window import (
     ArrayLike,
     PatchSize,
@@ -16,21 +16,25 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = ["read", "read_scales", "write"]
+__all__ = ["aligned", "checked", "read", "read_scales", "through_columns", "through_grid", "write"]
 
 
 def read(
     image: Shaped[ArrayLike, "*#batch height width channels"],
     window: Window,
     patch_size: PatchSize,
+    *,
+    filters: Filters = "gaussian",
 ) -> Float[Array, "*batch rows columns channels"]:
     """Cuts an N x N patch out of an image: gamma F_Y x F_X^T, one image of Eq. 27.
 
     Args:
       image: `[*batch, height, width, channels]`; all channels are read by the same filters.
       window: fields `[*batch]`. The batch shapes of image and window broadcast, so one image can
-        be read by many windows and the reverse.
+        be read by many windows and the reverse; images `[batch, 1, height, width, channels]`
+        and windows `[batch, boxes]` repeat no image in memory.
       patch_size: N, or `(rows, columns)`.
+      filters: "gaussian", "bilinear" or "triangle", as for `filterbanks`.
 
     Returns:
       The patch, `[*batch, N, N, channels]`; its first axis runs down the image, or down the grid
@@ -38,18 +42,17 @@ def read(
 
     Raises:
       ValueError: if the image has fewer than three axes, the batch shapes do not broadcast, a
-        size is not positive, or a rotated window has a `variance_y`.
+        size is not positive, the filters have no such name, or a rotated or sheared window has
+        triangle filters, or Gaussian ones and a `variance_y`.
     """
     grid = rows_and_columns(patch_size)
-    image, window = _checked("image", image, "[..., height, width, channels]", window)
-    if window.rotation is not None:
-        return _read_rotated(image, window, grid)
-    *batch, height, width, channels = image.shape
-    rows, columns = separable_filters(window, (height, width), grid)
-    rows, columns, intensity = _aligned(image.ndim, rows, columns, window.intensity)
-    # One product of matrices down the height, whatever the channels.
-    lines = _product(rows, image.reshape(*batch, height, width * channels))
-    return intensity * _across(lines.reshape(*lines.shape[:-1], width, channels), columns)
+    image, window = checked("image", image, "[..., height, width, channels]", window)
+    if not window.upright:
+        return _read_turned(image, window, grid, filters)
+    *_, height, width, _ = image.shape
+    rows, columns = separable_filters(window, (height, width), grid, filters)
+    rows, columns, intensity = aligned(image.ndim, rows, columns, window.intensity)
+    return intensity * through_columns(image, rows, columns)
 
 
 def read_scales(
@@ -57,6 +60,8 @@ def read_scales(
     window: Window,
     patch_size: PatchSize,
     num_scales: int,
+    *,
+    filters: Filters = "gaussian",
 ) -> Float[Array, "*batch scales rows columns channels"]:
     """Cuts patches of several scales out of an image, all around one center.
 
@@ -69,6 +74,7 @@ def read_scales(
       window: of the finest scale, fields `[*batch]`.
       patch_size: N, or `(rows, columns)`.
       num_scales: how many, at least 1.
+      filters: "gaussian", "bilinear" or "triangle", as for `filterbanks`.
 
     Returns:
       The patches, `[*batch, scales, N, N, channels]`, the finest first.
@@ -79,13 +85,13 @@ def read_scales(
     if num_scales < 1:
         raise ValueError(f"num_scales must be at least 1, got {num_scales}")
     grid = rows_and_columns(patch_size)
-    image, window = _checked("image", image, "[..., height, width, channels]", window)
+    image, window = checked("image", image, "[..., height, width, channels]", window)
     window = _scaled(window, num_scales)
-    if window.rotation is not None:
-        return _read_rotated(image[..., None, :, :, :], window, grid)
+    if not window.upright:
+        return _read_turned(image[..., None, :, :, :], window, grid, filters)
     *batch, height, width, channels = image.shape
-    rows, columns = separable_filters(window, (height, width), grid)
-    rows, columns, intensity = _aligned(image.ndim + 1, rows, columns, window.intensity)
+    rows, columns = separable_filters(window, (height, width), grid, filters)
+    rows, columns, intensity = aligned(image.ndim + 1, rows, columns, window.intensity)
     every = rows.reshape(*rows.shape[:-3], num_scales * rows.shape[-2], height)
     lines = _product(every, image.reshape(*batch, height, width * channels))
     lines = lines.reshape(*lines.shape[:-2], num_scales, rows.shape[-2], width, channels)
@@ -96,6 +102,8 @@ def write(
     patch: Shaped[ArrayLike, "*#batch rows columns channels"],
     window: Window,
     image_shape: tuple[int, int],
+    *,
+    filters: Filters = "gaussian",
 ) -> Float[Array, "*batch height width channels"]:
     """Lays an N x N patch on an empty image: F_Y^T w F_X / gamma, Eq. 29.
 
@@ -103,42 +111,71 @@ def write(
       patch: `[*batch, N, N, channels]`, or of other rows than columns.
       window: fields `[*batch]`; batch shapes broadcast with the patch's.
       image_shape: `(height, width)` of the image in pixels.
+      filters: "gaussian", "bilinear" or "triangle", as for `filterbanks`.
 
     Returns:
       The image, `[*batch, height, width, channels]`, zero where the window does not reach.
 
     Raises:
       ValueError: if the patch has fewer than three axes, the batch shapes do not broadcast, a size
-        is not positive, or a rotated window has a `variance_y`.
+        is not positive, or filters and window do not go together, as for `read`.
     """
     image_shape = height_and_width(image_shape)
-    patch, window = _checked("patch", patch, "[..., N, N, channels]", window)
+    patch, window = checked("patch", patch, "[..., N, N, channels]", window)
     *batch, size_y, size_x, channels = patch.shape
-    if window.rotation is not None:
-        down, across = rotated_filters(window, image_shape, (size_y, size_x))
-        down, across, intensity = _aligned(patch.ndim, down, across, window.intensity)
-        pixels = (patch / intensity).reshape(*patch.shape[:-3], -1, 1, channels)
+    if not window.upright:
+        down, across = turned_filters(window, image_shape, (size_y, size_x), filters)
+        down, across, intensity = aligned(patch.ndim, down, across, window.intensity)
+        pixels = patch / intensity
+        pixels = pixels.reshape(*pixels.shape[:-3], size_y * size_x, 1, channels)
         lines = across[..., None] * pixels
     else:
-        down, columns = separable_filters(window, image_shape, (size_y, size_x))
-        down, columns, intensity = _aligned(patch.ndim, down, columns, window.intensity)
+        down, columns = separable_filters(window, image_shape, (size_y, size_x), filters)
+        down, columns, intensity = aligned(patch.ndim, down, columns, window.intensity)
         patch = jnp.swapaxes(patch / intensity, -2, -1)
         *batch, size_y, channels, _ = patch.shape
         lines = _product(patch.reshape(*batch, size_y * channels, size_x), columns)
-        lines = jnp.swapaxes(lines.reshape(*lines.shape[:-2], size_y, channels, -1), -2, -1)
-    image = _product(_transposed(down), lines.reshape(*lines.shape[:-2], -1))
-    return image.reshape(*image.shape[:-1], image_shape[1], channels)
+        lines = lines.reshape(*lines.shape[:-2], size_y, channels, image_shape[1])
+        lines = jnp.swapaxes(lines, -2, -1)
+    height, width = image_shape
+    image = _product(_transposed(down), lines.reshape(*lines.shape[:-2], width * channels))
+    return image.reshape(*image.shape[:-2], height, width, channels)
 
 
-def _read_rotated(image: jax.Array, window: Window, grid: tuple[int, int]) -> jax.Array:
+def _read_turned(
+    image: jax.Array, window: Window, grid: tuple[int, int], filters: Filters
+) -> jax.Array:
+    *_, height, width, _ = image.shape
+    down, across = turned_filters(window, (height, width), grid, filters)
+    down, across, intensity = aligned(image.ndim, down, across, window.intensity)
+    return intensity * through_grid(image, down, across, grid)
+
+
+def through_columns(
+    image: Float[Array, "*#batch height width channels"],
+    rows: Float[Array, "*#batch rows height"],
+    columns: Float[Array, "*#batch columns width"],
+) -> Float[Array, "*batch rows columns channels"]:
+    """What two banks of filters read."""
+    # One product of matrices down the height, whatever the channels.
     *batch, height, width, channels = image.shape
-    down, across = rotated_filters(window, (height, width), grid)
-    down, across, intensity = _aligned(image.ndim, down, across, window.intensity)
+    lines = _product(rows, image.reshape(*batch, height, width * channels))
+    return _across(lines.reshape(*lines.shape[:-1], width, channels), columns)
+
+
+def through_grid(
+    image: Float[Array, "*#batch height width channels"],
+    down: Float[Array, "*#batch filters height"],
+    across: Float[Array, "*#batch filters width"],
+    grid: tuple[int, int],
+) -> Float[Array, "*batch rows columns channels"]:
+    """What a grid of filters reads, each of its own place in both directions."""
+    *batch, height, width, channels = image.shape
     lines = _product(down, image.reshape(*batch, height, width * channels))
     lines = lines.reshape(*lines.shape[:-1], width, channels)
     # Each filter has columns of its own: no product of matrices, a sum over the width.
     pixels = jnp.sum(lines * across[..., None], axis=-2)
-    return intensity * pixels.reshape(*pixels.shape[:-2], *grid, channels)
+    return pixels.reshape(*pixels.shape[:-2], *grid, channels)
 
 
 def _scaled(window: Window, num_scales: int) -> Window:
@@ -152,6 +189,7 @@ def _scaled(window: Window, num_scales: int) -> Window:
         variance=window.variance * factors**2,
         stride_y=None if window.stride_y is None else window.stride_y * factors,
         variance_y=None if window.variance_y is None else window.variance_y * factors**2,
+        shear=None if window.shear is None else window.shear * factors,
     )
 
 
@@ -189,7 +227,7 @@ def _transposed(matrix: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(jnp.swapaxes(matrix, -2, -1))
 
 
-def _aligned(
+def aligned(
     ndim: int, rows: jax.Array, columns: jax.Array, intensity: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Filters and intensity with the batch axes of an image of `ndim` axes, or more."""
@@ -198,7 +236,7 @@ def _aligned(
     return rows, columns, jnp.expand_dims(intensity, more)[..., None, None, None]
 
 
-def _checked(
+def checked(
     name: str, pixels: ArrayLike, expected: str, window: Window
 ) -> tuple[jax.Array, Window]:
     """An image or patch as floats, and its window as arrays, if their batch shapes broadcast."""

@@ -37,7 +37,7 @@ class Window:
 
     All fields share one shape, `[*batch]`; numbers, and arrays of no axes, are taken beside others,
     and so are lists. Integers count as float32. Coordinates are in pixels, 1 being the center of
-    the first pixel. The last three fields are not in the paper.
+    the first pixel. The last four fields are not in the paper.
     """
 
     center_x: Float[ArrayLike, "*batch"]  #: g_X, along the width
@@ -52,6 +52,14 @@ class Window:
     #: by how many radians the grid is turned around its center, clockwise as images are shown (from
     #: the x axis to the y axis, which points down); None: not at all, and cheaper than zero
     rotation: Float[ArrayLike, "*batch"] | None = None
+    #: by how many pixels each row of the grid lies farther along than the one above, before the
+    #: grid is turned; None: not at all, and cheaper than zero
+    shear: Float[ArrayLike, "*batch"] | None = None
+
+    @property
+    def upright(self) -> bool:
+        """Whether the filters lie in rows and columns of the image."""
+        return self.rotation is None and self.shear is None
 
     @property
     def strides(self) -> tuple[Any, Any]:
