@@ -349,10 +349,14 @@ class Ram(nnx.Module):
         """The learned initial carry of the cell, and its hidden vector, for `batch` images."""
         return self.cell.initial_state(batch)
 
-    def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
-        """Eq. 21 and 27."""
+    def read(
+        self, image: jax.Array, hidden: jax.Array, window: Window | None = None
+    ) -> tuple[jax.Array, Window]:
+        """Eq. 21 and 27, or Eq. 27 alone by a given window."""
         size, scales = self.config.read_size, self.config.num_scales
-        window = attention.window_from_logits(self.read_window(hidden), self.image_shape[:2], size)
+        if window is None:
+            shape, logits = self.image_shape[:2], self.read_window(hidden)
+            window = attention.window_from_logits(logits, shape, size)
         if scales == 1:
             return attention.read(image, window, size), window
         patches = attention.read_scales(image, window, size, scales)

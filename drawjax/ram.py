@@ -12,6 +12,7 @@ Axes: `T` glimpses, `batch` images, `height`, `width`, `channels`, `classes`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -24,7 +25,7 @@ from drawjax.attention import Window
 from drawjax.draw import Images, check_images
 from drawjax.scan import scan, vary_like
 
-__all__ = ["Model", "RamOutput", "classify", "loss"]
+__all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]
 
 
 @runtime_checkable
@@ -45,10 +46,13 @@ class Model(Protocol):
         """The learned initial carry of the cell, and its hidden vector, for `batch` images."""
         ...
 
-    def read(self, image: jax.Array, hidden: jax.Array) -> tuple[jax.Array, Window]:
+    def read(
+        self, image: jax.Array, hidden: jax.Array, window: Window | None = None
+    ) -> tuple[jax.Array, Window]:
         """Eq. 21 and 27: the patch `[batch, N, N, channels]` and its window.
 
-        Patches of several scales lie in the channels, the finest first.
+        Patches of several scales lie in the channels, the finest first. A `window` is a policy's,
+        in place of the one that the hidden vector asks for.
         """
         ...
 
@@ -59,6 +63,22 @@ class Model(Protocol):
     def logits(self, hidden: jax.Array, image: jax.Array) -> jax.Array:
         """Unnormalized log-probabilities, `[batch, classes]`, of the last hidden vector."""
         ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What is known before a glimpse."""
+
+    glimpse: Int[Array, ""]  #: the number of the glimpse to come, from 0
+    images: Float[Array, "batch height width channels"]
+    carry: Any  #: the cell's
+    hidden: Float[Array, "batch units"]
+    centers: Float[Array, "T batch 2"]  #: x and y of earlier windows in pixels; NaN from now on
+
+
+Policy = Callable[[State], Window]
+"""Where to look next: windows with fields `[batch]`, or one for all; `drawjax.gaze` has some."""
 
 
 @jax.tree_util.register_dataclass
@@ -76,6 +96,8 @@ def classify(
     model: Model,
     images: Images,
     num_glimpses: int | None = None,
+    *,
+    policy: Policy | None = None,
 ) -> RamOutput:
     """Looks at images T times, then names a class.
 
@@ -83,6 +105,7 @@ def classify(
       model: the learned functions.
       images: values in [0, 1].
       num_glimpses: T, at least 1; None: the model's.
+      policy: where to look; None: where the model asks to.
 
     Returns:
       Class logits after the last glimpse and after each, and the windows and patches.
@@ -90,13 +113,24 @@ def classify(
     Raises:
       ValueError: if `num_glimpses` is not positive, or images are no batch of images.
     """
-    images, state, steps = _checked(model, images, num_glimpses)
+    images, state, glimpses = _checked(model, images, num_glimpses)
+    centers = None
+    if policy is not None:
+        centers = jnp.full((*glimpses.shape, len(images), 2), jnp.nan, images.dtype)
+        centers = vary_like(centers, images)
 
-    def body(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], Any]:
-        state, window, patch = _look(model, images, state)
-        return state, (window, patch, state[1])
+    def body(state: Any, glimpse: jax.Array) -> tuple[Any, Any]:
+        (carry, hidden), centers = state
+        chosen = None
+        if policy is not None:
+            chosen = policy(State(glimpse, images, carry, hidden, centers))
+            chosen = jax.tree.map(lambda field: jnp.broadcast_to(field, len(images)), chosen)
+            center = jnp.stack([chosen.center_x, chosen.center_y], axis=-1)
+            centers = centers.at[glimpse].set(center.astype(centers.dtype))
+        state, window, patch = _look(model, images, (carry, hidden), chosen)
+        return (state, centers), (window, patch, state[1])
 
-    (_, hidden), (windows, patches, hiddens) = jax.lax.scan(body, state, steps)
+    ((_, hidden), _), (windows, patches, hiddens) = jax.lax.scan(body, (state, centers), glimpses)
     # Of the last glimpse apart, so that where no other logits are asked for none are computed.
     logits = jax.lax.map(lambda hidden: model.logits(hidden, images), hiddens)
     return RamOutput(model.logits(hidden, images), logits, windows, patches)
@@ -112,21 +146,25 @@ def loss(
 
     Arguments and errors as for `classify`; each `[batch]`. Differentiable in reverse mode only.
     """
-    images, state, steps = _checked(model, images, num_glimpses)
+    images, state, glimpses = _checked(model, images, num_glimpses)
 
     def body(state: tuple[Any, jax.Array], _: jax.Array) -> tuple[tuple[Any, jax.Array], None]:
         return _look(model, images, state)[0], None
 
-    (_, hidden), _ = scan(body, state, steps)
+    (_, hidden), _ = scan(body, state, glimpses)
     logits = model.logits(hidden, images)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return cross_entropy, jnp.asarray(jnp.argmax(logits, axis=-1) != labels, logits.dtype)
 
 
-def _look(model: Model, images: jax.Array, state: tuple[Any, jax.Array]) -> tuple[Any, Window, Any]:
+def _look(
+    model: Model, images: jax.Array, state: tuple[Any, jax.Array], chosen: Window | None = None
+) -> tuple[Any, Window, jax.Array]:
     """One glimpse: the next carry and hidden vector, the window and the patch."""
     carry, hidden = state
-    patch, window = model.read(images, hidden)
+    # A model of one's own may know of no policies.
+    given = () if chosen is None else (chosen,)
+    patch, window = model.read(images, hidden, *given)
     return model.recur(carry, patch), window, patch
 
 
