@@ -32,7 +32,12 @@ VERSION = "1.30.0"
 RUNTIME = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 # Of CIFAR-10, what is drawn is a blur that is not worth 10 MB.
-LABELS = {"mnist": "Digits", "two_digits": "Two digits", "ram8": "Looks at a digit, eight times"}
+LABELS = {
+    "mnist": "Digits",
+    "mnist_classes": "The digit you ask for",
+    "two_digits": "Two digits",
+    "ram8": "Looks at a digit, eight times",
+}
 
 
 def main() -> None:
@@ -127,6 +132,7 @@ def _described(name: str) -> dict:
         "shape": shape,
         "steps": config["num_glimpses"],
         "latents": config.get("latent_size"),
+        "classes": None if known["kind"] == "ram" else config.get("num_classes"),
         "sizes": {"read": config["read_size"], "write": config.get("write_size")},
         "text": f"{shape[0]} × {shape[1]} pixels, {config['num_glimpses']} steps",
         "picture": base64.b64encode(_picture(shape, known["kind"] == "ram").tobytes()).decode(),

@@ -91,6 +91,13 @@ function startDemo(models) {
     return [mixed, [steps, COUNT, model().latents]];
   }
 
+  // A one in the place of the class that is asked for, for each image.
+  function condition(classes) {
+    const label = Number(element("label").value);
+    return [Float32Array.from({length: COUNT * classes}, (_, i) => Number(i % classes === label)),
+      [COUNT, classes]];
+  }
+
   async function content(count) {
     const [height, width, channels] = model().shape, area = height * width;
     const both = new Uint8Array(await easel.content().arrayBuffer());
@@ -122,6 +129,7 @@ function startDemo(models) {
     if (what === "classify") inputs.images = (await content(1)).images;
     else inputs.noise = noise(steps);
     if (what === "complete") Object.assign(inputs, await content(COUNT));
+    if (model().classes) inputs.condition = condition(model().classes);
     const file = `${name}.${what}`, seen = inputs.images?.[0];
     const began = performance.now(), outputs = await worker.run(file, inputs);
     if (what !== mode() || name !== model().name) return;  // chosen anew meanwhile
@@ -170,7 +178,11 @@ function startDemo(models) {
   }
 
   async function choose() {
-    const {classifies, shape, steps, text, picture} = model();
+    const {classifies, shape, steps, text, picture, classes} = model();
+    const labels = Array.from({length: classes ?? 0}, (_, label) => new Option(label, label));
+    element("label").replaceChildren(...labels);
+    element("label").value = Math.min(7, labels.length - 1);
+    element("label-field").hidden = !classes;
     element("model-text").textContent = text;
     for (const id of ["modes", "seeds", "another-seed"]) element(id).hidden = classifies;
     element("region-field").hidden = element("fills").hidden = classifies;
@@ -192,6 +204,7 @@ function startDemo(models) {
   }
 
   element("model").addEventListener("change", () => choose().catch(complain));
+  element("label").addEventListener("change", () => request(true));
   for (const radio of document.querySelectorAll("input[name=mode]")) {
     radio.addEventListener("change", switchMode);
   }

@@ -50,7 +50,9 @@ _TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safete
 
 @overload
 def load_pretrained(
-    name: Literal["mnist", "mnist_static", "mnist_no_attention", "two_digits", "cifar10"],
+    name: Literal[
+        "mnist", "mnist_static", "mnist_no_attention", "mnist_classes", "two_digits", "cifar10"
+    ],
     *,
     precision: _Precision = None,
 ) -> Draw: ...
@@ -70,10 +72,10 @@ def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) ->
     Args:
       name: what is found first of: the folder of a run (its best checkpoint is taken); a folder
         that `save_pretrained` wrote; a model that comes with the package, `mnist`, `mnist_static`,
-        `mnist_no_attention`, `two_digits` or `cifar10`, which draw, `ram4` or `ram8`, which name
-        the class of cluttered digits (docs/results.md says how good each is); `OWNER/NAME` of the
-        Hugging Face hub, for which `huggingface_hub` has to be installed; it is not asked where a
-        folder `OWNER` is here.
+        `mnist_no_attention`, `mnist_classes`, `two_digits` or `cifar10`, which draw, `ram4` or
+        `ram8`, which name the class of cluttered digits (docs/results.md says how good each is);
+        `OWNER/NAME` of the Hugging Face hub, for which `huggingface_hub` has to be installed; it is
+        not asked where a folder `OWNER` is here.
       precision: type of the matrix products' inputs; None: the one it was trained with.
 
     Returns:
