@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     program = runpy.run_path(str(ROOT / "docs" / "demo" / "build.py"))
     try:
-        program["build"](folder, ["mnist", "ram8"])
+        program["build"](folder, ["mnist", "mnist_classes", "ram8"])
     except urllib.error.URLError:
         pytest.skip("ONNX Runtime cannot be downloaded")
     return folder
@@ -105,6 +105,21 @@ def test_it_completes_what_is_painted(demo):
     demo.get_by_label("Steps").fill("0")
     demo.get_by_role("button", name="Draw").click()
     expect(demo.get_by_role("alert")).to_have_text("Steps must be a whole number from 1 to 256.")
+
+
+@pytest.mark.parametrize("page", [OFFLINE], indirect=True)
+def test_it_draws_the_digit_that_is_asked_for(demo):
+    assert demo.locator("#label-field").is_hidden()
+    demo.get_by_label("Model", exact=True).select_option("mnist_classes")
+    label = demo.get_by_label("Draw me a")
+    expect(label).to_have_value("7")
+    expect(demo.locator("#drawn")).to_contain_text("4 drawings in 16 steps")
+    for asked in ("0", "1"):
+        drawn = _redraw(demo, lambda asked=asked: label.select_option(asked)).astype(float)
+        middle = drawn[:, 11:17, 11:17].mean()  # a hole, or a stroke
+        assert middle < 60 if asked == "0" else middle > 100
+    drawn = _redraw(demo, lambda: demo.get_by_label("what is missing in my drawing").check())
+    assert all(image[15:].max() > 150 for image in drawn)
 
 
 @pytest.mark.parametrize("page", [OFFLINE], indirect=True)
