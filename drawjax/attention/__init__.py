@@ -30,6 +30,7 @@ one:
 from drawjax.attention.boxes import box_of_window, window_from_affine, window_from_box
 from drawjax.attention.filters import filter_grid, filter_means, filterbanks
 from drawjax.attention.glimpse import read, read_scales, write
+from drawjax.attention.paste import mask, paste
 from drawjax.attention.window import PatchSize, Window, window_from_logits
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "filter_grid",
     "filter_means",
     "filterbanks",
+    "mask",
+    "paste",
     "read",
     "read_scales",
     "window_from_affine",

@@ -114,7 +114,8 @@ def write(
       filters: "gaussian", "bilinear" or "triangle", as for `filterbanks`.
 
     Returns:
-      The image, `[*batch, height, width, channels]`, zero where the window does not reach.
+      The image, `[*batch, height, width, channels]`, zero where the window does not reach. The
+      numbers of the patch are shared out among its pixels: `paste` keeps their brightness.
 
     Raises:
       ValueError: if the patch has fewer than three axes, the batch shapes do not broadcast, a size
