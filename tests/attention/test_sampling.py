@@ -16,7 +16,9 @@ from jax.test_util import check_grads
 
 from drawjax import attention
 from drawjax.attention import Window
+from tests.docs import pages
 
+GUIDE = pages.ROOT / "docs" / "guides" / "crops.md"
 THETA = np.array([
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],  # the whole image
     [[0.5, 0.0, 0.3], [0.0, 0.4, -0.2]],
@@ -110,6 +112,16 @@ def test_bilinear_filters_are_grid_sample(x64, align_corners, size):
         np.testing.assert_allclose(np.sum(written[k] * image), np.sum(patch * found[k]), rtol=1e-9)
 
 
+def test_bilinear_filters_are_map_coordinates(x64):
+    image = _image()
+    window = attention.window_from_affine(THETA, (4, 6), (9, 13))
+    y, x = attention.filter_grid(window, (4, 6))
+    found = attention.read(image, window, (4, 6), filters="bilinear")
+    for channel in range(2):
+        expected = jax.scipy.ndimage.map_coordinates(image[..., channel], [y - 1, x - 1], order=1)
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_grid_sample_and_its_gradients_are_pytorchs(x64, align_corners):
     torch = pytest.importorskip("torch")
@@ -160,6 +172,28 @@ def test_triangle_filters_are_scale_and_translate(x64, size):
                 "linear", antialias=True,
             )  # fmt: skip
             np.testing.assert_allclose(found[k], expected, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def guide():
+    """What the block that defines `roi_align` in the guide defines."""
+    namespace = {"__name__": "guide"}
+    block = next(block for block in pages.blocks(GUIDE) if "def roi_align" in block.code)
+    exec(compile(block.code, str(GUIDE), "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_the_guides_roi_align_is_torchvisions(x64, guide, ratio):
+    # Up to a pixel beyond the image, larger and smaller than the pooled size.
+    boxes = np.array([[2.0, 1.0, 6.0, 4.0], [0, 0, 13, 9], [3.2, 2.9, 4.1, 7.7], [-0.4, 3, 7, 9.3]])
+    image = _image()
+    found = guide["roi_align"](image, boxes, 3, ratio)
+    expected = [roi_align(image, box, 3, ratio) for box in boxes]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    unaligned = [roi_align(image, box, 3, ratio, aligned=False) for box in boxes[:1]]
+    found = guide["roi_align"](image, boxes[:1] + 0.5, 3, ratio)
+    np.testing.assert_allclose(found, unaligned, atol=1e-9)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
