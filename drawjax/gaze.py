@@ -104,18 +104,11 @@ def coverage(
       image_shape: `(height, width)` of the image in pixels.
 
     Returns:
-      Between 0 and 1, the largest of the windows' at each pixel. A window's own is what
-      `attention.write` of ones lays there, times the area of a cell of the grid: about one inside
-      of the window if its filters leave no gaps, at most one, and zero outside.
+      The largest `attention.mask` of the windows at each pixel, between 0 and 1.
     """
-    rows, columns = np.broadcast_to(patch_size, 2)
 
     def add(covered: jax.Array, window: Window) -> tuple[jax.Array, None]:
-        stride_x, stride_y = window.strides
-        plain = dataclasses.replace(window, intensity=jnp.ones_like(window.intensity))
-        density = attention.write(jnp.ones((rows, columns, 1)), plain, image_shape)[..., 0]
-        cell = jnp.abs(stride_x * stride_y)[..., None, None]
-        return jnp.maximum(covered, jnp.minimum(density * cell, 1)), None
+        return jnp.maximum(covered, attention.mask(window, patch_size, image_shape)[..., 0]), None
 
     zeros = jnp.zeros((*jnp.shape(windows.center_x)[1:], *image_shape))
     return jax.lax.scan(add, zeros, windows)[0]

@@ -241,9 +241,7 @@ def test_coverage_is_that_of_the_window_that_covers_a_pixel_best(x64):
         expected = np.zeros(SHAPE[:2])
         for t in range(STEPS):
             window = jax.tree.map(lambda f, t=t, i=i: f[t, i], windows)
-            rows, columns = attention.filterbanks(window, SHAPE[:2], (2, SIZE))
-            density = sum(np.outer(row, column) for row in rows for column in columns)
-            own = np.clip(density * window.stride * window.stride_y, 0, 1)
+            own = attention.mask(window, (2, SIZE), SHAPE[:2])[..., 0]
             expected = np.maximum(expected, own)
         np.testing.assert_allclose(found[i], expected, atol=1e-12)
     one = gaze.coverage(jax.tree.map(lambda f: f[:, 0], windows), (2, SIZE), SHAPE[:2])
