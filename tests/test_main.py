@@ -55,7 +55,7 @@ def test_models_are_listed_with_their_figures():
     assert run.returncode == 0
     for name in pretrained.available():
         assert f"\n{name} " in run.stdout
-    assert " 80.88 +- 0.22 nats" in run.stdout
+    assert " 80.95 +- 0.22 nats" in run.stdout
     assert " % wrong" in run.stdout
 
 
