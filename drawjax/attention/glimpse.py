@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from drawjax.attention.filters import Filters, separable_filters, turned_filters
+from drawjax.attention.filters import (
+    Filters,
+    filter_grid,
+    separable_filters,
+    turned_filters,
+    widened,
+)
 from drawjax.attention.window import (
     ArrayLike,
     PatchSize,
@@ -32,7 +38,7 @@ def read(
       image: `[*batch, height, width, channels]`; all channels are read by the same filters.
       window: fields `[*batch]`. The batch shapes of image and window broadcast, so one image can
         be read by many windows and the reverse; images `[batch, 1, height, width, channels]`
-        and windows `[batch, boxes]` repeat no image in memory.
+        and upright windows `[batch, boxes]` repeat no image in memory.
       patch_size: N, or `(rows, columns)`.
       filters: "gaussian", "bilinear" or "triangle", as for `filterbanks`.
 
@@ -147,9 +153,31 @@ def _read_turned(
     image: jax.Array, window: Window, grid: tuple[int, int], filters: Filters
 ) -> jax.Array:
     *_, height, width, _ = image.shape
+    if filters == "bilinear":  # four pixels a filter, far fewer than its row and column
+        y, x = filter_grid(widened(window), grid)
+        y, x, intensity = aligned(image.ndim, y, x, window.intensity)
+        return intensity * _sampled(image, y, x).astype(jnp.result_type(image, window.intensity))
     down, across = turned_filters(window, (height, width), grid, filters)
     down, across, intensity = aligned(image.ndim, down, across, window.intensity)
     return intensity * through_grid(image, down, across, grid)
+
+
+def _sampled(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+    """Bilinear samples, zero off the image: what bilinear filters read."""
+    height, width = image.shape[-3:-1]
+    # Indices of far places would not fit their type.
+    y, x = jnp.clip(y, -1, height + 2) - 1, jnp.clip(x, -1, width + 2) - 1
+
+    def one(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+        def channel(plane: jax.Array) -> jax.Array:
+            return jax.scipy.ndimage.map_coordinates(plane, [y, x], order=1)
+
+        return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
+
+    image = image.astype(jnp.promote_types(image.dtype, y.dtype))
+    image = jnp.expand_dims(image, range(max(y.ndim + 1 - image.ndim, 0)))
+    # Where only the places have a batch, this repeats no image.
+    return jnp.vectorize(one, signature="(h,w,c),(n,m),(n,m)->(n,m,c)")(image, y, x)
 
 
 def through_columns(

@@ -126,7 +126,7 @@ def test_bilinear_filters_are_map_coordinates(x64):
 def test_grid_sample_and_its_gradients_are_pytorchs(x64, align_corners):
     torch = pytest.importorskip("torch")
     image, size = _image(), (4, 6)
-    # No sample on a pixel's center, where the slopes on both sides differ: ours is their mean.
+    # No sample on a pixel's center, where the slopes of both sides differ.
     theta = torch.tensor(THETA[1:] + 0.0137, requires_grad=True)
     pixels = torch.tensor(image.transpose(2, 0, 1)[None].repeat(4, 0), requires_grad=True)
     grid = torch.nn.functional.affine_grid(theta, [4, 2, *size], align_corners=align_corners)
@@ -323,13 +323,18 @@ def test_dtypes_are_kept(x64, dtype, filters):
     np.testing.assert_allclose(patch.astype("float64"), exact, atol=tolerance)
 
 
-@pytest.mark.parametrize("filters", ["gaussian", "bilinear", "triangle"])
-def test_many_boxes_of_many_images_repeat_no_image(optimized, filters):
+@pytest.mark.parametrize(
+    ("filters", "rotation"),
+    [("gaussian", None), ("bilinear", None), ("triangle", None), ("bilinear", 0.3)],
+)
+def test_many_boxes_of_many_images_repeat_no_image(optimized, filters, rotation):
     images = jax.ShapeDtypeStruct((2, 1, 64, 64, 3), jnp.float32)
     boxes = jax.ShapeDtypeStruct((2, 40, 4), jnp.float32)
 
     def read(images, boxes):
-        return attention.read(images, attention.window_from_box(boxes, 5), 5, filters=filters)
+        window = attention.window_from_box(boxes, 5)
+        window = dataclasses.replace(window, rotation=rotation)
+        return attention.read(images, window, 5, filters=filters)
 
     def loss(images, boxes):
         return jnp.sum(jnp.sin(read(images, boxes)))
@@ -353,6 +358,27 @@ def test_many_boxes_of_many_images_repeat_no_image(optimized, filters):
     one_by_one = jax.vmap(jax.vmap(read, in_axes=(None, 0)))(images, corners)
     np.testing.assert_allclose(found, one_by_one, atol=1e-5)
     assert read(images[:, None], np.zeros((2, 0, 4))).shape == (2, 0, 5, 5, 3)
+
+
+@pytest.mark.parametrize("window_batch", [(), (3,), (2, 3), (0,)])
+@pytest.mark.parametrize("image_batch", [(), (1,), (2, 1)])
+def test_bilinear_batches_broadcast_without_promotion(image_batch, window_batch):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(*image_batch, 7, 9, 2)), jnp.float32)
+    center = jnp.asarray(rng.uniform(3, 6, size=window_batch), jnp.float32)
+    window = Window(center, 4.0, 1.5, 0.8, 2.0, rotation=0.3)
+    window = jax.tree.map(jnp.float32, window)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        found = attention.read(images, window, (2, 4), filters="bilinear")
+    batch = np.broadcast_shapes(image_batch, window_batch)
+    assert found.shape == (*batch, 2, 4, 2) and found.dtype == jnp.float32
+    images = np.broadcast_to(images, (*batch, 7, 9, 2))
+    for place in np.ndindex(batch):
+        one = dataclasses.replace(window, center_x=np.broadcast_to(center, batch)[place])
+        y, x = attention.filter_grid(jax.tree.map(np.float32, one), (2, 4))
+        here = [(np.asarray(x) * 2 - 1) / 9 - 1, (np.asarray(y) * 2 - 1) / 7 - 1]
+        expected = 2 * grid_sample(np.float64(images[place]), *here, False)
+        np.testing.assert_allclose(found[place], expected, atol=1e-4)
 
 
 def _equations(jaxpr):
