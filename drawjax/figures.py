@@ -90,9 +90,9 @@ def image_bytes(
         return images
     if images.dtype != bool and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"{name} must be floats in [0, 1] or bytes, got {images.dtype}")
-    low, high = images.min(), images.max()
+    low, high = float(images.min()), float(images.max())
     if not (low >= -slack and high <= 1 + slack):
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low!s} to {high!s}")
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low} to {high}")
     images = images.astype(np.promote_types(images.dtype, np.float32))
     return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
 
