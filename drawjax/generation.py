@@ -138,24 +138,27 @@ class Generation(Experiment[GenerationConfig]):
         images, condition = self.first_images(getattr(self.images, split), _REDRAWN)
         redrawn = self._reconstruct(params, images, condition)
 
-        frames, windows = _frames(model, prior), _first(prior.write_windows)
+        every = 1 if self._classes is None else columns  # of a grid's rows, each another class
+        shown = slice(0, every * _ROWS, every)
+        frames, windows = _frames(model, prior, shown), _picked(prior.write_windows, shown)
         report.save_drawing(
             folder / "prior.drawing.json",
             frames,
             title="Drawn from the prior",
             description=f"{frames.shape[1]} images drawn from noise in {len(frames)} steps.",
-            write=_with_size(prior.write_windows, write_size),
+            write=_with_size(windows, write_size),
         )
-        again = _frames(model, redrawn)
+        first = slice(0, _ROWS)
+        again = _frames(model, redrawn, first)
         report.save_drawing(
             folder / f"{split}.drawing.json",
             again,
             title=f"{split.capitalize()} images redrawn",
             description=f"{again.shape[1]} {split} images, and beside each how it is redrawn in "
             f"{len(again)} steps.",
-            beside=np.asarray(images)[:_ROWS],
-            write=_with_size(redrawn.write_windows, write_size),
-            read=_with_size(redrawn.read_windows, read_size),
+            beside=np.asarray(images)[first],
+            write=_with_size(_picked(redrawn.write_windows, first), write_size),
+            read=_with_size(_picked(redrawn.read_windows, first), read_size),
             kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
         samples = np.asarray(prior.images)[: columns**2]
@@ -313,14 +316,14 @@ def _by_class(losses: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, flo
     return {} if "-1" in classes else {"loss_by_class": classes}
 
 
-def _frames(model: draw.Model, output: draw.DrawOutput) -> np.ndarray:
+def _frames(model: draw.Model, output: draw.DrawOutput, rows: slice) -> np.ndarray:
     """The drawings that are shown, `[T, rows, height, width, channels]` in [0, 1]."""
-    return np.asarray(model.likelihood(output.canvases[:, :_ROWS]).mean)
+    return np.asarray(model.likelihood(output.canvases[:, rows]).mean)
 
 
-def _first(windows: Any) -> Any:
-    return jax.tree.map(lambda field: np.asarray(field[:, :_ROWS]), windows)
+def _picked(windows: Any, rows: slice) -> Any:
+    return jax.tree.map(lambda field: np.asarray(field[:, rows]), windows)
 
 
 def _with_size(windows: Any, size: int | None) -> tuple[Any, int] | None:
-    return None if size is None or windows is None else (_first(windows), size)
+    return None if size is None or windows is None else (windows, size)

@@ -1,12 +1,16 @@
 """Drawing by a class, or by features of one's own."""
 
+import base64
 import dataclasses
 import functools
+import io
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import drawjax
 from drawjax import data, draw, modules, sample
@@ -244,4 +248,20 @@ def test_a_run_tells_the_loss_of_each_class(tmp_path):
         not in Generation(plain, _set(None)).test(Generation(plain, _set(None)).init(KEY), {})[
             "test"
         ]
+    )
+
+
+def test_figures_show_each_class(tmp_path):
+    config = dataclasses.replace(_config(), samples=16)
+    experiment = Generation(config, _set(4))
+    params = experiment.init(KEY)
+    noise = jax.random.normal(experiment.figures_key, (3, 16, 2))
+    features = draw.class_features(np.repeat(np.arange(4), 4), 4)
+    expected = draw.generate(experiment.bound(params), noise, condition=features)
+    experiment.draw(params, tmp_path, final=False)
+    drawing = json.loads((tmp_path / "prior.drawing.json").read_text())
+    sprite = base64.b64decode(drawing["sprite"].partition(",")[2])
+    last = np.asarray(Image.open(io.BytesIO(sprite)))[-4:]  # a row of images, one of each class
+    np.testing.assert_allclose(
+        last.reshape(4, 4, 4).swapaxes(0, 1), 255 * expected.images[::4, ..., 0], atol=0.51
     )
