@@ -115,7 +115,8 @@ def _between(cells: jax.Array, size: int, deviation: jax.Array) -> jax.Array:
     """One within half a size of the middle and zero beyond, blurred by a Gaussian."""
     sharpness = 1 / jnp.maximum(deviation, _SMALLEST)[..., None]
     cdf = jax.scipy.stats.norm.cdf
-    return cdf((cells + size / 2) * sharpness) - cdf((cells - size / 2) * sharpness)
+    inside = cdf((cells + size / 2) * sharpness) - cdf((cells - size / 2) * sharpness)
+    return jnp.clip(inside, 0, 1)  # a rounding may leave it
 
 
 def _cells(window: Window, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
