@@ -190,10 +190,8 @@ def step(
     glimpse, read_window = model.read(image, error, state.h_dec)  # Eq. 4
     inputs = _beside(jnp.concatenate([glimpse, state.h_dec], axis=-1), condition)
     encoder, h_enc = model.encode(state.encoder, inputs)  # Eq. 5
-    posterior, prior = (
-        model.posterior(h_enc),
-        model.prior(_beside(state.h_dec, condition)),
-    )  # Eq. 1-2
+    posterior = model.posterior(h_enc)  # Eq. 1-2
+    prior = model.prior(_beside(state.h_dec, condition))
     latent = posterior.sample(noise)  # Eq. 6
     decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 7
     change, write_window = model.write(h_dec)

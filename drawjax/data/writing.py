@@ -29,7 +29,7 @@ def write(builder: Any, manual_dir: str | None = None) -> str:
       The folder of the set.
 
     Raises:
-      ValueError: if it is there already in a format that is not read without TensorFlow.
+      ValueError: if it already exists, in a format that is not read without TensorFlow.
       OSError: if a download fails.
     """
     folder, form = pathlib.Path(builder.data_dir), builder.info.file_format.value
