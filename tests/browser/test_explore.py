@@ -46,9 +46,9 @@ def look(page, address):
 
 @pytest.fixture
 def draw(look):
-    """The other tab, once the scribbling model has drawn."""
+    """The other tab, once the scribbling model, its first, has drawn: it draws as it opens, and a
+    choice beside that would draw a second time."""
     look.get_by_role("tab", name="A model draws").click()
-    look.get_by_label("Model", exact=True).select_option("scribble")
     expect(look.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 0.")
     return look
 
