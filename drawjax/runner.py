@@ -220,7 +220,9 @@ def _open(experiment: Experiment) -> RunWriter:
         "image_shape": list(experiment.image_shape),
         **facts,
     }
-    return RunWriter(config.workdir, config, record=record, keep=config.train.keep_checkpoints)
+    free = {*_OPTIMIZER, "train.steps"} if experiment.optimizer is not None else ()
+    keep = config.train.keep_checkpoints
+    return RunWriter(config.workdir, config, record=record, free=free, keep=keep)
 
 
 def _finish(

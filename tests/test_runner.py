@@ -364,6 +364,16 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     assert loss == pytest.approx(other, rel=1e-6)
 
 
+def test_beside_an_optimizer_of_ones_own_no_step_is_too_late_for_more(tmp_path):
+    own = {"dataset": IMAGES, "optimizer": optax.sgd(0.0)}
+    config = config_in(tmp_path / "run")
+    drawjax.train(config, **own)
+    steps = config.train.steps + 2
+    longer = dataclasses.replace(config.train, steps=steps, decay_fraction=0.9)
+    results = drawjax.train(dataclasses.replace(config, train=longer), **own)
+    assert results["steps"] == steps
+
+
 def test_what_is_no_optimizer_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ValueError, match=r"optimizer must be an Optax transformation.* got adam"):
         drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, optimizer=optax.adam)

@@ -19,7 +19,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from drawjax.config import PRNG, TrainConfig, flatten, harmless_fields
@@ -122,6 +122,7 @@ class RunWriter:
       record: flat facts that a run keeps for life, such as the model's class and a digest of the
         data; written to run.json, or compared with what is there. Those that an older run lacks
         are added. `version` alone may differ, and stays the one that the run began with.
+      free: dotted names of fields that change no parameter of this run, beside the harmless ones.
       keep: how many checkpoints to keep.
 
     Raises:
@@ -135,6 +136,7 @@ class RunWriter:
         config: Any,
         *,
         record: Mapping[str, Any] | None = None,
+        free: Collection[str] = (),
         keep: int = 3,
     ):
         self.workdir = pathlib.Path(workdir).absolute()
@@ -144,7 +146,7 @@ class RunWriter:
         facts = json.loads(to_json({**(record or {}), "prng": PRNG}))
         hosts.check_same(fields | facts)
         try:
-            hosts.on_first(lambda: self._take(fields, config, facts))
+            hosts.on_first(lambda: self._take(fields, config, facts, set(free)))
             self._states = Checkpoints(self.workdir / "checkpoints", keep=keep)
             self._best = Checkpoints(self.workdir / "best", keep=1)
             self._lowest = self._lowest_loss()
@@ -208,7 +210,9 @@ class RunWriter:
                 self._best.quarantine(step, str(error))
         return math.inf
 
-    def _take(self, fields: dict[str, Any], config: Any, facts: dict[str, Any]) -> None:
+    def _take(
+        self, fields: dict[str, Any], config: Any, facts: dict[str, Any], free: set[str]
+    ) -> None:
         """Locks the folder and writes what it is of, if it is free and of the same run."""
         folder, text = self.workdir, str(self.workdir)
         # Orbax would save to such paths, and could not read from them again.
@@ -234,7 +238,7 @@ class RunWriter:
         remove_drafts(folder)
         record = read_record(folder)
         if (folder / "config.json").exists():
-            _check_same(folder, record, fields, config, facts)
+            _check_same(folder, record, fields, config, facts, free)
         write_atomically(folder / "config.json", to_json(fields, indent=2) + "\n")
         write_atomically(folder / "run.json", to_json(facts | record, indent=2) + "\n")
 
@@ -290,6 +294,7 @@ def _check_same(
     fields: dict[str, Any],
     config: Any,
     facts: dict[str, Any],
+    free: set[str],
 ) -> None:
     """Raises RunError if a folder's run had other fields, or another of these facts in its record.
 
@@ -300,7 +305,7 @@ def _check_same(
     new = dict.fromkeys(old) | fields
     old |= {name: record.get(name, fact) for name, fact in facts.items()}
     new |= facts
-    free = harmless_fields(config) | {"version"}
+    free = free | harmless_fields(config) | {"version"}
     differ = [name for name in sorted(old) if old[name] != new[name] and name not in free]
     if not differ:
         return
