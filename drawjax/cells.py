@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -222,7 +223,7 @@ def _gates(inputs: int, units: int, count: int, *, key: jax.Array, dtype: Any) -
 
 def widened(values: jax.Array) -> jax.Array:
     """Values as floats of 32 bits at least, which a state has whatever its parameters' type."""
-    return values.astype(jnp.promote_types(values.dtype, "float32"))
+    return values.astype(np.promote_types(values.dtype, np.float32))
 
 
 def _repeated(rows: Any, batch: int) -> list[jax.Array]:

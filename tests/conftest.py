@@ -62,6 +62,20 @@ def optimized():
 
 
 @pytest.fixture
+def strict():
+    """Refuses arrays of two ranks or types in one operation, which hide mistakes."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def promoting(strict):
+    """Lets a strict test mix ranks and types, where that is what it is about."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
 def x64():
     """Runs the test in float64."""
     with jax.enable_x64(True):

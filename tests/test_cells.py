@@ -8,6 +8,8 @@ from drawjax import modules
 from drawjax.cells import GRU, LSTM, Dense, Stacked
 from tests import oracle
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 CELLS = {"LSTM": LSTM, "GRU": GRU}
 
 

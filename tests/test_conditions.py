@@ -19,6 +19,8 @@ from drawjax.data.placing import pair
 from drawjax.generation import Generation
 from tests.commands import exit_code
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SHAPE = (6, 5, 1)
 SIZES = {"num_glimpses": 3, "hidden_size": 6, "latent_size": 2, "read_size": 2, "write_size": 2}
 CLASSES = DrawConfig(**SIZES, num_classes=4, prior="learned")

@@ -13,7 +13,7 @@ import pytest
 from drawjax import data, draw, modules
 from tests import oracle
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("x64", "strict")
 
 SHAPE = (7, 5, 2)  # height, width, channels
 SMALL = modules.DrawConfig(num_glimpses=3, hidden_size=6, latent_size=4, read_size=3, write_size=2)
@@ -409,6 +409,7 @@ def test_the_single_sample_bound_is_the_negative_loss_in_expectation():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("promoting")  # as Optax does
 def test_a_model_memorizes_eight_images():
     with jax.enable_x64(False):
         _memorizes()

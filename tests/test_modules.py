@@ -8,6 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from drawjax import draw, modules
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SIZES = {
     "attention": ((8, 8, 1), 2, 3),
     "color": ((7, 9, 3), 3, 2),
@@ -101,7 +103,7 @@ def test_clipping_is_right_where_products_stay_in_the_loop(x64):
 
         def encode(self, carry, inputs):
             carry, hidden = super().encode(carry, inputs)
-            return carry, hidden * self.gain[...]
+            return carry, hidden * self.gain[...][None]
 
     factors = _factors(*_problem(*SIZES["attention"], jnp.float64, 6, 3, model=Own))
     assert 0 < factors.min() < 0.9
@@ -322,6 +324,7 @@ def test_a_method_edited_after_its_first_use_runs():
     np.testing.assert_allclose(model.generate(2, key=key).images, before, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("promoting")
 def test_parameters_in_bfloat16_run_in_float32():
     graph, params, images, noise = _problem(*SIZES["attention"], jnp.float32)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

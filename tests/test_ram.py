@@ -9,6 +9,8 @@ from jax.test_util import check_grads
 from drawjax import modules, ram
 from tests import oracle
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SHAPE = (7, 9, 2)
 CONFIG = modules.RamConfig(num_glimpses=3, hidden_size=5, read_size=3, num_classes=4)
 
@@ -21,6 +23,7 @@ CONFIGS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("promoting")
 def test_the_last_view_is_the_whole_image_made_small(x64):
     config = dataclasses.replace(CONFIG, last_view=3)
     image = np.random.default_rng(0).uniform(size=(9, 9, 2))
@@ -57,7 +60,7 @@ def test_classification_matches_the_paper_in_float64(x64, config):
         )  # fmt: skip
         np.testing.assert_allclose(output.logits[k], logits, atol=1e-11)
         np.testing.assert_allclose(loss[k], nats, atol=1e-11)
-        assert wrong[k] == (np.argmax(logits) != labels[k])
+        assert float(wrong[k]) == (np.argmax(logits) != int(labels[k]))
         for row, t in zip(expected, range(3), strict=True):
             # In the oracle's order: center x, center y, stride, variance, intensity.
             field = (windows.center_x, windows.center_y, windows.stride, windows.variance,

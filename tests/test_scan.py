@@ -9,6 +9,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from drawjax.scan import dense, scan
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 
 def _toy(calls, dtype=None):
     """Loss of a small recurrent net, by `scan` and by `lax.scan`; `gain` is closed over."""
@@ -24,7 +26,7 @@ def _toy(calls, dtype=None):
         return jnp.sum(state) + jnp.sum(ys)
 
     def plain(inputs, kernel, bias):
-        return inputs @ kernel + bias
+        return inputs @ kernel + jnp.broadcast_to(bias, (*inputs.shape[:-1], len(bias)))
 
     def ours(inputs, kernel, bias):
         return dense(inputs, kernel, bias, dtype=dtype)
@@ -159,7 +161,7 @@ PRODUCTS = {
     "inside cond": (_if_positive, False),
     "inside checkpoint": (lambda x, k, b: jax.checkpoint(dense)(x, k, b), False),
     "weights made in the loop": (_normalized, False),
-    "by hand": (lambda x, k, b: x @ k + b, False),
+    "by hand": (lambda x, k, b: x @ k + b[None], False),
     "twice with one kernel": (lambda x, k, b: dense(dense(x, k, b), k, b), True),
     "kernel used otherwise too": (lambda x, k, b: dense(x, k, b) + 0.1 * jnp.sum(k), True),
 }
@@ -177,7 +179,7 @@ def test_gradients_are_right_however_a_product_is_asked_for(x64, name):
             return state, state
 
         state, ys = scan(body, state, xs)
-        return jnp.sum(state * ys)
+        return jnp.sum(state[None] * ys)
 
     gradient = jax.grad(total, argnums=(1, 2, 3))
     for run in (gradient, jax.jit(gradient, static_argnums=0)):
@@ -190,6 +192,7 @@ def test_gradients_are_right_however_a_product_is_asked_for(x64, name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("promoting")
 def test_integers_in_the_state_a_single_step_and_no_product_at_all(x64):
     weights, _, state, xs = _toy_inputs(jnp.float64, 3)
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -213,7 +214,7 @@ def _upright(window: Window) -> Window:
 
 def widened(window: Window) -> Window:
     """A checked window in float32 at least, which can hold pixel coordinates."""
-    dtype = jnp.promote_types(window.center_x.dtype, "float32")
+    dtype = np.promote_types(window.center_x.dtype, np.float32)
     return jax.tree.map(lambda field: field.astype(dtype), window)
 
 

@@ -129,6 +129,7 @@ def write(
     """
     image_shape = height_and_width(image_shape)
     patch, window = checked("patch", patch, "[..., N, N, channels]", window)
+    patch = jnp.expand_dims(patch, range(max(window.center_x.ndim + 3 - patch.ndim, 0)))
     *batch, size_y, size_x, channels = patch.shape
     if not window.upright:
         down, across = turned_filters(window, image_shape, (size_y, size_x), filters)

@@ -161,7 +161,7 @@ def cut_patches(
 def _pixels(corners: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
     """Rows `[pieces, height, 1]` and columns `[pieces, 1, width]` of patches in an image."""
     top, left = corners.T[:, :, None, None]
-    return top + jnp.arange(height)[:, None], left + jnp.arange(width)
+    return top + jnp.arange(height)[None, :, None], left + jnp.arange(width)[None, None]
 
 
 def random_corners(

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from drawjax.scan.blocks import scan_in_blocks
 from drawjax.scan.clipping import clipped
-from drawjax.scan.products import answered_by, plain, product, vary_like
+from drawjax.scan.products import answered_by, common_type, plain, product, vary_like
 
 __all__ = ["scan"]
 
@@ -216,7 +217,7 @@ def _grouped(
         if call is None:
             order.append(None)
             continue
-        dtype = call.dtype or jnp.result_type(call.inputs, call.kernel)
+        dtype = call.dtype or common_type(call.inputs, call.kernel)
         key = id(call.inputs), jnp.dtype(dtype), call.kernel.dtype, call.bias.dtype
         *batch, outputs = call.output.shape
         group = groups.setdefault(key, _Group([], [0], dtype, tuple(batch), call.output.dtype))
@@ -270,7 +271,7 @@ def _weight_gradients(
     sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
     for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
         # Summed in float32 at least, whatever the weights are cast to.
-        result = jnp.promote_types(weights[group.members[0]][0].dtype, "float32")
+        result = np.promote_types(weights[group.members[0]][0].dtype, np.float32)
         to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
         to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
         for place, start, stop in zip(group.members, group.edges, group.edges[1:], strict=False):

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
-__all__ = ["answered_by", "dense", "plain", "product", "vary_like"]
+__all__ = ["answered_by", "common_type", "dense", "plain", "product", "vary_like"]
 
 _Answer = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 
@@ -58,11 +59,18 @@ def product(inputs: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Arra
     Returns:
       `[*batch, outputs]`, in the wider type of the two before the cast, at least float32.
     """
-    result = jnp.promote_types(jnp.result_type(inputs, kernel), "float32")
-    entering = dtype or jnp.result_type(inputs, kernel)
+    common = common_type(inputs, kernel)
+    result = np.promote_types(common, np.float32)
+    entering = dtype or common
     return jnp.matmul(
         inputs.astype(entering), kernel.astype(entering), preferred_element_type=result
     )
+
+
+def common_type(inputs: jax.Array, kernel: jax.Array) -> Any:
+    """The wider type of the two, meant here even where a program refuses to mix types."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(inputs, kernel)
 
 
 def plain(inputs: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:

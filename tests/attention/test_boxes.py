@@ -7,6 +7,8 @@ import pytest
 
 from drawjax import attention
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 BOXES = np.array([[2.0, 1.0, 6.0, 4.0], [0.0, 0.0, 9.0, 7.0], [3.0, 3.0, 3.5, 6.0]], np.float32)
 
 

@@ -15,6 +15,8 @@ from jax.test_util import check_grads
 from drawjax import attention
 from tests import oracle
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SHAPES = [(9, 13, 1, 4), (13, 9, 3, 5), (6, 6, 2, 1), (28, 28, 1, 12)]  # height, width, channels, N
 
 
@@ -205,6 +207,7 @@ def test_extreme_windows_stay_finite(logits, shape, n, dtype):
     (np.int32(4), np.float32(3), jnp.array(2), True, 1.0),
     (jnp.array(4, jnp.bfloat16), 3, 2, 1, 1),
 ])  # fmt: skip
+@pytest.mark.usefixtures("promoting")
 def test_windows_are_numbers_of_any_kind(fields):
     image = np.arange(7 * 9, dtype=np.uint8).reshape(7, 9, 1)
     expected = attention.Window(*(jnp.float32(value) for value in (4, 3, 2, 1, 1)))
@@ -231,6 +234,7 @@ def test_numbers_stand_beside_arrays():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("value", [-1e4, -95.0, -20.0, 12.0, 40.0, 95.0, 1e4])
+@pytest.mark.usefixtures("promoting")
 def test_logits_of_any_size_and_type_have_finite_gradients(x64, dtype, value):
     image = jnp.asarray(np.random.default_rng(0).normal(size=(6, 7, 1)), dtype)
 
@@ -372,14 +376,13 @@ def test_batches_broadcast_without_rank_promotion(image_batch, window_batch):
         patch = attention.read(image, window, 3)
         return window, patch, attention.write(patch, window, (7, 9))
 
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        window, patch, written = read_and_write(image, logits)
+    window, patch, written = read_and_write(image, logits)
     batch = np.broadcast_shapes(image_batch, window_batch)
     assert patch.shape == (*batch, 3, 3, 2)
     assert written.shape == (*batch, 7, 9, 2)
     rows, columns = attention.filterbanks(window, (7, 9), 3)
     expected = np.einsum("...nh,...hwc,...mw->...nmc", rows, image, columns)
-    expected = window.intensity[..., None, None, None] * expected
+    expected = np.asarray(window.intensity)[..., None, None, None] * expected
     np.testing.assert_allclose(patch, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 from drawjax import attention
 from drawjax.attention import Window
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 WINDOWS = [
     Window(6.0, 4.5, 1.5, 0.7, 1.0),
     Window(6.3, 4.1, 2.5, 0.9, 2.0, stride_y=-1.4, variance_y=0.3),  # mirrored
@@ -141,9 +143,8 @@ def test_batches_broadcast_without_rank_promotion(patch_batch, window_batch, rot
     def one(patch, center):
         return attention.paste(patch, dataclasses.replace(window, center_x=center), (7, 9))
 
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        found = jax.jit(one)(patch, center)
-        covered = attention.mask(window, (2, 4), (7, 9))
+    found = jax.jit(one)(patch, center)
+    covered = attention.mask(window, (2, 4), (7, 9))
     batch = np.broadcast_shapes(patch_batch, window_batch)
     assert found.shape == (*batch, 7, 9, 2) and covered.shape == (*window_batch, 7, 9, 1)
     patches = np.broadcast_to(patch, (*batch, 2, 4, 2)).reshape(-1, 2, 4, 2)

@@ -18,6 +18,8 @@ from drawjax import attention
 from drawjax.attention import Window
 from tests.docs import pages
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 GUIDE = pages.ROOT / "docs" / "guides" / "crops.md"
 THETA = np.array([
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],  # the whole image
@@ -231,7 +233,7 @@ def test_shear_moves_each_row_along(x64):
     image = _image()
     found = attention.read(image, turned, (3, 4))
     for place in np.ndindex(3, 4):
-        b, a = np.mgrid[1:10, 1:14]
+        b, a = np.mgrid[1.0:10, 1.0:14]
         weights = np.exp(-((a - ours[1][place]) ** 2 + (b - ours[0][place]) ** 2) / 1.2)
         seen = 2 * np.einsum("ba,bac->c", weights / weights.sum(), image)
         np.testing.assert_allclose(found[place], seen, atol=1e-9)
@@ -368,8 +370,7 @@ def test_bilinear_batches_broadcast_without_promotion(image_batch, window_batch)
     center = jnp.asarray(rng.uniform(3, 6, size=window_batch), jnp.float32)
     window = Window(center, 4.0, 1.5, 0.8, 2.0, rotation=0.3)
     window = jax.tree.map(jnp.float32, window)
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        found = attention.read(images, window, (2, 4), filters="bilinear")
+    found = attention.read(images, window, (2, 4), filters="bilinear")
     batch = np.broadcast_shapes(image_batch, window_batch)
     assert found.shape == (*batch, 2, 4, 2) and found.dtype == jnp.float32
     images = np.broadcast_to(images, (*batch, 7, 9, 2))

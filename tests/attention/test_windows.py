@@ -16,6 +16,8 @@ from drawjax import attention
 from drawjax.attention import Window
 from tests import oracle
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 SHAPES = [(9, 13, 1, 4, 2), (13, 9, 3, 1, 5), (6, 7, 2, 3, 1)]  # height, width, channels, filters
 
 
@@ -145,8 +147,7 @@ def test_rotated_batches_broadcast_without_rank_promotion(image_batch, window_ba
         patch = attention.read(image, window, (2, 4))
         return patch, attention.write(patch, window, (7, 9))
 
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        patch, written = read_and_write(image, logits)
+    patch, written = read_and_write(image, logits)
     batch = np.broadcast_shapes(image_batch, window_batch)
     assert patch.shape == (*batch, 2, 4, 2)
     assert written.shape == (*batch, 7, 9, 2)
@@ -240,6 +241,7 @@ def test_image_shapes_that_are_no_two_positive_integers_are_refused(shape):
 
 
 @pytest.mark.usefixtures("own_errors")
+@pytest.mark.usefixtures("promoting")
 def test_lists_are_taken_where_tuples_and_arrays_are():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 8, 9, 1))

@@ -79,7 +79,7 @@ def batches(seed, batch_size=8, pause=0.0):
 
 def predict(params, x):
     """The model."""
-    return jnp.tanh(x @ params["in"] + params["bias"]) @ params["out"]
+    return jnp.tanh(x @ params["in"] + params["bias"][None]) @ params["out"]
 
 
 def loss(params, batch, key, constants):
