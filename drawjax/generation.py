@@ -56,10 +56,11 @@ class Generation(Experiment[GenerationConfig]):
           source: the images.
 
         Returns:
-          Means over images in nats: `loss` (with `standard_error`), its parts `reconstruction` and
-          `latent`, and the number of `images`.
+          Means over images in nats: `loss` (with `standard_error`, unless of a single image), its
+          parts `reconstruction` and `latent`, and the number of `images`.
         """
-        return _means(self._parts(params, source))
+        means = _means(self._parts(params, source))
+        return {name: value for name, value in means.items() if value is not None}
 
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
         """The bounds on the test set; `importance_weighted` only if the config asks for it."""

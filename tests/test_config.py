@@ -171,6 +171,7 @@ class _Command(Checked):
     (lambda: TrainConfig(steps=RamConfig()), r"^train\.steps must be a whole number, got Ram"),
     (lambda: TrainConfig(steps=10**5000), r"^train\.steps must fit into 64 bits, got one of type"),
     (lambda: TrainConfig(learning_rate=10**400), r"^train\.learning_rate must be finite"),
+    (lambda: GenerationDataConfig(folder=""), r"^data\.folder must not be empty; leave it out"),
     (lambda: GenerationConfig(workdir="a\0b"), r"^workdir must be a name that a file can have"),
     (lambda: ZoomConfig(center=(1.0,)), r"^--center must have 2 values, got \(1\.0,\)$"),
     (lambda: ZoomConfig(center=(1.0, math.nan)), r"^--center must be finite, got nan$"),

@@ -175,7 +175,7 @@ def picture_sizes(pictures: str) -> set[tuple[int, int]]:
 
 def _root(pictures: str) -> pathlib.Path:
     root = pathlib.Path(pictures).expanduser()
-    if not pictures or not root.is_dir():  # "" would be the current folder
+    if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {pictures!r}")
     return root
 

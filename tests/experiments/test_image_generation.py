@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import drawjax
 from drawjax import data
-from drawjax.data import GenerationDataConfig
+from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
+from drawjax.training import RunError
 from experiments.image_generation import PRESETS, fitted
 
 
@@ -64,6 +66,26 @@ def test_a_folder_that_has_changed_is_another_set(tmp_path):
     assert len(list((tmp_path / "sets").glob("pictures_*"))) == 3
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         folder_set("nowhere", str(tmp_path))
+
+
+def test_a_run_goes_on_where_its_pictures_have_moved(tmp_path):
+    def config(pictures, steps):
+        return GenerationConfig(
+            workdir=str(tmp_path / "run"), samples=4, eval_batch_size=1,
+            data=GenerationDataConfig(
+                folder=str(tmp_path / pictures), dir=str(tmp_path / "sets"), size=8
+            ),
+            model=DrawConfig(num_glimpses=2, hidden_size=4, latent_size=2),
+            train=TrainConfig(steps=steps, batch_size=2, decay_fraction=0.0),
+        )  # fmt: skip
+
+    _write(tmp_path / "here")
+    drawjax.train(config("here", 1))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert drawjax.train(config("there", 2))["steps"] == 2
+    _write(tmp_path / "there", count=13)
+    with pytest.raises(RunError, match=r"holds another run .* data\.train: 10 there, 11 now"):
+        drawjax.train(config("there", 3))
 
 
 def test_a_name_and_a_folder_are_one_too_many(tmp_path):

@@ -1,6 +1,7 @@
 import gc
 import json
 import pathlib
+import shutil
 import sys
 
 import jax
@@ -152,6 +153,7 @@ def test_a_folder_with_a_number_for_a_name_is_no_checkpoint(tmp_path):
     assert steps(tmp_path) == []
     for step in (5, 7):
         checkpoints.save(step, _tree(step), {})
+    shutil.copytree(tmp_path / "5", tmp_path / "0006")  # of a person, who meant something by it
     assert steps(tmp_path) == [7, 5]
     assert {path.name for path in tmp_path.iterdir()} >= {"100", "0099", "7.broken"}
 
