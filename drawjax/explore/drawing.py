@@ -40,6 +40,13 @@ class Models:
     def __init__(self, folder: pathlib.Path | None = None):
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
         own = pretrained.available("draw", folder) if folder else []
+        self.left_out = [
+            name
+            for name in own
+            if pretrained.describe(pathlib.Path(str(folder), name))["config"].get("condition_size")
+        ]
+        """Those of the folder that draw by features, which the page has no way to ask for."""
+        own = [name for name in own if name not in self.left_out]
         others = [name for name in pretrained.available("draw") if name not in own]
         self._models = {name: pathlib.Path(str(folder), name) for name in own}
         self._models |= {name: name for name in sorted(others, key=lambda n: (n != "mnist", n))}

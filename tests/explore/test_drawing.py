@@ -43,6 +43,14 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
             models.load(name)
 
 
+def test_a_model_that_draws_by_features_is_left_out(tmp_path):
+    save_model(tmp_path)
+    save_model(tmp_path, "features", dataclasses.replace(CONFIG, condition_size=3))
+    models = Models(tmp_path)
+    assert models.left_out == ["features"]
+    assert models.names[:2] == ["scribble", "mnist"]
+
+
 def test_a_seed_draws_what_the_sampling_command_does(models, folder):
     drawing = models.from_seed("scribble", 7)
     output = drawjax.load_pretrained(folder / "scribble").generate(COUNT, key=jax.random.key(7))
