@@ -163,12 +163,13 @@ def check_same(fields: Mapping[str, Any]) -> None:
 
 def wait_for_first() -> None:
     """Waits, a week at most, while process 0 does something alone that may take long."""
-    if jax.process_count() > 1:
-        # Through the coordinator: collectives of devices give up after some minutes.
-        from orbax.checkpoint import multihost
+    from orbax.checkpoint import multihost
 
-        name = f"first is done {next(_waits)}"  # each barrier has a name of its own
-        multihost.sync_global_processes(name, timeout=7 * 86_400)
+    # Of processes that are named Orbax asks the coordinator; without, it would be a collective of
+    # the devices, which gives up after some minutes.
+    everyone = set(range(jax.process_count()))
+    name = f"first is done {next(_waits)}"  # each barrier has a name of its own
+    multihost.sync_global_processes(name, timeout=7 * 86_400, processes=everyone)
 
 
 def all_agree(succeeded: bool) -> bool:

@@ -232,6 +232,30 @@ def test_two_processes_are_one_run_whatever_happens_to_one(tmp_path):
             np.testing.assert_allclose(one[array], two[array], rtol=1e-4, atol=1e-5)
 
 
+_WAITING = """
+import sys
+import jax
+from jax.experimental import multihost_utils
+from drawjax.training import hosts
+
+hosts.connect(sys.argv[1], 2, int(sys.argv[2]))
+del multihost_utils.sync_global_devices
+hosts.wait_for_first()
+hosts.wait_for_first()
+print("met")
+"""
+
+
+@pytest.mark.slow
+def test_waiting_for_the_first_is_no_work_of_devices_which_gives_up():
+    command, address = [sys.executable, "-c", _WAITING], f"localhost:{_free_port()}"
+    processes = [
+        subprocess.Popen([*command, address, str(i)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    assert [process.communicate(timeout=100)[0] for process in processes] == ["met\n"] * 2
+
+
 @pytest.mark.slow
 def test_processes_that_disagree_stop_with_one_line(tmp_path):
     run = _Two(tmp_path / "run", own=((), ("--train.seed", "3")))
