@@ -5,7 +5,7 @@ Flags are read before JAX is loaded, so that `--help` and a wrong flag need not 
 
 import contextlib
 import dataclasses
-import decimal
+import fractions
 import importlib
 import importlib.metadata
 import importlib.util
@@ -625,8 +625,8 @@ def _value(text: str, hint: Any) -> str:
         return "None"
     if int in among and re.fullmatch(r"[+-]?[\d_.]+[eE]\+?\d{1,2}", text):
         with contextlib.suppress(ValueError):
-            number = decimal.Decimal(text.replace("_", ""))
-            return str(int(number)) if number == int(number) else text
+            number = fractions.Fraction(text.replace("_", ""))
+            return str(number) if number.denominator == 1 else text
     return text
 
 

@@ -91,6 +91,7 @@ def test_presets_are_an_option_that_is_given_once(capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--inner.size", "0"], r"^inner\.size must not be 0$"),
     (["--inner.size", "x"], r"^Error parsing --inner\.size: .*'x'"),
+    (["--inner.size", "1.2.3e4"], r"^Error parsing --inner\.size: .*'1\.2\.3e4'"),
     (["--name"], "^Missing value for argument '--name'"),
     (["--inner.sise", "3"], "--inner.sise"),
 ])  # fmt: skip
