@@ -1,6 +1,5 @@
 """Classification by glimpses: the Differentiable RAM on cluttered digits (Sec. 4.1)."""
 
-import functools
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ import optax
 from drawjax import data, figures, modules, ram, report
 from drawjax.config import ClassificationConfig
 from drawjax.evaluation import over_images
-from drawjax.experiment import Experiment
+from drawjax.experiment import Experiment, compiled
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["Classification"]
@@ -115,26 +114,18 @@ class Classification(Experiment[ClassificationConfig]):
     def _see(self, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool) -> jax.Array:
         return data.preprocess(self.config.data, batch["image"], keys, pool, training=training)
 
-    @functools.cached_property
-    def _outputs(self) -> Any:
-        @jax.jit
-        def outputs(params, batch, keys, pool):
-            images = self._see(batch, keys, pool, training=False)
-            return images, ram.classify(self.bound(params), images)
+    @compiled
+    def _outputs(self, params: Any, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
+        images = self._see(batch, keys, pool, training=False)
+        return images, ram.classify(self.bound(params), images)
 
-        return outputs
-
-    @functools.cached_property
-    def _losses(self) -> Any:
-        @jax.jit
-        def losses(params, batch, keys, pool):
-            images, labels = self._see(batch, keys, pool, training=False), batch["label"]
-            output = ram.classify(self.bound(params), images)
-            loss = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
-            wrong = jnp.argmax(output.glimpse_logits, axis=-1) != labels  # [T, batch]
-            return {"loss": loss, "wrong": wrong.T}
-
-        return losses
+    @compiled
+    def _losses(self, params: Any, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
+        images, labels = self._see(batch, keys, pool, training=False), batch["label"]
+        output = ram.classify(self.bound(params), images)
+        loss = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+        wrong = jnp.argmax(output.glimpse_logits, axis=-1) != labels  # [T, batch]
+        return {"loss": loss, "wrong": wrong.T}
 
 
 def _after_the_last(values: dict[str, np.ndarray]) -> dict[str, float]:

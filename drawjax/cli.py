@@ -119,7 +119,7 @@ def experiment(
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
-    run_command(lambda: _experiment(presets, run, argv, description), leave=_leave)
+    run_command(lambda: _experiment(presets, run, argv, description))
 
 
 def _experiment(
@@ -171,12 +171,6 @@ def _sweep(config: Any, options: Options) -> Any:
         return points, sweeps.grouped(points, index=index, most=most)
     except ValueError as error:
         fail(str(error))
-
-
-def _leave(code: int) -> None:
-    hosts = sys.modules.get("drawjax.training.hosts")
-    if hosts is not None:
-        hosts.leave(code)
 
 
 @contextlib.contextmanager
@@ -312,9 +306,7 @@ def command(
     run_command(lambda: function(parse(default, argv, description=description)))
 
 
-def run_command(
-    command: Callable[[], Any], *, leave: Callable[[int], object] = lambda code: None
-) -> NoReturn:
+def run_command(command: Callable[[], Any]) -> NoReturn:
     """Runs a command and ends the process, with one line for the errors that a user can mend.
 
     Logs go to stderr. Exit codes: what the command returns, or 0: done. 1: the data, the folder or
@@ -327,7 +319,6 @@ def run_command(
 
     Args:
       command: what to run.
-      leave: called last with an exit code that is not 0.
     """
     # Closed files (as under cron) would make the first files opened take their place.
     for number in range(3):
@@ -356,8 +347,9 @@ def run_command(
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr)
-    if code:
-        leave(code)
+    hosts = sys.modules.get("drawjax.training.hosts")
+    if code and hosts is not None:  # of several processes, which may wait for this one
+        hosts.leave(code)
     sys.exit(code)
 
 

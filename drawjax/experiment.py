@@ -3,6 +3,7 @@
 import abc
 import functools
 import pathlib
+import types
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -14,9 +15,14 @@ from drawjax.config import ExperimentConfig
 from drawjax.training import Task, streams
 from drawjax.training.task import BatchIterator
 
-__all__ = ["Experiment"]
+__all__ = ["Experiment", "compiled"]
 
 Config = TypeVar("Config", bound=ExperimentConfig)
+
+
+def compiled(method: Callable[..., Any]) -> Any:
+    """A method of arrays that is compiled, anew for each instance."""
+    return functools.cached_property(lambda self: jax.jit(types.MethodType(method, self)))
 
 
 class Experiment(Task, Generic[Config]):

@@ -168,16 +168,12 @@ def _onnx(function: Callable[..., Any], specs: Mapping[str, Any]) -> bytes:
     for value, spec in zip(proto.graph.output, outputs, strict=True):
         # Some lose their axes, or the names of these, on the way.
         value.type.tensor_type.shape.ClearField("dim")
-        for axis in map(_axis, spec.shape):
-            name = "dim_value" if isinstance(axis, int) else "dim_param"
-            value.type.tensor_type.shape.dim.add(**{name: axis})
+        for axis in spec.shape:
+            known = {"dim_value": axis} if isinstance(axis, int) else {"dim_param": str(axis)}
+            value.type.tensor_type.shape.dim.add(**known)
     proto.producer_name = "drawjax"
     proto.producer_version = importlib.metadata.version("drawjax")
     return proto.SerializeToString()
-
-
-def _axis(size: Any) -> int | str:
-    return size if isinstance(size, int) else str(size)
 
 
 def _batched(function: Callable[..., _Outputs], inputs: _Shapes) -> Callable[..., Any]:

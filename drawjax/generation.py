@@ -13,7 +13,7 @@ import tqdm
 
 from drawjax import data, draw, evaluation, figures, modules, report
 from drawjax.config import GenerationConfig
-from drawjax.experiment import Experiment
+from drawjax.experiment import Experiment, compiled
 from drawjax.training.metrics import read_metrics
 
 __all__ = ["Generation", "noise"]
@@ -265,32 +265,22 @@ class Generation(Experiment[GenerationConfig]):
         scales = evaluation.best_scales(on(train), train, key, batch_size=size)
         return evaluation.bits_per_dimension(on(test), test, key, scales, batch_size=size)
 
-    @functools.cached_property
-    def _losses(self) -> Any:
-        @jax.jit
-        def losses(params, batch, keys, pool):
-            parts = self._loss(params, batch, keys, pool, training=False)
-            return dict(zip(("reconstruction", "latent"), parts, strict=True))
+    @compiled
+    def _losses(self, params: Any, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
+        parts = self._loss(params, batch, keys, pool, training=False)
+        return dict(zip(("reconstruction", "latent"), parts, strict=True))
 
-        return losses
+    @compiled
+    def _see(self, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
+        return self._inputs(batch, keys, pool)[:2]
 
-    @functools.cached_property
-    def _see(self) -> Any:
-        return jax.jit(lambda batch, keys, pool: self._inputs(batch, keys, pool)[:2])
+    @compiled
+    def _generate(self, params: Any, noise: jax.Array, condition: Any) -> Any:
+        return draw.generate(self.bound(params), noise, condition=condition)
 
-    @functools.cached_property
-    def _generate(self) -> Any:
-        def generate(params, noise, condition):
-            return draw.generate(self.bound(params), noise, condition=condition)
-
-        return jax.jit(generate)
-
-    @functools.cached_property
-    def _reconstruct(self) -> Any:
-        def reconstruct(params, images, condition):
-            return draw.reconstruct(self.bound(params), images, condition=condition)
-
-        return jax.jit(reconstruct)
+    @compiled
+    def _reconstruct(self, params: Any, images: jax.Array, condition: Any) -> Any:
+        return draw.reconstruct(self.bound(params), images, condition=condition)
 
 
 def noise(model: draw.Model, keys: jax.Array) -> jax.Array:

@@ -21,7 +21,13 @@ import optax
 
 from drawjax import data, modules, pretrained, report
 from drawjax.classification import Classification
-from drawjax.config import ClassificationConfig, ExperimentConfig, GenerationConfig, flatten
+from drawjax.config import (
+    ClassificationConfig,
+    ExperimentConfig,
+    GenerationConfig,
+    flatten,
+    from_flat,
+)
 from drawjax.experiment import Experiment
 from drawjax.files import to_json, write_atomically
 from drawjax.generation import Generation
@@ -313,10 +319,9 @@ def _write_data(experiment: Experiment, folder: pathlib.Path, *notes: str) -> No
     """Writes data.json: the data really used, which the config does not say, and the devices."""
     _read_results(folder)  # a torn file would keep the report from being written
     images = experiment.images
-    splits = ("train", "validation", "test")
     said = {
         "data": images.name,
-        "counts": {split: len(getattr(images, split)) for split in splits},
+        "counts": {split: len(part) for split, part in images.parts.items()},
         "notes": [*images.notes, *notes],
         "device": hosts.devices(),
         "image_shape": experiment.image_shape,
@@ -335,25 +340,12 @@ def _as_trained(config: Config) -> Config:
     Raises:
       RunError: if there is no run, or its config has other fields than this version's.
     """
-    flat = read_config(config.workdir)
-    own: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if not dataclasses.is_dataclass(value):
-            if field.name in flat and not field.metadata.get("harmless"):
-                own[field.name] = flat[field.name]
-            continue
-        prefix = f"{field.name}."
-        values = {key.removeprefix(prefix): flat[key] for key in flat if key.startswith(prefix)}
-        if field.name == "data":
-            values |= {name: getattr(value, name) for name in _PLACES if getattr(value, name, None)}
-        try:
-            own[field.name] = dataclasses.replace(cast(Any, value), **values)
-        except TypeError as error:
-            raise RunError(
-                f"{config.workdir} is a run of another version of drawjax: {error}"
-            ) from None
-    return dataclasses.replace(config, **own)
+    flat, own = read_config(config.workdir), flatten(config)
+    kept = {field.name for field in dataclasses.fields(config) if field.metadata.get("harmless")}
+    kept |= {f"data.{name}" for name in _PLACES if own.get(f"data.{name}")}
+    if unknown := sorted(name for name in flat if "." in name and name not in own):
+        raise RunError(f"{config.workdir} is a run of another version of drawjax: {unknown[0]}")
+    return from_flat(config, {n: v for n, v in flat.items() if n in own and n not in kept})
 
 
 def _with_model_of(config: Config) -> Config:
@@ -384,7 +376,8 @@ def _initial_params(experiment: Experiment) -> Any:
     """
     config, like = experiment.config, experiment.abstract_params
     source = config.init_from
-    if source is None or _has_own(config):
+    has_own = has_checkpoints if config.mode == "train" else has_best
+    if source is None or has_own(config.workdir):
         return None
     if pretrained.is_run(source):
         theirs = _as_trained(dataclasses.replace(config, workdir=source))
@@ -410,13 +403,6 @@ def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., An
 def _is_untrained(config: ExperimentConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
     return config.init_from is not None and not has_best(config.workdir)
-
-
-def _has_own(config: ExperimentConfig) -> bool:
-    """Whether a run has parameters of its own, to go on from or to evaluate."""
-    if config.mode != "train":
-        return has_best(config.workdir)
-    return has_checkpoints(config.workdir)
 
 
 def _check_given(

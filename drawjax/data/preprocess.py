@@ -164,10 +164,7 @@ def binarize_once(images: UInt8[np.ndarray, "*shape"], seed: int) -> UInt8[np.nd
 
 def _side(config: DataConfig) -> tuple[str, int | None]:
     """The field that gives the side of what is seen, and its value."""
-    if isinstance(config, ClutterDataConfig):
-        return "clutter_size", config.clutter_size
-    if isinstance(config, GenerationDataConfig) and config.crop is not None:
-        return "crop", config.crop
-    if isinstance(config, GenerationDataConfig) and config.pair_size is not None:
-        return "pair_size", config.pair_size
+    for name in ("clutter_size", "crop", "pair_size"):
+        if (side := getattr(config, name, None)) is not None:
+            return name, side
     return "", None

@@ -347,7 +347,7 @@ def _kind(model: Any) -> str:
 
 def _name(path: Any) -> str:
     """What a parameter is called in a file."""
-    return "/".join(str(key.key) for key in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -226,9 +226,10 @@ class Program:
         self._batch_sharding = NamedSharding(
             mesh, P("point", "data") if self._stacked else P("data")
         )
-        self._initial = functools.partial(
+        self.initial = functools.partial(
             jax.jit(init, out_shardings=sharding), hyperparams, task.init_params
         )
+        """Makes the state before the first step, of the task's `init_params` or else its `init`."""
         # A step that made a NaN is taken again to find where: that needs its arguments.
         self._hunting = bool(jax.config.jax_debug_nans)  # pyright: ignore[reportAttributeAccessIssue]
         self._step = jax.jit(
@@ -247,10 +248,6 @@ class Program:
             lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
             out_shardings=spread,
         )
-
-    def initial(self) -> TrainState:
-        """The state before the first step, from the task's `init_params` or else its `init`."""
-        return self._initial()
 
     def step(
         self, state: TrainState, batches: Sequence[PyTree]
