@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from drawjax import attention
 from drawjax.attention import Window
+from drawjax.attention.window import as_arrays
 from drawjax.files import write_atomically
 
 __all__ = [
@@ -54,6 +55,7 @@ def outlines(
       standard deviation (of filters that are not round, the geometric mean of both). All are NaN
       where a field of the window is not finite.
     """
+    windows = as_arrays(windows)
     finite = np.all([np.isfinite(field) for field in jax.tree.leaves(windows)], axis=0)
     y, x = (np.asarray(means) - 0.5 for means in attention.filter_grid(windows, patch_size))
     rows, columns = (0, 0, -1, -1), (0, -1, -1, 0)
@@ -177,7 +179,7 @@ def save_sequence(
     """
     frames = image_bytes("frames", frames, 5)
     steps, count = frames.shape[:2]
-    shown = sorted({round(i) for i in np.linspace(0, steps - 1, min(columns, steps))})
+    shown = sorted({round(i) for i in np.linspace(steps - 1, 0, min(columns, steps))})
     scale = scale or _scale(frames)
     outline = _outlines(windows, patch_size, steps, count)
     rows = [

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from drawjax import attention, ram
 from drawjax.attention import PatchSize, Window
+from drawjax.attention.window import as_arrays
 from drawjax.files import to_json, write_atomically
 from drawjax.ram import Policy, State
 
@@ -106,11 +107,12 @@ def coverage(
     Returns:
       The largest `attention.mask` of the windows at each pixel, between 0 and 1.
     """
+    windows = as_arrays(windows)
 
     def add(covered: jax.Array, window: Window) -> tuple[jax.Array, None]:
         return jnp.maximum(covered, attention.mask(window, patch_size, image_shape)[..., 0]), None
 
-    zeros = jnp.zeros((*jnp.shape(windows.center_x)[1:], *image_shape))
+    zeros = jnp.zeros((*windows.center_x.shape[1:], *image_shape))
     return jax.lax.scan(add, zeros, windows)[0]
 
 
@@ -121,7 +123,8 @@ def learned(model: ram.Model) -> Policy:
 
 def replay(windows: Window) -> Policy:
     """Given windows one after the other, fields `[T]` or `[T, batch]`; the last one stays."""
-    return lambda state: jax.tree.map(lambda field: jnp.asarray(field)[state.glimpse], windows)
+    windows = as_arrays(windows)
+    return lambda state: jax.tree.map(lambda field: field[state.glimpse], windows)
 
 
 def middle(policy: Policy) -> Policy:

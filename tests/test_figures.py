@@ -50,6 +50,13 @@ def test_outlines_go_through_the_outermost_filters():
     np.testing.assert_allclose(deviation, math.sqrt(2))
 
 
+def test_outlines_take_numbers_and_lists_beside_arrays():
+    windows = Window([4.5, math.nan], np.array([4.5, 4.5]), 2.0, [4.0, 4.0], 1)
+    corners, deviation = figures.outlines(windows, 5)
+    np.testing.assert_allclose(corners[0], [[0, 0], [8, 0], [8, 8], [0, 8]])
+    np.testing.assert_array_equal(deviation, [2, math.nan])
+
+
 def test_a_turned_window_is_drawn_turned(tmp_path):
     windows = dataclasses.replace(_windows(1, 1), rotation=np.full((1, 1), math.pi / 4))
     frames = np.zeros((1, 1, 8, 8, 1))
@@ -105,7 +112,7 @@ def test_a_label_stands_after_each_neighbor(tmp_path):
 
 
 @pytest.mark.parametrize(("steps", "columns", "shown"), [
-    (5, 3, [0, 2, 4]), (4, 11, [0, 1, 2, 3]), (10, 4, [0, 3, 6, 9]), (1, 3, [0]),
+    (5, 3, [0, 2, 4]), (4, 11, [0, 1, 2, 3]), (10, 4, [0, 3, 6, 9]), (1, 3, [0]), (4, 1, [3]),
 ])  # fmt: skip
 def test_a_sequence_shows_steps_spread_evenly(tmp_path, steps, columns, shown):
     frames, shades = _shades(steps, 2)

@@ -248,6 +248,23 @@ def test_coverage_is_that_of_the_window_that_covers_a_pixel_best(x64):
     np.testing.assert_allclose(one, found[0], atol=1e-12)
 
 
+def test_numbers_and_lists_stand_beside_arrays(model, images):
+    every = jax.tree.map(jnp.float32, _windows(STEPS, BATCH))
+    some = dataclasses.replace(every, stride=2.0, variance=1, intensity=1.0)
+    all_arrays = dataclasses.replace(
+        every,
+        **{
+            name: jnp.full((STEPS, BATCH), getattr(some, name), jnp.float32)
+            for name in ("stride", "variance", "intensity")
+        },
+    )
+    np.testing.assert_array_equal(
+        gaze.coverage(some, 2, (8, 9)), gaze.coverage(all_arrays, 2, (8, 9))
+    )
+    output = _run(model, images, gaze.replay(some))
+    np.testing.assert_array_equal(output.windows.stride, all_arrays.stride)
+
+
 def test_coverage_is_one_inside_of_a_box_and_zero_outside(x64):
     window = attention.window_from_box(jnp.array([[10.0, 20.0, 30.0, 50.0]]), (15, 10))
     found = gaze.coverage(window, (15, 10), (70, 60))
