@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 __all__ = [
-    "add_patches", "center_crop", "cluttered", "cut_patches", "pair", "partner",
+    "PIECE_SIZE", "add_patches", "center_crop", "cluttered", "cut_patches", "pair", "partner",
     "random_corners", "random_crop",
 ]  # fmt: skip
+
+PIECE_SIZE = 8  # of clutter, pixels a side
 
 
 def random_crop(
@@ -83,7 +85,7 @@ def cluttered(
     *,
     size: int = 100,
     pieces: int = 8,
-    piece_size: int = 8,
+    piece_size: int = PIECE_SIZE,
 ) -> Float[Array, "size size channels"]:
     """Puts a digit among pieces of digits of the pool. For inside jit; `jax.vmap` it over a batch.
 

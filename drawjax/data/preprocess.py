@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from drawjax.config import Binarization, ClutterDataConfig, DataConfig, GenerationDataConfig
 from drawjax.data.pipeline import ArraySource, Batch, ImageSet, Source
-from drawjax.data.placing import center_crop, cluttered, pair, partner, random_crop
+from drawjax.data.placing import PIECE_SIZE, center_crop, cluttered, pair, partner, random_crop
 
 __all__ = [
     "binarize", "binarize_once", "image_keys", "pool", "preprocess", "seen_labels", "seen_shape",
@@ -31,7 +31,7 @@ def seen_shape(config: DataConfig, images: ImageSet) -> tuple[int, int, int]:
 
     Raises:
       ValueError: if the set's images do not fit into a square that the config asks for, or a crop
-        is larger than they are.
+        is larger than they are, or pieces of clutter are.
     """
     height, width, channels = images.image_shape
     flag, side = _side(config)
@@ -43,6 +43,11 @@ def seen_shape(config: DataConfig, images: ImageSet) -> tuple[int, int, int]:
     )
     if side > shorter if flag == "crop" else side < longer:
         raise ValueError(f"data.{flag} must be {limit} side of the images, got {side}")
+    if flag == "clutter_size" and shorter < PIECE_SIZE and getattr(config, "pieces", 0):
+        raise ValueError(
+            f"pieces of clutter are {PIECE_SIZE}x{PIECE_SIZE} pixels of the images, got images of "
+            f"{height}x{width}; give data.pieces 0"
+        )
     return side, side, channels
 
 

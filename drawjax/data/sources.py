@@ -55,6 +55,8 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
         parts = dataset if isinstance(dataset, Mapping) else {"train": dataset}
         if unknown := sorted(set(parts) - set(_SPLITS)):
             raise ValueError(f"arrays must be called {', '.join(_SPLITS)}, got {unknown}")
+        if "train" not in parts:
+            raise ValueError(f"arrays must have a train split, got {sorted(parts) or 'none'}")
         dataset = from_arrays(**parts)
     if config.size is not None:
         raise ValueError("data.size resizes sets that are read by name; resize the arrays instead")
@@ -111,7 +113,12 @@ def _labels(split: str, labels: Mapping[str, Any] | None, count: int) -> np.ndar
             f"labels of {split} must be [{count}] integers, got {list(numbers.shape)} "
             f"{numbers.dtype}"
         )
-    return numbers.astype(np.int32)
+    kept = numbers.astype(np.int32)
+    if not np.array_equal(kept, numbers):
+        raise ValueError(
+            f"labels of {split} must fit into 32 bits, got {numbers.min()} to {numbers.max()}"
+        )
+    return kept
 
 
 def _bytes(split: str, images: Any) -> np.ndarray:

@@ -107,6 +107,7 @@ def test_lists_are_arrays():
 @pytest.mark.parametrize(("labels", "message"), [
     ({"train": np.zeros(12)}, r"must be \[12\] integers, got \[12\] float64"),
     ({"train": np.zeros(3, int)}, r"must be \[12\] integers, got \[3\]"),
+    ({"train": np.full(12, 2**32 + 1)}, r"must fit into 32 bits, got 4294967297 to 4294967297"),
     ({"tset": np.zeros(3, int)}, r"labels are of train, got \['tset'\]"),
 ])  # fmt: skip
 def test_labels_that_are_no_class_numbers_are_refused(labels, message):

@@ -67,6 +67,13 @@ def test_crops_are_random_in_training_alone():
     np.testing.assert_allclose(middle, images[:, 2:7, 2:7] / 255, rtol=1e-6)
 
 
+def test_pieces_of_clutter_lie_inside_of_the_digits_they_are_cut_from():
+    small = _set(_images()[:, :7])
+    with pytest.raises(ValueError, match=r"pieces of clutter are 8x8 .*; give data\.pieces 0"):
+        data.seen_shape(ClutterDataConfig(clutter_size=20), small)
+    assert data.seen_shape(ClutterDataConfig(clutter_size=20, pieces=0), small)[:2] == (20, 20)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
