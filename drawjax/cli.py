@@ -539,10 +539,9 @@ def given(argv: Sequence[str] | None = None) -> set[str]:
     names, before = set(), ""
     for argument in sys.argv[1:] if argv is None else argv:
         flag, _, rest = argument.partition("=")
-        if before == "--sweep":
-            names.add(flag)
-        elif flag == "--sweep":
-            names.add(rest.partition("=")[0])
+        if "--sweep" in (before, flag):
+            flag = flag if before == "--sweep" else rest.partition("=")[0]
+            names.add(flag.strip().removeprefix("--").replace("-", "_"))
         elif flag.startswith("--"):
             name = flag.removeprefix("--").replace("-", "_")
             # --model.no-remat is --model.remat False.

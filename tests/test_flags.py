@@ -73,6 +73,15 @@ def test_a_bad_flag_ends_with_one_line(arguments, message, capsys):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("sweep", [
+    ["--sweep", "train.learning-rate=1,2"], ["--sweep=train.learning_rate=1,2"],
+    ["--sweep", "--train.learning-rate=1,2"],
+])  # fmt: skip
+def test_a_field_is_given_however_it_is_spelled(sweep):
+    assert "train.learning_rate" in cli.given(sweep)
+    assert "train.learning_rate" in cli.given(["--train.learning-rate=1"])
+
+
 def test_presets_are_an_option_that_is_given_once(capsys):
     with pytest.raises(SystemExit):
         cli.parse(PRESETS, ["--help"])

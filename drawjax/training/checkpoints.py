@@ -33,8 +33,10 @@ _DELETED = ".deleted"  # the end of the name of a checkpoint whose deletion has 
 
 def steps(folder: pathlib.Path) -> list[int]:
     """The steps of the finished checkpoints in a folder, the newest first."""
-    # Orbax renames a checkpoint to its name when all of it is written.
-    names = [path.parent.name for path in folder.glob("*/_CHECKPOINT_METADATA")]
+    # Orbax renames a checkpoint to its name when all of it is written. Twice, since a scan may miss
+    # both one that is deleted meanwhile and the newer one in its place.
+    finished = "*/_CHECKPOINT_METADATA"
+    names = [path.parent.name for path in [*folder.glob(finished)] or folder.glob(finished)]
     return sorted((int(n) for n in names if n.isdecimal() and n == str(int(n))), reverse=True)
 
 

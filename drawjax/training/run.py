@@ -256,7 +256,8 @@ def restore(runs: Sequence[RunWriter], like: TrainState) -> list[tuple[TrainStat
       The state and the progress of each run; empty if there is no checkpoint.
 
     Raises:
-      RunError: if there are checkpoints and none can be read; they stay as they are.
+      RunError: if there are checkpoints and none can be read, or none that all runs have; they stay
+        as they are.
     """
     torn: list[tuple[RunWriter, int, RunError]] = []
     for step in sorted(set.intersection(*(set(run.steps()) for run in runs)), reverse=True):
@@ -272,9 +273,12 @@ def restore(runs: Sequence[RunWriter], like: TrainState) -> list[tuple[TrainStat
             for run, (_, progress) in zip(runs, found, strict=True):
                 run._seconds, run._opened_at = progress.pop("seconds"), time.monotonic()
             return found
+    # No reason to begin anew, over what is there.
     if torn:
-        # Not a reason to begin anew over what may be of another version of the program.
         raise RunError(f"no checkpoint can be read: {torn[0][-1]}")
+    if any(run.steps() for run in runs):
+        names = " and ".join(run.workdir.name for run in runs)
+        raise RunError(f"{names} have no checkpoint in common: train them with --sweep-parallel 1")
     return []
 
 

@@ -27,6 +27,7 @@ from drawjax import cli, figures
 from drawjax.config import flatten, nearest
 from drawjax.files import write_atomically
 from drawjax.training import hosts
+from drawjax.training.checkpoints import steps
 from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
 from drawjax.training.step import Hyperparams, make_mesh
@@ -97,6 +98,9 @@ def grouped(
 ) -> list[list[Point]]:
     """Points that can be trained side by side: they differ in traced numbers alone.
 
+    Those that have checkpoints stand apart from those that have none, and so do finished ones: they
+    would all begin where the last one does.
+
     Args:
       points: of one sweep.
       index: of the one point that is wanted; None: all are.
@@ -113,7 +117,9 @@ def grouped(
     groups: dict[str, list[Point]] = {}
     for point in points:
         rest = {name: value for name, value in flatten(point.config).items() if name not in free}
-        groups.setdefault(repr(rest), []).append(point)
+        taken = steps(pathlib.Path(point.config.workdir) / "checkpoints")
+        key = repr((rest, bool(taken), point.config.train.steps in taken))
+        groups.setdefault(key, []).append(point)
     return [
         group[start : start + (most or len(group))]
         for group in groups.values()

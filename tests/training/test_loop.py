@@ -452,6 +452,11 @@ def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         chex.assert_trees_all_equal(go("cut"), whole)
     assert "going on from step 10" in caplog.text
+    shutil.rmtree(tmp_path / "cut" / "1" / "checkpoints")
+    before = _rows(tmp_path / "cut" / "0")
+    with pytest.raises(RunError, match=r"0 and 1 have no checkpoint in common: .*--sweep-parallel"):
+        go("cut")
+    assert _rows(tmp_path / "cut" / "0") == before
 
 
 @pytest.mark.slow

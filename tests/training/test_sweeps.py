@@ -97,6 +97,17 @@ def test_points_that_differ_in_traced_numbers_are_grouped():
     assert [len(group) for group in sweeps.grouped(points)] == [1] * 4
 
 
+def test_points_that_would_begin_anew_beside_others_are_grouped_apart(tmp_path):
+    config = dataclasses.replace(CONFIG, workdir=str(tmp_path))
+    points = sweeps.expand(config, ["train.seed=0,1,2,3,4"])
+    for index, step in ((1, config.train.steps), (2, 1), (4, 1)):
+        folder = pathlib.Path(points[index].config.workdir) / "checkpoints" / str(step)
+        folder.mkdir(parents=True)
+        (folder / "_CHECKPOINT_METADATA").touch()
+    groups = sweeps.grouped(points)
+    assert [[point.index for point in group] for group in groups] == [[0, 3], [1], [2, 4]]
+
+
 def test_a_point_that_is_not_there():
     points = sweeps.expand(CONFIG, ["train.seed=0,1"])
     assert sweeps.grouped(points, index=1) == [[points[1]]]
