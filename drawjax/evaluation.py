@@ -132,7 +132,7 @@ def importance_weighted(
     cache = None
     if folder is not None:
         # What the model sees of the first batch tells the data and its form.
-        batch, _ = next(data.eval_batches(source, batch_size=min(_IMAGES, count)))
+        batch, _ = next(data.eval_batches(source, batch_size=min(_IMAGES, len(source))))
         seen, condition, _ = inputs(batch, data.image_keys(key, batch["index"]))
         parts = params, jax.random.key_data(key), num_samples, len(source), seen, condition
         digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))

@@ -65,7 +65,7 @@ class Generation(Experiment[GenerationConfig]):
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
         """The bounds on the test set; `importance_weighted` only if the config asks for it."""
         config, source = self.config, self.images.test
-        results = {"test": dict(done.get("test", {}))}
+        results: dict[str, Any] = {"test": _read_back(done.get("test", {}))}
         if not results["test"]:
             parts = self._parts(params, source)
             results["test"] = _means(parts) | _by_class(parts["loss"], source.labels)
@@ -84,9 +84,10 @@ class Generation(Experiment[GenerationConfig]):
         likelihood = getattr(config.model, "likelihood", None)
         if likelihood == "discretized_logistic":
             nats_a_bit = math.prod(self.image_shape) * math.log(2)
-            error = results["test"]["standard_error"]
+            test: Any = results["test"]
+            error = test["standard_error"]
             results["test"] |= {
-                "bits_per_dimension": results["test"]["loss"] / nats_a_bit,
+                "bits_per_dimension": test["loss"] / nats_a_bit,
                 "bits_per_dimension_standard_error": error and error / nats_a_bit,
             }
         elif config.data.binarization == "none":
@@ -162,8 +163,9 @@ class Generation(Experiment[GenerationConfig]):
             read=_with_size(_picked(redrawn.read_windows, first), read_size),
             kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
-        samples = np.asarray(prior.images)[: columns**2]
+        samples = np.asarray(prior.images)
         nearest = labels = None
+        last = np.minimum(np.arange(columns, len(samples) + columns, columns), len(samples)) - 1
         if final:
             figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
             figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
@@ -174,7 +176,7 @@ class Generation(Experiment[GenerationConfig]):
             )
             (folder / "validation.drawing.json").unlink(missing_ok=True)
             nearest, classes = evaluation.nearest_images(
-                samples[columns - 1 :: columns], self._seen(self.images.train)
+                samples[last], self._seen(self.images.train)
             )
             if classes.min() >= 0 and config.data.pair_size is None:  # else of one of the two only
                 labels = [str(label) for label in classes]
@@ -298,6 +300,14 @@ def _means(parts: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: float(values.mean()) for name, values in parts.items()} | {
         "standard_error": evaluation.standard_error(parts["loss"]),
         "images": len(parts["loss"]),
+    }
+
+
+def _read_back(test: dict[str, Any]) -> dict[str, Any]:
+    """Results as they were: what was not finite is None in JSON, as a missing error is."""
+    return {
+        name: math.nan if value is None and not name.endswith("standard_error") else value
+        for name, value in test.items()
     }
 
 

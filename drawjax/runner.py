@@ -56,6 +56,7 @@ _OPTIMIZER = {  # what is the optimizer's own business
     f"train.{name}"
     for name in ("learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay")
 }
+_TESTED = {"importance_samples", "importance_images"}  # by what evaluation alone is changed
 # Where the images lie, which says nothing of what they are: the run's record has a digest of them.
 _PLACES = ("dir", "folder")
 # A model trained without them starts with zeros here, which is what it had: N(0, 1).
@@ -124,6 +125,8 @@ def train_all(
         configs = [_with_model_of(c) if _is_untrained(c) else _as_trained(c) for c in configs]
         for wanted, config in zip(asked, configs, strict=True):
             _check_given(given, wanted, config)
+        if configs[0].mode == "draw" and (unused := _TESTED & set(given)):
+            raise ValueError(f"{min(unused)} does nothing with --mode draw; give --mode evaluate")
     elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
         raise ValueError(f"{min(unused)} does nothing beside an optimizer of one's own")
 
@@ -173,12 +176,18 @@ def train_all(
     return results
 
 
-def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = None) -> Any:
+def load_run(
+    folder: str | pathlib.Path,
+    *,
+    model: Callable[..., Any] | None = None,
+    config: Any = None,
+) -> Any:
     """The model of a run, with the parameters of its best checkpoint. Changes nothing in it.
 
     Args:
       folder: the run's.
       model: the model's class, if the run trained one of its own.
+      config: a config of the model, if it has a class of its own; with the run's values in it.
 
     Returns:
       A `drawjax.Draw`, a `drawjax.Ram` or one of `model`.
@@ -187,14 +196,16 @@ def load_run(folder: str | pathlib.Path, *, model: Callable[..., Any] | None = N
       RunError: if there is no such run, it has no checkpoint yet, or it trained another class.
     """
     draws = "model.latent_size" in read_config(folder)
-    config = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
-    model = model or _EXPERIMENTS[type(config)].default_model
+    run: Any = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
+    if config is not None:
+        run = dataclasses.replace(run, model=config)
+    model = model or _EXPERIMENTS[type(run)].default_model
     trained = read_record(folder).get("model_class")
     if trained is None:
         raise RunError(f"{folder} holds no run: run.json does not name the model_class it trained")
     if _name(model) != trained:
         raise RunError(f"{folder} trained a {trained}, got {_name(model)}")
-    return _read_model(folder, _as_trained(config), model)
+    return _read_model(folder, _as_trained(run), model)
 
 
 def experiment_of(
@@ -237,7 +248,11 @@ def _finish(
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = experiment.config, run.workdir
     before = _read_results(folder)
-    finished = before.get("steps") == config.train.steps
+    # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
+    finished = (before.get("steps"), before.get("validation")) == (
+        config.train.steps,
+        json.loads(to_json(validation)),
+    )
     results = before
     if config.mode != "draw":
         results = {
@@ -255,7 +270,7 @@ def _finish(
         _log.info("%s", experiment.summary(results))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
     figures = {"figures": config.train.steps}
-    if config.mode != "draw" and {**results, **figures} == before:
+    if config.mode != "draw" and json.loads(to_json({**results, **figures})) == before:
         _log.info("this run is finished; --mode evaluate or --mode draw does either again")
         _log.info("done: %s", folder)
         return before
@@ -344,7 +359,10 @@ def _as_trained(config: Config) -> Config:
     kept = {field.name for field in dataclasses.fields(config) if field.metadata.get("harmless")}
     kept |= {f"data.{name}" for name in _PLACES if own.get(f"data.{name}")}
     if unknown := sorted(name for name in flat if "." in name and name not in own):
-        raise RunError(f"{config.workdir} is a run of another version of drawjax: {unknown[0]}")
+        raise RunError(
+            f"{config.workdir} has {unknown[0]}, which is no field of a {type(config).__name__}: "
+            "it is of another version of drawjax, or its model has a config of its own"
+        )
     return from_flat(config, {n: v for n, v in flat.items() if n in own and n not in kept})
 
 

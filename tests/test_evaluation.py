@@ -96,6 +96,21 @@ def test_both_bounds_are_of_the_same_images_and_noise(tmp_path):
     assert test["importance_weighted"] == pytest.approx(float(jnp.mean(single)), rel=1e-5)
 
 
+def test_fewer_images_are_taken_out_of_what_is_known(tmp_path):
+    experiment, params = experiment_and_params(CONFIG)
+    importance(experiment, params, 3, 40, folder=tmp_path)
+    before = (tmp_path / "importance.npz").read_bytes()
+    importance(experiment, params, 3, 5, folder=tmp_path)
+    assert (tmp_path / "importance.npz").read_bytes() == before
+
+
+def test_what_was_not_finite_is_said_when_it_is_read_back():
+    experiment, params = experiment_and_params(CONFIG)
+    lost = dict.fromkeys(("loss", "latent", "standard_error"))
+    results = experiment.test(params, {"test": {"reconstruction": 1.0, "images": 2, **lost}})
+    assert "nan nats" in experiment.summary(results)
+
+
 def test_an_importance_weighted_bound_that_was_stopped_goes_on(tmp_path):
     experiment, params = experiment_and_params(CONFIG)
     whole = importance(experiment, params, 3, 60)

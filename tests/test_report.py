@@ -12,6 +12,7 @@ from PIL import Image
 from drawjax import report
 from drawjax.report.__main__ import ReportConfig
 from drawjax.report.__main__ import report as write_page
+from drawjax.report.reading import read_run
 from tests.commands import exit_code
 from tests.run_folder import windows, write_run
 
@@ -155,6 +156,23 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     assert _report([str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    ("[]", "config.json must hold an object, got a list"),
+    ('{"kind": "draw"}', "holds no run: its config.json has no train.steps"),
+])  # fmt: skip
+def test_what_is_no_run_is_said(config, said, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(config)
+    assert _report([str(tmp_path)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_class_whose_loss_is_not_finite_is_said(run):
+    (run / "results.json").write_text('{"test": {"loss_by_class": {"0": 45.5, "1": null}}}')
+    rows = read_run(run)["numbers"]["rows"]
+    assert [row[-1] for row in rows if row[0].startswith("Loss of class")] == ["45.5", "not finite"]
 
 
 def test_a_file_that_cannot_be_read_is_named(run, capsys):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from PIL import Image
 
 import drawjax
@@ -25,6 +26,7 @@ from drawjax.config import (
     GenerationDataConfig,
     RamConfig,
     TrainConfig,
+    option,
 )
 from drawjax.training import Diverged, RunError
 from drawjax.training.metrics import read_metrics
@@ -397,6 +399,8 @@ def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
         (IMAGES.astype(np.int64), r"must be floats in \[0, 1\] or bytes, got int64"),
         ({"train": IMAGES, "valid": IMAGES}, r"train, validation, test, got \['valid'\]"),
         ({"train": IMAGES, "test": IMAGES[:, :5]}, "images of one shape"),
+        ({"test": IMAGES}, r"must have a train split, got \['test'\]"),
+        ({}, "must have a train split, got none"),
         (IMAGES[:5], "--train.batch-size"),
         (None, "name a set with --data.name"),
     ],
@@ -437,6 +441,41 @@ def test_arrays_with_parts_of_their_own_are_taken_as_they_are(tmp_path):
     assert results["test"]["images"] == 9
     assert results["validation"]["images"] == 12
     assert results["notes"] == []
+
+
+def test_results_are_of_the_parameters_that_the_run_has_now(finished, tmp_path):
+    (first, _), data = finished, {"dataset": IMAGES}
+    config = dataclasses.replace(config_in(tmp_path / "run"), init_from=first.workdir)
+    baseline = drawjax.train(dataclasses.replace(config, mode="evaluate"), **data)
+    results = drawjax.train(config, **data)
+    again = drawjax.train(dataclasses.replace(config, mode="evaluate"), **data)
+    assert results["test"] == again["test"] != baseline["test"]
+
+
+def test_importance_samples_do_nothing_to_a_drawing(finished):
+    config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
+    with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
+        runner.train_all([config], dataset=IMAGES, given={"importance_samples"})
+
+
+@dataclasses.dataclass(frozen=True)
+class _OwnConfig(DrawConfig):
+    width: int = option(3, low=1)
+
+
+def test_a_model_with_a_config_of_its_own_is_read(tmp_path):
+    class Own(modules.Draw):
+        def __init__(self, config, image_shape, *, key):
+            super().__init__(config, image_shape, key=key)
+            self.gain = nnx.Param(jnp.ones(config.width))
+
+    sizes = {f.name: getattr(CONFIG.model, f.name) for f in dataclasses.fields(CONFIG.model)}
+    config = dataclasses.replace(config_in(tmp_path / "run"), model=_OwnConfig(**sizes, width=5))
+    drawjax.train(config, model=Own, dataset=IMAGES)
+    model = drawjax.load_run(config.workdir, model=Own, config=_OwnConfig())
+    assert model.config == config.model
+    with pytest.raises(RunError, match=r"has model\.width, .* its model has a config of its own"):
+        drawjax.load_run(config.workdir, model=Own)
 
 
 def test_a_run_starts_where_another_ended_and_needs_it_once(finished, tmp_path):

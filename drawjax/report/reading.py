@@ -46,14 +46,16 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     """All that the page shows of one run.
 
     Raises:
-      ValueError: if a file of it cannot be read.
+      ValueError: if a file of it cannot be read, or the folder is something else's.
     """
     config = _json(folder / "config.json")
+    if "train.steps" not in config:
+        raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
     results = _json(folder / "results.json")
     data = {**_json(folder / "data.json"), **results}
     done = max((entry["step"] for entry in metrics), default=0)
-    steps = config.get("train.steps", 0)
+    steps = config["train.steps"]
     skipped = int(sum(entry.get("skipped", 0) for entry in metrics))
     notes = list(data.get("notes", []))
     if skipped:
@@ -120,7 +122,8 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
         if any(cells):
             rows.append([title, unit, *cells])
     for label, loss in results.get("test", {}).get("loss_by_class", {}).items():
-        rows.append([f"Loss of class {label}", "nats", *[""] * (len(columns) - 1), f"{loss:,.4g}"])
+        said = _with_error("loss", {"loss": loss})
+        rows.append([f"Loss of class {label}", "nats", *[""] * (len(columns) - 1), said])
     return {"columns": list(columns), "rows": rows}
 
 
@@ -185,6 +188,9 @@ def _pictures(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        found = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
+    return found
