@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["remove_drafts", "to_json", "write_atomically", "write_together"]
+__all__ = ["read_back", "remove_drafts", "to_json", "write_atomically", "write_together"]
 
 _DRAFT = ".drawjax-{}.tmp"
 
@@ -55,6 +55,11 @@ def remove_drafts(folder: pathlib.Path) -> None:
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """JSON of nested values; what is no finite number becomes null, which every reader takes."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def read_back(value: Any) -> Any:
+    """What a reader of `to_json(value)` has: lists for tuples, None for what is not finite."""
+    return json.loads(to_json(value))
 
 
 def _finite(value: Any) -> Any:

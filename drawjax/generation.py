@@ -65,28 +65,28 @@ class Generation(Experiment[GenerationConfig]):
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
         """The bounds on the test set; `importance_weighted` only if the config asks for it."""
         config, source = self.config, self.images.test
-        results: dict[str, Any] = {"test": _read_back(done.get("test", {}))}
-        if not results["test"]:
+        test = _as_they_were(done.get("test", {}))
+        if not test:
             parts = self._parts(params, source)
-            results["test"] = _means(parts) | _by_class(parts["loss"], source.labels)
+            test = _means(parts) | _by_class(parts["loss"], source.labels)
         asked = {
             "importance_samples": config.importance_samples,
             "importance_images": min(config.importance_images or len(source), len(source)),
         }
         if config.importance_samples and any(
-            results["test"].get(name) != value for name, value in asked.items()
+            test.get(name) != value for name, value in asked.items()
         ):
-            results["test"] |= evaluation.importance_weighted(
+            test |= evaluation.importance_weighted(
                 self.bound(params), functools.partial(self._inputs, pool=self.pool(source)), source,
                 self.evaluation_key, num_samples=config.importance_samples,
                 count=asked["importance_images"], folder=pathlib.Path(config.workdir),
             )  # fmt: skip
+        results = {"test": test}
         likelihood = getattr(config.model, "likelihood", None)
         if likelihood == "discretized_logistic":
             nats_a_bit = math.prod(self.image_shape) * math.log(2)
-            test: Any = results["test"]
             error = test["standard_error"]
-            results["test"] |= {
+            test |= {
                 "bits_per_dimension": test["loss"] / nats_a_bit,
                 "bits_per_dimension_standard_error": error and error / nats_a_bit,
             }
@@ -165,7 +165,6 @@ class Generation(Experiment[GenerationConfig]):
         )
         samples = np.asarray(prior.images)
         nearest = labels = None
-        last = np.minimum(np.arange(columns, len(samples) + columns, columns), len(samples)) - 1
         if final:
             figures.save_sequence(folder / "drawing.png", frames, windows, patch_size=write_size)
             figures.save_animation(folder / "drawing.gif", frames, windows, patch_size=write_size)
@@ -175,8 +174,9 @@ class Generation(Experiment[GenerationConfig]):
                 np.asarray(redrawn.images)[:_PAIRS],
             )
             (folder / "validation.drawing.json").unlink(missing_ok=True)
+            ends = np.append(np.arange(columns, len(samples), columns), len(samples)) - 1
             nearest, classes = evaluation.nearest_images(
-                samples[last], self._seen(self.images.train)
+                samples[ends], self._seen(self.images.train)
             )
             if classes.min() >= 0 and config.data.pair_size is None:  # else of one of the two only
                 labels = [str(label) for label in classes]
@@ -303,7 +303,7 @@ def _means(parts: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _read_back(test: dict[str, Any]) -> dict[str, Any]:
+def _as_they_were(test: dict[str, Any]) -> dict[str, Any]:
     """Results as they were: what was not finite is None in JSON, as a missing error is."""
     return {
         name: math.nan if value is None and not name.endswith("standard_error") else value
@@ -311,7 +311,7 @@ def _read_back(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_class(losses: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
+def _by_class(losses: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """The mean loss of each class, if the images have one."""
     classes = {str(label): float(losses[labels == label].mean()) for label in np.unique(labels)}
     return {} if "-1" in classes else {"loss_by_class": classes}

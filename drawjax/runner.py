@@ -29,7 +29,7 @@ from drawjax.config import (
     from_flat,
 )
 from drawjax.experiment import Experiment
-from drawjax.files import to_json, write_atomically
+from drawjax.files import read_back, to_json, write_atomically
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError, RunWriter, hosts, train_points
 from drawjax.training.checkpoints import difference
@@ -251,7 +251,7 @@ def _finish(
     # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
     finished = (before.get("steps"), before.get("validation")) == (
         config.train.steps,
-        json.loads(to_json(validation)),
+        read_back(validation),
     )
     results = before
     if config.mode != "draw":
@@ -270,7 +270,7 @@ def _finish(
         _log.info("%s", experiment.summary(results))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
     figures = {"figures": config.train.steps}
-    if config.mode != "draw" and json.loads(to_json({**results, **figures})) == before:
+    if config.mode != "draw" and read_back({**results, **figures}) == before:
         _log.info("this run is finished; --mode evaluate or --mode draw does either again")
         _log.info("done: %s", folder)
         return before

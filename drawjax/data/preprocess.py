@@ -43,7 +43,7 @@ def seen_shape(config: DataConfig, images: ImageSet) -> tuple[int, int, int]:
     )
     if side > shorter if flag == "crop" else side < longer:
         raise ValueError(f"data.{flag} must be {limit} side of the images, got {side}")
-    if flag == "clutter_size" and shorter < PIECE_SIZE and getattr(config, "pieces", 0):
+    if isinstance(config, ClutterDataConfig) and config.pieces and shorter < PIECE_SIZE:
         raise ValueError(
             f"pieces of clutter are {PIECE_SIZE}x{PIECE_SIZE} pixels of the images, got images of "
             f"{height}x{width}; give data.pieces 0"

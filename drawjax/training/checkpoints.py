@@ -1,6 +1,5 @@
 """Checkpoints `FOLDER/STEP`, each an array tree and a JSON tree, checked when they are read."""
 
-import json
 import logging
 import pathlib
 import re
@@ -16,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from drawjax.files import to_json
+from drawjax.files import read_back
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
@@ -134,7 +133,7 @@ class Checkpoints:
         hosts.on_first(lambda: path.exists() and _set_aside(path, f"{path} is no checkpoint"))
         described = {
             "crc32": checksum(arrays),
-            "values": json.loads(to_json(values)),  # with no NaN in it
+            "values": read_back(values),  # with no NaN in it
         }
         # What a save that fails leaves behind in TensorStore goes on to raise where nobody catches.
         before, sys.unraisablehook = sys.unraisablehook, lambda left: None

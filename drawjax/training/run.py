@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from drawjax.config import PRNG, TrainConfig, flatten, harmless_fields
-from drawjax.files import remove_drafts, to_json, write_atomically
+from drawjax.files import read_back, remove_drafts, to_json, write_atomically
 from drawjax.training import checkpoints, hosts
 from drawjax.training.checkpoints import Checkpoints
 from drawjax.training.errors import RunError
@@ -143,7 +143,7 @@ class RunWriter:
         self._lock: int | None = None
         self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
-        facts = json.loads(to_json({**(record or {}), "prng": PRNG}))
+        facts = read_back({**(record or {}), "prng": PRNG})
         hosts.check_same(fields | facts)
         try:
             hosts.on_first(lambda: self._take(fields, config, facts, set(free)))
