@@ -2,7 +2,7 @@
 
 Prints JSON: `entered`, the files in the order of their first call; `moves`, how often control goes
 from one to another; `stack`, those in the call stack at the end. Definitions that are only
-executed, of modules and of classes, do not count.
+executed, of modules, classes and annotations, do not count.
 """
 
 import inspect
@@ -37,6 +37,8 @@ def trace(module: str, arguments: list[str], end: str, folder: str) -> None:
         code = frame.f_code
         here = _short(code.co_filename) if event == "call" else None
         if here is None or not code.co_flags & inspect.CO_OPTIMIZED:
+            return
+        if code.co_name == "__annotate__":  # of a definition, since Python 3.14
             return
         if here not in entered:
             entered.append(here)
