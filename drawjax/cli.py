@@ -77,6 +77,7 @@ def main(
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
     optimizer: Any = None,
+    experiment: Any = None,
     description: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
@@ -88,6 +89,7 @@ def main(
       model: as for `drawjax.train`.
       dataset: as for `drawjax.train`.
       optimizer: as for `drawjax.train`.
+      experiment: as for `drawjax.train`.
       description: what `--help` says first.
       argv: the arguments; None: the process's.
     """
@@ -97,10 +99,11 @@ def main(
             from drawjax.runner import train_all
 
         return train_all(
-            configs, model=model, dataset=dataset, optimizer=optimizer, given=given(argv)
-        )
+            configs, model=model, dataset=dataset, optimizer=optimizer, experiment=experiment,
+            given=given(argv),
+        )  # fmt: skip
 
-    experiment(presets, run, argv, description=description)
+    run_command(lambda: _experiment(presets, run, argv, description))
 
 
 def experiment(

@@ -1,7 +1,7 @@
 """An experiment from its config to its figures: load, build, start, train, evaluate, draw.
 
-`train` is what the experiments call, and what a program calls with a model, images or an optimizer
-of its own:
+`train` is what the experiments call, and what a program calls with a model, images, an optimizer or
+a loss of its own:
 
 >>> drawjax.train(config, model=MyDraw, dataset=images, optimizer=optax.adam(1e-3))
 """
@@ -69,6 +69,7 @@ def train(
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
     optimizer: optax.GradientTransformation | None = None,
+    experiment: type[Experiment] | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training, then evaluates on the test set and draws the figures.
 
@@ -84,16 +85,21 @@ def train(
       optimizer: any Optax transformation; it takes the place of gradient clipping, Adam, weight
         decay and the learning rate's schedule. None: as `config.train` says. A run that goes on
         sees whether the state has the same structure, not whether the rate is the same.
+      experiment: a subclass of `drawjax.generation.Generation` or
+        `drawjax.classification.Classification`, with another loss or other metrics; None: the one
+        of the config.
 
     Returns:
-      What it wrote to `results.json`.
+      What it wrote to `results.json`; of several processes, empty on all but the first.
 
     Raises:
       Diverged: if the loss was not finite for too long.
       RunError: if the run cannot be started, continued or saved as asked.
       ValueError: if the images or the config cannot be used.
     """
-    (outcome,) = train_all([config], model=model, dataset=dataset, optimizer=optimizer)
+    (outcome,) = train_all(
+        [config], model=model, dataset=dataset, optimizer=optimizer, experiment=experiment
+    )
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
@@ -105,6 +111,7 @@ def train_all(
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
     optimizer: optax.GradientTransformation | None = None,
+    experiment: type[Experiment] | None = None,
     given: Collection[str] = (),
 ) -> list[dict[str, Any] | Diverged]:
     """As `train`, for points of a sweep that can be trained side by side (`training.sweeps`).
@@ -116,6 +123,7 @@ def train_all(
       model: as for `train`.
       dataset: as for `train`.
       optimizer: as for `train`.
+      experiment: as for `train`.
       given: fields that the user named, `model.hidden_size`: a ValueError where one would be
         ignored, for what a model was trained with or for an optimizer of one's own.
     """
@@ -133,44 +141,44 @@ def train_all(
     # 1. The data, once for all points, and the model on it: what cannot be trained leaves no
     # folder behind.
     load = functools.cache(functools.partial(_load, dataset))
-    experiments = [
-        experiment_of(config, load(config.data), model, optimizer=optimizer) for config in configs
+    tasks = [
+        experiment_of(config, load(config.data), model, optimizer=optimizer, experiment=experiment)
+        for config in configs
     ]
     if training:
         check_optimizer(optimizer)
         make_mesh(configs[0].train.batch_size, points=len(configs))
-        for experiment in experiments:
-            data.check_batch_size(experiment.images.train, experiment.config.train.batch_size)
-    for experiment in experiments:
-        experiment.init_params = _initial_params(experiment)
+        for task in tasks:
+            data.check_batch_size(task.images.train, task.config.train.batch_size)
+    for task in tasks:
+        task.init_params = _initial_params(task)
 
     with contextlib.ExitStack() as stack:
         # 2. The runs' folders: locked, and of no other config, model or data than before.
-        runs = [stack.enter_context(_open(experiment)) for experiment in experiments]
-        for experiment, run in zip(experiments, runs, strict=True):
-            hosts.on_first(functools.partial(_write_data, experiment, run.workdir))
+        runs = [stack.enter_context(_open(task)) for task in tasks]
+        for task, run in zip(tasks, runs, strict=True):
+            hosts.on_first(functools.partial(_write_data, task, run.workdir))
 
         # 3. Train, from the newest checkpoint on, or from `init_from` or fresh parameters.
         outcomes: list[Any] = [None] * len(configs)
         if training:
-            task = experiments[0]
-            task.show = _shown_by(experiments, runs)  # pyright: ignore[reportAttributeAccessIssue]
-            outcomes = train_points(task, [config.train for config in configs], runs)
+            tasks[0].show = _shown_by(tasks, runs)  # pyright: ignore[reportAttributeAccessIssue]
+            outcomes = train_points(tasks[0], [config.train for config in configs], runs)
 
         # 4. Evaluate the best checkpoint, and draw.
         results: list[Any] = []
-        for experiment, run, outcome in zip(experiments, runs, outcomes, strict=True):
+        for task, run, outcome in zip(tasks, runs, outcomes, strict=True):
             if isinstance(outcome, Diverged):
                 note = f"Diverged: {outcome}."
-                hosts.on_first(functools.partial(_write_data, experiment, run.workdir, note))
+                hosts.on_first(functools.partial(_write_data, task, run.workdir, note))
                 hosts.on_first(functools.partial(report.write_report, [run.workdir]))
                 results.append(outcome)
                 continue
-            params, validation = experiment.init_params, {}
+            params, validation = task.init_params, {}
             if training or has_best(run.workdir):
-                params, validation = read_best(run.workdir, experiment.abstract_params)
+                params, validation = read_best(run.workdir, task.abstract_params)
             params = jax.device_put(jax.device_get(params))  # placed as in training: compiled once
-            result = _finish(experiment, run, params, validation) if hosts.is_first() else {}
+            result = _finish(task, run, params, validation) if hosts.is_first() else {}
             results.append(result)
         hosts.wait_for_first()
     return results
@@ -214,9 +222,20 @@ def experiment_of(
     model: Callable[..., Any] | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
+    experiment: type[Experiment] | None = None,
 ) -> Experiment:
-    """The experiment of a config on its images, with `Draw` or `Ram` where no model is given."""
-    return _EXPERIMENTS[type(config)](config, images, model, optimizer=optimizer)
+    """The experiment of a config on its images, with `Draw` or `Ram` where no model is given.
+
+    Raises:
+      ValueError: if there is no such model of such images, or `experiment` is of other configs.
+    """
+    kind = _EXPERIMENTS[type(config)]
+    if experiment is not None and not issubclass(experiment, kind):
+        raise ValueError(
+            f"experiment must be a subclass of {kind.__name__} for a {type(config).__name__}, got "
+            f"{experiment.__name__}"
+        )
+    return (experiment or kind)(config, images, model, optimizer=optimizer)
 
 
 def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
@@ -233,6 +252,7 @@ def _open(experiment: Experiment) -> RunWriter:
     if getattr(config.data, "folder", None) is not None:
         del facts["data.name"]  # of the folder, which may have moved
     record = {
+        "experiment_class": _name(type(experiment)),
         "model_class": _name(experiment.model),
         "image_shape": list(experiment.image_shape),
         **facts,

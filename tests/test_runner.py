@@ -18,6 +18,7 @@ from PIL import Image
 
 import drawjax
 from drawjax import figures, modules, runner
+from drawjax.classification import Classification
 from drawjax.config import (
     ClassificationConfig,
     ClutterDataConfig,
@@ -28,6 +29,7 @@ from drawjax.config import (
     TrainConfig,
     option,
 )
+from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError
 from drawjax.training.metrics import read_metrics
 from drawjax.training.run import read_best
@@ -235,6 +237,35 @@ def test_another_model_on_resume_is_one_line(copied):
         drawjax.train(config, dataset=IMAGES, model=Other)
     with pytest.raises(RunError, match=r"trained a Draw, got .*Other"):
         drawjax.load_run(config.workdir, model=Other)
+
+
+class Small(Generation):
+    """Adds the size of the parameters to the loss."""
+
+    def loss(self, params, batch, key, constants):
+        loss, metrics = super().loss(params, batch, key, constants)
+        size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+        return loss + size, {**metrics, "size": size}
+
+
+def test_a_loss_of_ones_own_is_trained_and_belongs_to_the_run(tmp_path):
+    config = config_in(tmp_path / "run")
+    results = drawjax.train(config, dataset=IMAGES, experiment=Small)
+    rows = [row for row in read_metrics(config.workdir) if row["split"] == "train"]
+    for row in rows:
+        parts = row["reconstruction"] + row["latent"] + row["size"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-5)
+    assert rows[0]["size"] > 100
+    assert drawjax.train(config, dataset=IMAGES, experiment=Small) == results
+    with pytest.raises(RunError, match=r"experiment_class: Small there, Generation now"):
+        drawjax.train(config, dataset=IMAGES)
+    assert drawjax.load_run(config.workdir).num_glimpses == config.model.num_glimpses
+
+
+def test_an_experiment_of_another_kind_of_config_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="subclass of Generation for a GenerationConfig, got Clas"):
+        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=Classification)
+    assert not (tmp_path / "run").exists()
 
 
 # Reading a run.
