@@ -1,6 +1,6 @@
 """How long each preset takes: its own training step on random images, times its steps.
 
-Loading, evaluating and drawing are left out; of a real run they are a few per cent.
+Loading, evaluating and drawing are left out; of a real run they are a few percent.
 """
 
 import dataclasses

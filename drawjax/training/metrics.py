@@ -78,7 +78,7 @@ class MetricWriter:
 
         write_atomically(self._path, "".join(to_json(entry) + "\n" for entry in kept))
         # Not through its SummaryWriter: that writes in a thread, which a full disk ends, and then
-        # waits for it for ever.
+        # waits for it forever.
         folder = self._path.with_name("tensorboard")
         folder.mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "events"))
