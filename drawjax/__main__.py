@@ -5,8 +5,6 @@ import pathlib
 import sys
 from typing import NoReturn
 
-__all__ = ["main", "use_huge_pages"]
-
 _VARIABLE, _TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 

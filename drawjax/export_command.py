@@ -9,8 +9,6 @@ import tyro
 from drawjax import cli
 from drawjax.config import Checked, option
 
-__all__ = ["ExportConfig", "export"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(Checked):

@@ -8,8 +8,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["read_back", "remove_drafts", "to_json", "write_atomically", "write_together"]
-
 _DRAFT = ".drawjax-{}.tmp"
 
 

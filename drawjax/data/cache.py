@@ -20,8 +20,6 @@ import numpy as np
 from drawjax.data.pipeline import ArraySource, Source
 from drawjax.files import write_atomically
 
-__all__ = ["CachedArrays", "cached"]
-
 _MIN_IMAGES = 2_000  # fewer are decoded as fast as a file is opened
 _VERSION = 1  # of the cached form; raise it when this package decodes differently
 

@@ -8,8 +8,6 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["is_gray", "open_picture", "plain"]
-
 # Their decoders run other programs, or draw at a size of their own.
 _NOT_OPENED = {"EPS", "WMF"}
 

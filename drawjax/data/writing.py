@@ -10,8 +10,6 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-__all__ = ["VERSION", "RecordsBuilder", "note", "note_left_out", "write"]
-
 VERSION = "1.0.0"  # of the sets that are not TFDS's
 _SHOWN = 5  # files of a kind that are named
 

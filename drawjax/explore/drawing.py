@@ -19,8 +19,6 @@ from drawjax.config import PRNG
 from drawjax.draw import DrawOutput
 from drawjax.modules import Draw
 
-__all__ = ["COUNT", "Drawing", "Models"]
-
 COUNT = 4  # drawings at once, each from noise of its own
 
 

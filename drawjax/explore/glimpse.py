@@ -14,8 +14,6 @@ from jaxtyping import Array, Float, UInt8
 from drawjax import attention
 from drawjax.explore.images import MAX_SIDE
 
-__all__ = ["MAX_PATCH", "glimpse"]
-
 MAX_PATCH = 32  # filters a side
 
 

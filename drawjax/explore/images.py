@@ -14,8 +14,6 @@ from PIL import Image
 from drawjax import data
 from drawjax.data.pictures import open_picture
 
-__all__ = ["BUILT_IN", "MAX_BYTES", "MAX_SIDE", "built_in", "digit", "shrunk"]
-
 MAX_SIDE = 256  # pixels; larger images are scaled down, so that the page stays live
 MAX_BYTES = 8_000_000  # of an image file
 BUILT_IN = {"digits": "Two digits", "photo": "Photograph (Grace Hopper, public domain)"}

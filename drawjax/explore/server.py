@@ -40,8 +40,6 @@ from drawjax.explore import images
 from drawjax.explore.drawing import COUNT, Drawing, Models
 from drawjax.explore.glimpse import MAX_PATCH, glimpse
 
-__all__ = ["app"]
-
 _PAGE = pathlib.Path(__file__).parent / "page"
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["card", "figure"]
-
 _CARD = """---
 {head}
 ---

@@ -6,8 +6,6 @@ from drawjax import cli, pretrained
 from drawjax.config import Checked
 from drawjax.pretrained.card import figure
 
-__all__ = ["ListingConfig", "list_models"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ListingConfig(Checked):

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from drawjax.files import to_json, write_atomically
 from drawjax.report.reading import read_run
 
-__all__ = ["write_report"]
-
 _PARTS = ("page.css", "chart.js", "player.js", "page.js")
 
 

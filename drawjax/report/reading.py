@@ -11,8 +11,6 @@ from PIL import Image, UnidentifiedImageError
 
 from drawjax.training.metrics import read_metrics
 
-__all__ = ["read_run"]
-
 _PICTURES = {
     "samples.png": (
         "Samples",

@@ -13,8 +13,6 @@ from drawjax import figures
 from drawjax.attention import PatchSize, Window
 from drawjax.files import to_json, write_atomically
 
-__all__ = ["save_drawing"]
-
 
 def save_drawing(
     path: str | pathlib.Path,

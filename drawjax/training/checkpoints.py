@@ -19,8 +19,6 @@ from drawjax.files import read_back
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
-__all__ = ["Checkpoints", "checksum", "difference", "read", "read_values", "steps"]
-
 _log = logging.getLogger(__name__)
 
 PyTree = Any

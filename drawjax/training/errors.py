@@ -2,8 +2,6 @@
 
 import signal
 
-__all__ = ["Diverged", "Interrupted", "RunError"]
-
 
 class RunError(RuntimeError):
     """A run cannot be started, continued or saved as asked; the message is for the user."""

@@ -23,18 +23,6 @@ from jax.experimental import multihost_utils
 
 from drawjax.training.errors import RunError
 
-__all__ = [
-    "Interrupts",
-    "all_agree",
-    "check_same",
-    "connect",
-    "devices",
-    "is_first",
-    "leave",
-    "on_first",
-    "wait_for_first",
-]
-
 _log = logging.getLogger(__name__)
 
 _waits = itertools.count()

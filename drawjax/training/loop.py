@@ -19,8 +19,6 @@ from drawjax.training.run import RunWriter, restore
 from drawjax.training.step import Program, TrainState
 from drawjax.training.task import BatchIterator, Task
 
-__all__ = ["Diverged", "Interrupted", "train", "train_points"]
-
 _log = logging.getLogger(__name__)
 
 _SHOW_EVERY = 10.0  # seconds, unless there are new parameters to show

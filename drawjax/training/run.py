@@ -29,17 +29,6 @@ from drawjax.training.checkpoints import Checkpoints
 from drawjax.training.errors import RunError
 from drawjax.training.step import TrainState
 
-__all__ = [
-    "RunError",
-    "RunWriter",
-    "has_best",
-    "has_checkpoints",
-    "read_best",
-    "read_config",
-    "read_record",
-    "restore",
-]
-
 _log = logging.getLogger(__name__)
 
 # Fields that change no parameter until the learning rate begins to fall.

@@ -22,19 +22,6 @@ from jax import NamedSharding, P
 from drawjax.config import PRNG, TrainConfig
 from drawjax.training.task import Task
 
-__all__ = [
-    "Hyperparams",
-    "Program",
-    "Streams",
-    "TrainState",
-    "check_optimizer",
-    "initial_state",
-    "learning_rate",
-    "make_mesh",
-    "streams",
-    "train_step",
-]
-
 _log = logging.getLogger(__name__)
 
 PyTree = Any

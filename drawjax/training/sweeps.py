@@ -32,8 +32,6 @@ from drawjax.training.errors import Diverged
 from drawjax.training.metrics import read_metrics
 from drawjax.training.step import Hyperparams, make_mesh
 
-__all__ = ["Point", "expand", "grouped", "run_groups", "table"]
-
 _log = logging.getLogger(__name__)
 
 # What the training step is traced with, so that points of one program may differ in it; the number

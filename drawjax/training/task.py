@@ -7,8 +7,6 @@ from typing import Any, Protocol
 import jax
 import optax
 
-__all__ = ["BatchIterator", "Task"]
-
 PyTree = Any
 
 
