@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, NoReturn, TextIO, TypeVar
 
 import tyro
 
-from drawjax.config import Checked, ExperimentConfig, nearest, option
+from drawjax.config import Checked, ExperimentConfig, leaves, nearest, option
 
 __all__ = [
     "Options",
@@ -624,16 +624,12 @@ def _value(text: str, hint: Any) -> str:
     return text
 
 
-def _types(config: Any, prefix: str = "--") -> dict[str, Any]:
+def _types(config: Any) -> dict[str, Any]:
     """The types of a nested dataclass's fields, by flag."""
-    hints = typing.get_type_hints(type(config))
-    found = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = prefix + field.name.replace("_", "-")
-        inner = dataclasses.is_dataclass(value)
-        found |= _types(value, name + ".") if inner else {name: hints[field.name]}
-    return found
+    return {
+        "--" + name.replace("_", "-"): typing.get_type_hints(cls)[field.name]
+        for name, _, field, cls in leaves(config)
+    }
 
 
 def _prog() -> str:

@@ -12,7 +12,7 @@ import os
 import pathlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 __all__ = [
@@ -122,9 +122,11 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
     Raises:
       ValueError: if it cannot be that.
     """
-    if hint is Any or (dataclasses.is_dataclass(hint) and _is_config(value)):
+    is_config = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    if hint is Any or (dataclasses.is_dataclass(hint) and is_config):
         return value  # whose fields are checked where it was made
-    kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(hint) if is_union else (hint,)
     if value is None and type(None) in kinds:
         return None
     value = typing.cast(Any, value)
@@ -182,14 +184,6 @@ def _shown(value: Any) -> str:
     except Exception:
         return f"one of type {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _is_config(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _check_range(name: str, value: Any, rules: Mapping[str, Any]) -> None:
@@ -500,16 +494,22 @@ def data_dir(config: DataConfig) -> pathlib.Path:
     return pathlib.Path(expanded)
 
 
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field, type]]:
+    """Yields dotted name, value, `dataclasses.Field` and class of a nested dataclass's fields."""
+    for field in dataclasses.fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value, field, type(config)
+
+
 def flatten(config: Any) -> dict[str, Any]:
     """The fields of a nested dataclass by dotted names, `{"train.steps": 100}`; tuples as lists."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            flat |= {f"{field.name}.{name}": part for name, part in flatten(value).items()}
-        else:
-            flat[field.name] = list(value) if isinstance(value, tuple) else value
-    return flat
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value, *_ in leaves(config)
+    }
 
 
 def from_flat(like: T, flat: Mapping[str, Any]) -> T:
@@ -541,14 +541,7 @@ def from_flat(like: T, flat: Mapping[str, Any]) -> T:
 
 def harmless_fields(config: Any) -> set[str]:
     """The dotted names of fields that change no parameter."""
-    names = set()
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            names |= {f"{field.name}.{name}" for name in harmless_fields(value)}
-        elif field.metadata.get("harmless"):
-            names.add(field.name)
-    return names
+    return {name for name, _, field, _ in leaves(config) if field.metadata.get("harmless")}
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
