@@ -269,9 +269,13 @@ def _known(name: str, names: Mapping[str, Any], what: str) -> str:
 
 
 def _usage(call: str, names: Mapping[str, str]) -> str:
-    width = max(map(len, names))
-    lines = [f"  {name:{width}}  {line}" for name, line in names.items()]
-    return "\n".join([f"usage: {call}", "", *lines])
+    return f"usage: {call}\n\n" + aligned([["", *item] for item in names.items()])
+
+
+def aligned(rows: Sequence[Sequence[str]], place: Callable[[str, int], str] = str.ljust) -> str:
+    """A table of text, its columns as wide as need be, two spaces between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(place, row, widths)).rstrip() for row in rows)
 
 
 def _print_completion(arguments: list[str]) -> None:

@@ -23,12 +23,4 @@ def list_models(config: ListingConfig) -> None:
         known = pretrained.describe(name)
         shape = "x".join(map(str, known["image_shape"]))
         rows.append((name, shape, str(known["provenance"].get("data", "")), figure(known)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
-
-
-if __name__ == "__main__":
-    cli.command(list_models, ListingConfig(), description=DESCRIPTION)
+    print(cli.aligned(rows))

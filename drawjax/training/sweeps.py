@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import pathlib
-import sys
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -195,7 +194,9 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
         if name.startswith(("validation.", "test."))
         and not name.endswith(("images", "samples", "standard_error"))
     ]
-    sys.stdout.write(_aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)]))
+    print(
+        cli.aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)], str.rjust)
+    )
     figures.save_plot(workdir / "sweep.png", lambda: _plot(points))
     _log.info("sweep: %s, %s", workdir / "sweep.csv", workdir / "sweep.png")
     _log.info("`python -m drawjax.report %s` puts its points into one page", workdir)
@@ -264,9 +265,3 @@ def _numbers(results: Any, prefix: str = "") -> dict[str, float]:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
