@@ -273,8 +273,13 @@ def _finish(
         config.train.steps,
         read_back(validation),
     )
-    results = before
-    if config.mode != "draw":
+    # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
+    figures = {"figures": config.train.steps}
+    if config.mode == "draw":
+        results = before
+        experiment.draw(params, folder, final=True)
+        drawn = bool(before)
+    else:
         results = {
             "data": experiment.images.name,
             "binarization": getattr(config.data, "binarization", "none"),
@@ -288,20 +293,14 @@ def _finish(
             "device": before["device"] if finished else hosts.devices(),
         }
         _log.info("%s", experiment.summary(results))
-    # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
-    figures = {"figures": config.train.steps}
-    if config.mode != "draw" and read_back({**results, **figures}) == before:
-        _log.info("this run is finished; --mode evaluate or --mode draw does either again")
-        _log.info("done: %s", folder)
-        return before
-    if config.mode == "draw":
-        experiment.draw(params, folder, final=True)
-        drawn = True
-    else:
+        if read_back({**results, **figures}) == before:
+            _log.info("this run is finished; --mode evaluate or --mode draw does either again")
+            _log.info("done: %s", folder)
+            return before
         _write_results(folder, results)
         _log.info("drawing figures")
         drawn = _draw(experiment, params, folder, final=True)
-    if drawn and results:
+    if drawn:
         results = {**results, **figures}
         _write_results(folder, results)
     report.write_report([folder])

@@ -135,7 +135,6 @@ def train_batches(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
-    prefetch: int = 4,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches, the same for the same seed; every epoch has an order of its own.
 
@@ -146,8 +145,6 @@ def train_batches(
       seed: of the order.
       process_index: which process this is; it reads its share of each batch.
       process_count: of how many.
-      prefetch: batches read ahead, in one thread from memory and in a thread a core (16 at most)
-        from disk, where images have to be decoded.
 
     Returns:
       An iterator of dicts of arrays. `get_state()` is small and goes into JSON; `set_state(...)`
@@ -176,10 +173,9 @@ def train_batches(
         return source.__getitems__(np.concatenate(records))
 
     batches = grain.MapDataset.range(sys.maxsize).map(read)
+    # From disk, where images have to be decoded, by all cores.
     threads = 1 if isinstance(source, ArraySource) else min(16, os.cpu_count() or 1)
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(prefetch, 2 * threads)
-    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, 2 * threads))
     return iter(batches.to_iter_dataset(options))
 
 
