@@ -29,12 +29,7 @@ DESCRIPTION = "Writes what a model computes to a file that runs without drawjax:
 
 
 def export(config: ExportConfig) -> None:
-    """Writes the file, and prints where it is.
-
-    Raises:
-      ValueError: if there is no such model, or it has no such function.
-      ModuleNotFoundError: if ONNX is asked for, and what writes it is not installed.
-    """
+    """Writes the file, and prints where it is."""
     # Heavy imports, which `--help` need not wait for.
     from drawjax import exports, pretrained
 

@@ -386,11 +386,7 @@ def _as_trained(config: Config) -> Config:
 
 
 def _with_model_of(config: Config) -> Config:
-    """A config with the sizes of the model that its `init_from` names.
-
-    Raises:
-      ValueError: if it names neither a model of the config's kind nor a run's folder.
-    """
+    """A config with the sizes of the model that its `init_from` names."""
     source = cast(str, config.init_from)
     if pretrained.is_run(source):
         theirs = _as_trained(dataclasses.replace(config, workdir=source)).model

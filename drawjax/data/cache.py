@@ -26,15 +26,10 @@ _VERSION = 1  # of the cached form; raise it when this package decodes different
 
 @dataclasses.dataclass(frozen=True)
 class CachedArrays:
-    """Arrays in a file.
-
-    Args:
-      path: of the file.
-      stamp: of what the arrays are computed from; a file with another stamp is not read.
-    """
+    """Arrays in a file."""
 
     path: pathlib.Path
-    stamp: str
+    stamp: str  #: of what the arrays are computed from; a file with another one is not read
 
     def read(self) -> dict[str, np.ndarray]:
         """The arrays by name; none if the stamp differs or the file cannot be read."""
@@ -45,11 +40,7 @@ class CachedArrays:
         return {}
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replaces the file; whoever reads meanwhile sees the old or the new.
-
-        Raises:
-          OSError: if the file cannot be written.
-        """
+        """Replaces the file; whoever reads meanwhile sees the old or the new."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, of=np.array(self.stamp), **arrays)
@@ -64,11 +55,7 @@ def cached(
 ) -> ArraySource:
     """`decode(part)`, or the cached result of an earlier call.
 
-    Args:
-      part: a part of a prepared set.
-      folder: where the set's files are.
-      what: tells the part, and the form in which it is decoded, from others of this folder.
-      decode: reads a part into memory.
+    `what` tells the part, and the form in which it is decoded, from others of the set's folder.
     """
     named = os.path.expanduser(os.environ.get("DRAWJAX_CACHE_DIR", "~/.cache/drawjax"))
     if not os.path.isabs(named) or len(part) < _MIN_IMAGES:  # "" or without a home: nowhere

@@ -200,13 +200,8 @@ def _split_files(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
 def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[pathlib.Path]:
     """The files below a folder, those behind links too; of what is no folder, itself.
 
-    Args:
-      path: the folder.
-      above: where the folders lie that it was reached through. Hidden folders below are not
-        entered, and stand for what is in them.
-
-    Raises:
-      ValueError: if a link leads back to one of them.
+    Hidden folders below are not entered, and stand for what is in them. `above` is where the
+    folders lie that it was reached through, to which no link may lead back.
     """
     if not path.is_dir() or (above and path.name.startswith(".")):
         return [path]
@@ -217,11 +212,7 @@ def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[path
 
 
 def _open(path: pathlib.Path, size: int | None) -> Image.Image:
-    """A plain picture in RGB, of the size wanted.
-
-    Raises:
-      ValueError: if it cannot be read; the message says why.
-    """
+    """A plain picture in RGB, of the size wanted; a ValueError says why it cannot be read."""
     if path.name.startswith("."):
         raise ValueError("hidden")
     if path.exists() and not path.is_file():  # a pipe, whose reader would wait

@@ -151,12 +151,7 @@ def binarize(
 
 
 def binarize_once(images: UInt8[np.ndarray, "*shape"], seed: int) -> UInt8[np.ndarray, "*shape"]:
-    """Draws each pixel once: 255 with its intensity as the probability, else 0.
-
-    Args:
-      images: bytes, NumPy's.
-      seed: of the draw; the same seed and shape give the same one.
-    """
+    """Draws each pixel once: 255 with its intensity as the probability, else 0."""
     # Above r of 0..254: a pixel of 0 never is, one of 255 always, and one of v in v cases of 255.
     thresholds = np.random.default_rng(seed).integers(0, 255, images.shape, dtype=np.uint8)
     return np.where(images > thresholds, np.uint8(255), np.uint8(0))

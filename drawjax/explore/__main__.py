@@ -32,13 +32,7 @@ DESCRIPTION = "Opens a local page: the attention window on an image, and a model
 
 
 def explore(config: ExploreConfig) -> None:
-    """Serves the page until Ctrl-C.
-
-    Raises:
-      ModuleNotFoundError: without the extra that serves.
-      OSError: if there is no such folder, or the port is in use.
-      ValueError: if a model cannot be read.
-    """
+    """Serves the page until Ctrl-C."""
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             message = f"the explorer needs {package}: pip install 'drawjax[explore]'"

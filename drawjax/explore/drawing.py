@@ -56,11 +56,7 @@ class Models:
         return list(self._models)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Name, image shape, steps and data set of every model.
-
-        Raises:
-          ValueError: if one of a person's own models is damaged or cannot be read.
-        """
+        """Name, image shape, steps and data set of every model; a damaged one is a ValueError."""
         for name in self._own:
             self.load(name)
         described = {name: pretrained.describe(model) for name, model in self._models.items()}
@@ -77,11 +73,7 @@ class Models:
 
     @functools.cache  # noqa: B019  one `Models` lives as long as its server
     def load(self, name: str) -> Draw:
-        """A model by its name.
-
-        Raises:
-          ValueError: if there is none, or it is damaged.
-        """
+        """A model by its name."""
         if name not in self._models:
             raise ValueError(f"there is no drawing model {name!r}")
         return cast(Draw, pretrained.load_pretrained(self._models[name]))
@@ -102,15 +94,7 @@ class Models:
         seed: int,
         label: int | None = None,
     ) -> Drawing:
-        """`COUNT` completions of one image, by `draw.complete`, or one of each class.
-
-        Args:
-          name: the model's.
-          pixels: the image, of the shape that the model takes.
-          known: what of it is kept.
-          seed: of the noise.
-          label: the class that all are to be of.
-        """
+        """`COUNT` completions of one image, of the label's class; without one, one of each."""
         model = self.load(name)
         count, condition = _asked(model, label)
         images = jnp.broadcast_to(pixels.astype(np.float32) / 255, (count, *pixels.shape))

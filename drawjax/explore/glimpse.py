@@ -22,19 +22,10 @@ def glimpse(
 ) -> Float[Array, " numbers"]:
     """Reads a patch through the window of five numbers and writes it back through the same.
 
-    Args:
-      pixels: the image; 255 is 1.
-      logits: as for `attention.window_from_logits`.
-      patch_size: N.
-
     Returns:
       One after the other: center x and y, stride, variance and intensity of the window; where the
       filters lie down the height, N numbers in pixels from 1, and along the width; the patch and
       what is written back, row by row.
-
-    Raises:
-      ValueError: if image or patch are larger than the page ever asks for, or as
-        `drawjax.attention` says.
     """
     if max(pixels.shape) > MAX_SIDE or patch_size > MAX_PATCH:
         raise ValueError(

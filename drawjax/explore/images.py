@@ -31,11 +31,7 @@ def shrunk(picture: Image.Image) -> Pixels:
 
 @functools.cache
 def built_in(name: str) -> Pixels:
-    """One of `BUILT_IN`.
-
-    Raises:
-      ValueError: if there is none of that name.
-    """
+    """One of `BUILT_IN`."""
     if name == "photo":
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
         return shrunk(open_picture(str(path)))

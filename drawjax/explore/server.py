@@ -51,11 +51,7 @@ _HEADERS = {
 
 
 def app(models: Models) -> Starlette:
-    """The application.
-
-    Args:
-      models: what can draw.
-    """
+    """The application."""
 
     def about(request: Request) -> Response:
         return JSONResponse(

@@ -253,11 +253,7 @@ def _on_hub(function: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _read(folder: pathlib.Path) -> Draw | Ram:
-    """The model in a folder, its two files held to each other.
-
-    Raises:
-      ValueError: if they do not agree, or a file cannot be read.
-    """
+    """The model in a folder, its two files held to each other."""
     description, path = _read_description(folder), folder / _WEIGHTS
     with _reading(folder / _CONFIG):
         model_class, config_class = _KINDS[description["kind"]]

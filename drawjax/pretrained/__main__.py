@@ -29,12 +29,7 @@ class ExportConfig(Checked):
 
 
 def export(config: ExportConfig) -> None:
-    """Writes the model of a finished run's best checkpoint to a folder, and prints its path.
-
-    Raises:
-      RunError: if the folder holds no finished run.
-      ValueError: if the name is none of a folder of its own.
-    """
+    """Writes the model of a finished run's best checkpoint to a folder, and prints its path."""
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise ValueError(f"NAME must be a plain name, such as mnist, got {config.name!r}")
     path = config.run / "results.json"

@@ -85,12 +85,7 @@ def read_values(path: pathlib.Path) -> dict[str, Any]:
 def difference(there: PyTree, here: PyTree) -> str | None:
     """The first array by name of two trees that one of them lacks or has in another shape.
 
-    Args:
-      there: arrays, or what else has a shape, of a file.
-      here: the same of a model.
-
-    Returns:
-      `encoder.kernel is [3, 4] there, missing here`; None if there is no such array.
+    `encoder.kernel is [3, 4] there, missing here`; None if there is no such array.
     """
     saved, wanted = (
         {
@@ -108,11 +103,9 @@ def difference(there: PyTree, here: PyTree) -> str | None:
 
 
 class Checkpoints:
-    """Writes the checkpoints of a folder; nobody else does meanwhile.
+    """Writes the checkpoints of a folder, and keeps the newest; nobody else does meanwhile.
 
-    Args:
-      folder: where they are; made if need be. What an interrupted save left there is removed.
-      keep: how many of the newest are kept.
+    The folder is made if need be. What an interrupted save left there is removed.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int):

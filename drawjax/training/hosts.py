@@ -92,9 +92,6 @@ def leave(code: int) -> None:
 
     If the others do not, they wait for it; JAX then ends them when their time to shut down is over,
     and would end this one too, with its own words and exit code.
-
-    Args:
-      code: exit code of this process.
     """
     if not jax.distributed.is_initialized():
         return

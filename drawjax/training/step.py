@@ -179,10 +179,6 @@ class Program:
     One config gives plain arrays. Several, points of a sweep trained side by side, give arrays with
     a leading axis, `[points, ...]`, and a step that is vmapped over it.
 
-    Args:
-      task: what to train.
-      configs: how; the points.
-
     Raises:
       ValueError: if the batch does not divide over the devices, or the optimizer is none.
     """
@@ -239,11 +235,9 @@ class Program:
     def step(
         self, state: TrainState, batches: Sequence[PyTree]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Takes a step of every point.
+        """Takes a step of every point, by this process's share of a batch for each.
 
-        Args:
-          state: the state; its buffers are used again, so it is gone afterwards.
-          batches: this process's share of a batch, for each point.
+        The state's buffers are used again, so it is gone afterwards.
 
         Returns:
           The next state, and the step's scalars, `[]` or `[points]`.

@@ -131,10 +131,7 @@ def run_groups(
 ) -> None:
     """Runs groups of points one after another, then compares all points of the sweep.
 
-    Args:
-      points: all of the sweep.
-      groups: what to run of it.
-      action: runs configs that can be trained side by side; gives each a result, or `Diverged`.
+    The action runs configs that can be trained side by side, and gives each a result or `Diverged`.
 
     Raises:
       ValueError: before any runs, if one cannot be spread over the devices.
