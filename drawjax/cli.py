@@ -559,8 +559,7 @@ def given(argv: Sequence[str] | None = None) -> set[str]:
 
 def fail(message: str) -> NoReturn:
     """Ends the process with one line, for a flag that is wrong."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(_say(message, 2))
 
 
 def _unboxed(text: str) -> str:
