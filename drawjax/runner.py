@@ -175,7 +175,7 @@ def train_all(
                 results.append(outcome)
                 continue
             params, validation = task.init_params, {}
-            if training or has_best(run.workdir):
+            if training or params is None:
                 params, validation = read_best(run.workdir, task.abstract_params)
             params = jax.device_put(jax.device_get(params))  # placed as in training: compiled once
             result = _finish(task, run, params, validation) if hosts.is_first() else {}

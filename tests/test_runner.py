@@ -239,6 +239,14 @@ def test_another_model_on_resume_is_one_line(copied):
         drawjax.load_run(config.workdir, model=Other)
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "draw"])
+def test_a_run_without_an_evaluated_checkpoint_is_said(copied, mode):
+    config, _ = copied
+    shutil.rmtree(pathlib.Path(config.workdir) / "best")
+    with pytest.raises(RunError, match="holds no evaluated checkpoint yet"):
+        drawjax.train(dataclasses.replace(config, mode=mode), dataset=IMAGES)
+
+
 class Small(Generation):
     """Adds the size of the parameters to the loss."""
 
