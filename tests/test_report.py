@@ -250,3 +250,42 @@ def test_whatever_else_a_loss_returns_is_a_curve(run):
     (data,) = _data(report.write_report([run]))
     assert data["metrics"]["train"]["canvas_norm"][-2:] == [2.5, 3.5]
     assert "images" not in data["metrics"]["validation"]
+
+
+def test_results_from_before_a_run_went_on_are_left_out(tmp_path):
+    run = write_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    _append(run, step=200, split="validation", loss=50.0)  # better, and not evaluated yet
+    (shown,) = _data(report.write_report([run]))
+    assert not shown["finished"]
+    assert shown["numbers"]["columns"] == ["Validation, step 200"]
+    results["validation"]["loss"] = 50.0
+    (run / "results.json").write_text(json.dumps(results))
+    (shown,) = _data(report.write_report([run]))
+    assert shown["finished"]
+    assert shown["numbers"]["columns"] == ["Validation, best", "Test"]
+
+
+def test_parameters_that_were_only_evaluated_are_no_run_that_begins(tmp_path):
+    run = write_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"validation": {}}))
+    (run / "metrics.jsonl").unlink()
+    (shown,) = _data(report.write_report([run]))
+    assert shown["finished"]
+    assert shown["numbers"]["columns"] == ["Test"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_place(tmp_path):
+    folders = [write_run(tmp_path / place / "mnist") for place in ("first", "second")]
+    shown = _data(report.write_report(folders))
+    assert [run["name"] for run in shown] == ["first/mnist", "second/mnist"]
+
+
+def test_no_text_ends_or_hides_the_data(run):
+    config = json.loads((run / "config.json").read_text())
+    text = "a <!-- b <script> c </script> d"
+    (run / "config.json").write_text(json.dumps(config | {"data.name": text}))
+    page = report.write_report([run]).read_text()
+    assert text not in page and "<!--" not in page
+    assert _data(run / "report.html")[0]["config"]["data.name"] == text

@@ -27,7 +27,19 @@ function ticks(low, high, count, whole) {
   return Array.from({length: last - first + 1}, (_, i) => (first + i) * step);
 }
 
-function short(value, digits = 4) {
+// A number on an axis of such steps: as many digits as tell it from its neighbors.
+function tick(value, step) {
+  if (value === 0) return "0";
+  const digits = Math.ceil(Math.log10(Math.abs(value) / step)) + 2;
+  if (step < 1e-5) return value.toExponential(Math.min(digits, 20)).replace(/\.?0+e/, "e");
+  if (Math.abs(value) >= 1e6)
+    return value.toLocaleString("en", {notation: "compact", maximumSignificantDigits: Math.min(digits, 21)});
+  return value.toLocaleString("en", {maximumFractionDigits: Math.max(0, Math.ceil(-Math.log10(step)) + 1)});
+}
+
+const places = new Map();  // where a person left a chart's cursor, by its id: kept in an update
+
+function short(value, digits = 6) {  // as many as the data have
   if (value === 0) return "0";
   if (Math.abs(value) < 1e-4) return value.toExponential(2).replace(/\.?0+e/, "e");
   return value.toLocaleString("en", {maximumSignificantDigits: digits});
@@ -55,16 +67,19 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
     return add(item, "output", "", {"aria-live": "off"});
   });
   const xs = [...new Set(lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
-  const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(Number.isFinite);
+  const ys = lines.flatMap(line => line.points).filter(point => Number.isFinite(point[1]))
+    .flatMap(([, y, error = 0]) => [y - error, y + error]);
   let [x0, x1] = [xs[0], xs.at(-1)], y0 = Math.min(...ys), y1 = Math.max(...ys);
   const room = (y1 - y0) * 0.05 || Math.abs(y1) * 0.1 || 1;
   [y0, y1] = [y0 >= 0 ? Math.max(0, y0 - room) : y0 - room, y1 + room];
   if (x0 === x1) [x0, x1] = [x0 - 1, x1 + 1];
-  let at = xs.length - 1, cursor = null, px = null;
+  const kept = xs.indexOf(places.get(id));
+  let at = kept < 0 ? xs.length - 1 : kept, cursor = null, px = null;
 
   function show(index) {
     at = Math.min(Math.max(index, 0), xs.length - 1);
     const x = xs[at];
+    if (at === xs.length - 1) places.delete(id); else places.set(id, x);
     place.textContent = `${across} ${x.toLocaleString("en")}`;
     const said = lines.map((line, i) => {
       const point = line.points.find(point => point[0] === x && point[1] !== null);
@@ -84,18 +99,16 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
     const py = y => top + (height - top - bottom) * (1 - (y - y0) / (y1 - y0));
     plot.replaceChildren();
     const svg = draw(plot, "svg", {viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": "true"});
-    draw(draw(svg, "clipPath", {id: `${id}-clip`}), "rect",
-      {x: left, y: top - 2, width: width - left - right + 4, height: height - top - bottom + 4});
-    for (const y of ticks(y0, y1, height / 50)) {
+    const marks = ticks(y0, y1, height / 50), step = marks.length > 1 ? marks[1] - marks[0] : y1 - y0;
+    for (const y of marks) {
       draw(svg, "line", {x1: left, x2: width - right, y1: py(y), y2: py(y), stroke: "var(--line)"});
-      draw(svg, "text", {x: left - 7, y: py(y) + 4, "text-anchor": "end"}, short(y));
+      draw(svg, "text", {x: left - 7, y: py(y) + 4, "text-anchor": "end"}, tick(y, step));
     }
     for (const x of ticks(x0, x1, width / 80, true)) {
       draw(svg, "line", {x1: px(x), x2: px(x), y1: height - bottom, y2: height - bottom + 5, stroke: "var(--soft)"});
       draw(svg, "text", {x: px(x), y: height - bottom + 19, "text-anchor": "middle"}, x.toLocaleString("en"));
     }
     draw(svg, "line", {x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, stroke: "var(--soft)"});
-    const inside = draw(svg, "g", {"clip-path": `url(#${id}-clip)`});
     for (const line of lines) {
       let path = "", pen = "M";
       for (const [x, y] of line.points) {
@@ -104,14 +117,14 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
         pen = "L";
       }
       const stroke = `var(--c${line.color})`;
-      draw(inside, "path", {d: path, fill: "none", stroke, "stroke-width": 1.8, "stroke-linejoin": "round",
+      draw(svg, "path", {d: path, fill: "none", stroke, "stroke-width": 1.8, "stroke-linejoin": "round",
         ...(line.dashed ? {"stroke-dasharray": "5 4"} : {})});
-      if (line.points.length <= 40)
-        for (const [x, y, error = 0] of line.points) {
-          if (!Number.isFinite(y)) continue;
-          draw(inside, "circle", {cx: px(x), cy: py(y), r: 2.5, fill: stroke});
-          if (error) draw(inside, "line", {x1: px(x), x2: px(x), y1: py(y - error), y2: py(y + error), stroke});
-        }
+      line.points.forEach(([x, y, error = 0], i) => {
+        const joined = [i - 1, i + 1].some(j => Number.isFinite(line.points[j]?.[1]));
+        if (!Number.isFinite(y) || joined && line.points.length > 40) return;
+        draw(svg, "circle", {cx: px(x), cy: py(y), r: 2.5, fill: stroke});
+        if (error) draw(svg, "line", {x1: px(x), x2: px(x), y1: py(y - error), y2: py(y + error), stroke});
+      });
     }
     cursor = draw(svg, "line", {y1: top, y2: height - bottom, stroke: "var(--soft)", "stroke-dasharray": "2 2"});
     show(at);
@@ -125,7 +138,9 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
   }
   plot.addEventListener("pointermove", point);
   plot.addEventListener("pointerdown", point);
-  plot.addEventListener("pointerleave", () => show(xs.length - 1));
+  plot.addEventListener("pointerleave", event => {
+    if (event.pointerType === "mouse") show(xs.length - 1);  // a finger that is lifted leaves, too
+  });
   plot.addEventListener("keydown", event => {
     const page = Math.max(1, Math.round(xs.length / 10));
     const moves = {ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1,

@@ -9,8 +9,8 @@ const BEGINNINGS = [[0, "the first step on"], [0.1, "a tenth of the steps on"], 
 let data = null, follow = true, beginning = 0.1;
 
 // A row's first cell is its name, or a name and a unit; columns from `numbers` on hold numbers.
-function table(parent, label, columns, rows, numbers = 1) {
-  const scroll = add(parent, "div", null, {class: "scroll", role: "region", "aria-label": label, tabindex: 0});
+function table(parent, id, label, columns, rows, numbers = 1) {
+  const scroll = add(parent, "div", null, {class: "scroll", role: "region", "aria-label": label, tabindex: 0, id});
   const grid = add(scroll, "table", null);
   const style = i => i >= numbers ? {class: "number"} : {};
   if (columns) {
@@ -97,7 +97,7 @@ function status(parent, run) {
 }
 
 function body(parent, id, run, level) {
-  status(parent, run);
+  if (run.step || !run.finished) status(parent, run);  // else given parameters were evaluated
   for (const note of run.notes) add(parent, "p", note);
   for (const image of run.pictures) {
     add(parent, level, image.title);
@@ -109,48 +109,49 @@ function body(parent, id, run, level) {
   if (logged || run.by_glimpse.length) {
     add(parent, level, "Curves");
     charts(parent, id, box => curves(box, id, run));
-  } else add(parent, "p", "No training step has been logged yet.");
+  } else if (!run.finished) add(parent, "p", "No training step has been logged yet.");
   const side = add(parent, "div", null, {class: "side"});
   if (run.numbers.rows.length) {
     const box = add(side, "div", null);
     add(box, level, "Numbers");
-    table(box, "Numbers", ["quantity", ...run.numbers.columns],
+    table(box, `${id}-numbers`, "Numbers", ["quantity", ...run.numbers.columns],
       run.numbers.rows.map(([name, unit, ...cells]) => [[name, unit], ...cells]));
   }
   if (run.facts.length) {
     const box = add(side, "div", null);
     add(box, level, "Data and machine");
-    table(box, "Data and machine", null, run.facts, 2);
+    table(box, `${id}-facts`, "Data and machine", null, run.facts, 2);
   }
   fold(parent, `${id}-config`, "Config", level, box =>
-    table(box, "Config", null, Object.entries(run.config), 2));
+    table(box, `${id}-fields`, "Config", null, Object.entries(run.config), 2));
 }
 
 function comparison(parent, runs) {
   const names = [...new Set(runs.flatMap(run => Object.keys(run.config)))];
   const differ = names.filter(name => name !== "workdir" && new Set(runs.map(run => run.config[name])).size > 1);
+  const [title, unit] = runs.map(run => run.numbers.rows[0]).find(Boolean) || ["Loss", ""];
   const value = (run, kind) => {
     const column = run.numbers.columns.findIndex(name => name.startsWith(kind));
-    return column < 0 || !run.numbers.rows.length ? "" : run.numbers.rows[0][column + 2];
+    const row = run.numbers.rows.find(([name]) => name === title);
+    return column < 0 || !row ? "" : row[column + 2];
   };
-  const [title, unit] = runs.map(run => run.numbers.rows[0]).find(Boolean) || ["Loss", ""];
   const what = `${title.toLowerCase()}${unit && ` (${unit})`}`;
-  table(parent, "Runs", ["run", ...differ, "steps", `validation ${what}`, `test ${what}`], runs.map(run => [
+  table(parent, "all-runs", "Runs", ["run", ...differ, "steps", `validation ${what}`, `test ${what}`], runs.map(run => [
     run.name, ...differ.map(name => run.config[name] ?? ""), run.step.toLocaleString("en"),
     value(run, "Validation"), value(run, "Test")]));
-  const shown = runs.filter(run => run.pictures.length);
-  if (shown.length) {
-    add(parent, "h2", shown[0].pictures[0].title);
-    const gallery = add(parent, "div", null, {class: "gallery"});
-    for (const run of shown) picture(gallery, {...run.pictures[0], description: run.name},
-      `${run.pictures[0].title} of ${run.name}`);
-  }
-  const drawn = runs.filter(run => run.drawings.length);
-  if (drawn.length) {
-    add(parent, "h2", drawn[0].drawings[0].title);
-    const gallery = add(parent, "div", null, {class: "players"});
-    drawn.forEach((run, i) => player(gallery, `all-player${i}`, {...run.drawings[0], title: run.name}));
-  }
+  // The first picture, and then the first drawing, of each run under its title.
+  const first = (of, kind, fill) => {
+    for (const title of new Set(runs.map(run => of(run)[0]?.title))) {
+      if (title === undefined) continue;
+      add(parent, "h2", title);
+      const gallery = add(parent, "div", null, {class: kind});
+      runs.forEach((run, i) => { if (of(run)[0]?.title === title) fill(gallery, run, i); });
+    }
+  };
+  first(run => run.pictures, "gallery", (gallery, run) => picture(gallery,
+    {...run.pictures[0], description: run.name}, `${run.pictures[0].title} of ${run.name}`));
+  first(run => run.drawings, "players", (gallery, run, i) =>
+    player(gallery, `all-player${i}`, {...run.drawings[0], title: run.name}));
   add(parent, "h2", "Curves");
   const lines = (split, name) => runs.map((run, i) => ({label: run.name, points: points(run, split, name),
     color: i % 6, dashed: i % 12 > 5}));

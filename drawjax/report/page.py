@@ -38,9 +38,16 @@ def write_report(
             common = os.path.commonpath([folder.absolute() for folder in folders])
             path = pathlib.Path(common) / "comparison.html"
     path = pathlib.Path(path).expanduser()
-    runs = [read_run(run) for folder in folders for run in _points(folder)]
-    # "</" would end the script element that holds the data.
-    data = to_json({"runs": runs, "written": time.time()}).replace("</", "<\\/")
+    points = [run.resolve() for folder in folders for run in _points(folder)]
+    runs = [read_run(run) for run in points]
+    if len({run["name"] for run in runs}) < len(runs):  # told apart by where they are
+        common = os.path.commonpath(points)
+        runs = [
+            run | {"name": os.path.relpath(point, common)}
+            for run, point in zip(runs, points, strict=True)
+        ]
+    # "</script" would end the element that holds the data, and "<!--" hide its end.
+    data = to_json({"runs": runs, "written": time.time()}).replace("<", "\\u003c")
     here = importlib.resources.files("drawjax.report")
     page = here.joinpath("page.html").read_text("utf-8")
     for part in _PARTS:

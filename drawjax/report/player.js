@@ -70,7 +70,7 @@ function player(parent, id, drawing) {
       pen.drawImage(sprite, i * width, row, width, height, 0, 0, cell, height * scale);
       for (const {windows, input, color, dash} of step > steps ? [] : shown) {
         const numbers = windows[step - 1][i];
-        if (!input.checked || numbers.length < 8 || numbers.includes(null)) continue;
+        if (!input.checked || numbers.includes(null)) continue;
         pen.strokeStyle = color;
         pen.lineWidth = 1.5;  // thin: a digit of 28 pixels is to be seen under it
         pen.setLineDash(dash);

@@ -50,7 +50,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     if "train.steps" not in config:
         raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
-    results = _json(folder / "results.json")
+    results = _results(folder, metrics)
     data = {**_json(folder / "data.json"), **results}
     done = max((entry["step"] for entry in metrics), default=0)
     steps = config["train.steps"]
@@ -62,7 +62,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "name": folder.resolve().name,
         "step": done,
         "steps": steps,
-        "finished": bool(results) and done >= steps,
+        "finished": bool(results) and (done >= steps or not metrics),
         "facts": _facts(data),
         "notes": notes,
         "numbers": _numbers(results, metrics),
@@ -72,6 +72,15 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "pictures": _pictures(folder),
         "config": {name: str(value) for name, value in config.items()},
     }
+
+
+def _results(folder: pathlib.Path, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The run's results, if they are of its best parameters: it may have gone on after them."""
+    results = _json(folder / "results.json")
+    losses = [entry.get("loss", math.nan) for entry in metrics if entry["split"] == "validation"]
+    best = min(filter(math.isfinite, losses), default=None)
+    measured = (results.get("validation") or {}).get("loss", best)
+    return results if best in (None, measured) else {}
 
 
 def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
@@ -99,7 +108,7 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
     """A table: `columns`, and `rows` of a name, a unit and a text for each column."""
     columns: dict[str, dict[str, Any]] = {}
     evaluated = [entry for entry in metrics if entry["split"] == "validation"]
-    if "validation" in results:
+    if results.get("validation"):
         columns["Validation, best"] = results["validation"]
     elif evaluated:
         columns[f"Validation, step {evaluated[-1]['step']:,}"] = evaluated[-1]

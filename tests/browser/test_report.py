@@ -232,6 +232,55 @@ def test_curves_have_round_ticks_and_tell_their_values(page, runs):
     expect(loss.locator("xpath=..").get_by_text("step 20", exact=True)).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [
+        ((5123.1, 5122.5, 5121.9), "5,122"),
+        ((1.1e6, 1.5e6, 2.0e6), "1.2M"),
+        ((2e-5, 3e-5, 4e-5), "2e-5"),
+        ((0.31, 0.35, 0.4), "0.32"),
+    ],
+)
+def test_numbers_on_an_axis_can_be_told_apart(page, tmp_path, values, first):
+    folder = write_run(tmp_path / "run", taken=0)
+    rows = [{"step": 10 * i, "split": "train", "loss": v} for i, v in enumerate(values, start=1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write_report([folder])
+    _open(page, folder)
+    marks = page.locator("#run0-loss text[text-anchor=end]")
+    shown = marks.all_text_contents()
+    assert shown[0] == first
+    assert len(set(shown)) == len(shown) >= 3
+    assert all(mark.evaluate("e => e.getBBox().x") >= 0 for mark in marks.all())
+
+
+def test_a_standard_error_fits_into_its_chart(page, tmp_path):
+    folder = write_run(tmp_path / "run", classifies=True)
+    results = json.loads((folder / "results.json").read_text())
+    results["test"]["error_by_glimpse_standard_error"] = [11.0, 11.0]
+    (folder / "results.json").write_text(json.dumps(results))
+    report.write_report([folder])
+    _open(page, folder)
+    chart = page.locator("#run0-glimpses svg").bounding_box()
+    bars = page.locator("#run0-glimpses line[stroke='var(--c0)']")
+    assert bars.count() == 2
+    for bar in bars.all():
+        box = bar.bounding_box()
+        assert chart["y"] <= box["y"]
+        assert box["y"] + box["height"] <= chart["y"] + chart["height"]
+
+
+def test_runs_of_two_kinds_share_no_column_and_no_heading(page, tmp_path):
+    folders = [write_run(tmp_path / "draw"), write_run(tmp_path / "ram", classifies=True)]
+    path = report.write_report(folders)
+    page.goto(path.as_uri())
+    expect(page.get_by_role("row", name="ram")).to_have_text(
+        "ram2002.12"
+    )  # its loss, not its error
+    for title in ("Samples", "Glimpses", "Drawn from the prior", "Where the model looks"):
+        expect(page.get_by_role("heading", name=title, level=2)).to_have_count(1)
+
+
 def test_curves_begin_where_a_person_says(page, runs):
     _open(page, runs / "generation")
     loss = page.get_by_role("slider", name="Loss, nats per image, by step", exact=True)
@@ -310,6 +359,11 @@ def test_an_open_page_follows_the_run_and_keeps_its_place(page, tmp_path):
     player.get_by_label("Write window").uncheck()
     page.get_by_role("heading", name="Config").click()
     player.get_by_label("Write window").focus()
+    loss = page.get_by_role("slider", name="Loss, nats per image, by step", exact=True)
+    loss.press("PageUp")
+    loss.press("ArrowLeft")
+    place = loss.get_attribute("aria-valuenow")
+    player.get_by_label("Write window").focus()
     expect(page.get_by_text("120 of 200 training steps")).to_be_visible()
 
     with (folder / "metrics.jsonl").open("a") as file:
@@ -318,6 +372,7 @@ def test_an_open_page_follows_the_run_and_keeps_its_place(page, tmp_path):
     page.clock.run_for(10_000)
     expect(page.get_by_text("130 of 200 training steps")).to_be_visible()
     assert _step(player) == 2
+    assert loss.get_attribute("aria-valuenow") == place
     expect(player.get_by_label("Write window")).not_to_be_checked()
     expect(player.get_by_label("Write window")).to_be_focused()
     expect(page.get_by_role("region", name="Config")).to_be_visible()
@@ -346,6 +401,17 @@ def test_a_run_that_has_just_begun_says_so(page, runs):
     expect(page.get_by_text("0 of 200 training steps")).to_be_visible()
     expect(page.get_by_text("No training step has been logged yet.")).to_be_visible()
     expect(page.get_by_role("row", name="Data set used a set")).to_be_visible()
+
+
+def test_given_parameters_that_were_evaluated_are_no_run_that_begins(page, tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()
+    report.write_report([folder])
+    _open(page, folder)
+    expect(page.get_by_role("table", name="").first).to_be_visible()
+    expect(page.get_by_text("of 200 training steps")).to_have_count(0)
+    expect(page.get_by_text("No training step")).to_have_count(0)
+    expect(page.get_by_label("Follow the run")).to_have_count(0)
 
 
 def test_runs_are_compared_in_one_page(page, tmp_path):
