@@ -6,7 +6,12 @@ import {startPlayer} from "./player.js";
 // A file of the page: inside of it, where it is one file; else beside it. Compressed by gzip.
 async function asset(name) {
   const inside = element(name);
-  const content = inside ? bytes(inside.textContent) : await (await fetch(`${name}.gz`)).blob();
+  let content = inside && bytes(inside.textContent);
+  if (!inside) {
+    const response = await fetch(`${name}.gz`);
+    if (!response.ok) throw new Error(`${name}.gz is not beside this page.`);
+    content = await response.blob();
+  }
   const stream = new Blob([content]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -35,11 +40,18 @@ function startWorker() {
     await ask({wasm}, [wasm.buffer]);
   }
 
-  // Started, and each model loaded, when first needed; once.
+  // What `load` gives; called once, and again only if it failed.
+  function once(name, load) {
+    return loads[name] ??= load().catch(problem => { delete loads[name]; throw problem; });
+  }
+
+  // Started, and each model loaded, when first needed.
   function ready(name) {
-    loads.start ??= start();
-    return loads[name] ??= loads.start.then(() => asset(`${name}.onnx`))
-      .then(model => ask({name, model}, [model.buffer]));
+    return once(name, async () => {
+      await once("start", start);
+      const model = await asset(`${name}.onnx`);
+      return ask({name, model}, [model.buffer]);
+    });
   }
 
   return {
@@ -113,15 +125,22 @@ function startDemo(models) {
     draw();
   }
 
+  // Nothing is being drawn any more.
+  function rest(said) {
+    element("drawn").textContent = said;
+    element("drawings").setAttribute("aria-busy", "false");
+  }
+
   const draw = latest(async () => {
     const wrong = ["seed", "steps"].find(id => !element(id).checkValidity() || !element(id).value);
     if (wrong && mode() !== "classify") {
       complain(`${element(wrong).labels[0].textContent} must be a whole number from ` +
         `${element(wrong).min} to ${element(wrong).max}.`);
-      return;
+      return rest("");
     }
     complain("");
-    const what = mode(), {name, shape, sizes} = model(), steps = Number(element("steps").value);
+    const what = mode(), {name, shape, sizes} = model();
+    const [steps, seed, mix] = ["steps", "seed", "mix"].map(id => Number(element(id).value));
     element("drawn").textContent = "Drawing …";
     element("drawings").classList.add("stale");
     element("drawings").setAttribute("aria-busy", "true");
@@ -131,24 +150,23 @@ function startDemo(models) {
     if (what === "complete") Object.assign(inputs, await content(COUNT));
     if (model().classes) inputs.condition = condition(model().classes);
     const file = `${name}.${what}`, seen = inputs.images?.[0];
-    const began = performance.now(), outputs = await worker.run(file, inputs);
+    const began = performance.now();
+    const outputs = await worker.run(file, inputs).catch(problem => { rest(""); throw problem; });
     if (what !== mode() || name !== model().name) return;  // chosen anew meanwhile
     element("drawings").classList.remove("stale");
-    element("drawings").setAttribute("aria-busy", "false");
     const windows = Object.fromEntries(["read", "write"].map(kind => [kind,
       outputs[`${kind}_windows`] ? corners(outputs[`${kind}_windows`], sizes[kind]) : null]));
-    element("write-key").hidden = !windows.write;
     if (what === "classify") {
       const glimpses = windows.read.length, frame = seen.map(v => 255 * v);
       const frames = new Uint8Array(glimpses * frame.length);
       for (let t = 0; t < glimpses; t++) frames.set(frame, t * frame.length);
-      element("drawn").textContent = verdict(outputs.logits.data);
+      rest(verdict(outputs.logits.data));
       player.show({shape: [glimpses, 1, ...shape], frames, ...windows}, playNext, "image looked at");
     } else {
       const words = what === "complete" ? "completions of your drawing" : "drawings";
       const time = ((performance.now() - began) / 1000).toFixed(1);
-      element("drawn").textContent = `${COUNT} ${words} in ${steps} steps, seed ` +
-        `${element("seed").value}; computed in ${time} s.`;
+      const between = mix ? `${mix} % of the way from seed ${seed} to ${seed + 1}` : `seed ${seed}`;
+      rest(`${COUNT} ${words} in ${steps} steps, ${between}; computed in ${time} s.`);
       const frames = Uint8Array.from(outputs.drawing.data, value => Math.round(255 * value));
       player.show({shape: outputs.drawing.shape, frames, ...windows}, playNext, words);
     }

@@ -39,6 +39,7 @@ from drawjax.data.pictures import open_picture
 from drawjax.explore import images
 from drawjax.explore.drawing import COUNT, Drawing, Models
 from drawjax.explore.glimpse import MAX_PATCH, glimpse
+from drawjax.files import read_back
 
 _PAGE = pathlib.Path(__file__).parent / "page"
 _HEADERS = {
@@ -149,10 +150,15 @@ def _drawing(drawing: Drawing) -> Response:
         {
             "shape": list(drawing.frames.shape),
             "frames": _base64(drawing.frames),
-            "write": None if drawing.write is None else drawing.write.tolist(),
-            "read": None if drawing.read is None else drawing.read.tolist(),
+            "write": _corners(drawing.write),
+            "read": _corners(drawing.read),
         }
     )
+
+
+def _corners(windows: np.ndarray | None) -> Any:
+    """Corners as JSON has them: null where a window is not finite."""
+    return None if windows is None else read_back(windows.tolist())
 
 
 def _base64(pixels: np.ndarray) -> str:

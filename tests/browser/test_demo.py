@@ -72,6 +72,7 @@ def test_it_draws_from_disk_offline(demo):
     first = _redraw(demo, lambda: None)
     assert all(image.max() > 200 and image.mean() < 100 for image in first)  # strokes on black
     mixed = _redraw(demo, lambda: mix.fill("100"))
+    expect(demo.locator("#drawn")).to_contain_text("100 % of the way from seed 0 to 1")
     assert np.abs(mixed.astype(float) - first).max() > 200
 
     def next_seed():
@@ -156,6 +157,28 @@ def test_a_phone_asks_the_site_alone(page, folder):
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     assert not any("complete" in url or "ram8" in url for url in asked)  # nobody asked for these
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_model_that_could_not_be_loaded_is_asked_for_again(page, folder):
+    refused = []
+
+    def refuse_once(route):
+        if refused:
+            return route.continue_()
+        refused.append(route.request.url)
+        route.fulfill(status=200, body="no gzip")
+
+    page.route("**/mnist_classes.generate.onnx.gz", refuse_once)
+    with _serving(folder) as address:
+        page.goto(address)
+        expect(page.locator("#drawn")).to_contain_text("4 drawings in 64 steps")
+        page.locator("#model").select_option("mnist_classes")
+        expect(page.locator("#alert")).not_to_have_text("")
+        expect(page.locator("#drawings")).to_have_attribute("aria-busy", "false")
+        assert len(refused) == 1
+        page.get_by_role("button", name="Draw").click()
+        expect(page.locator("#drawn")).to_contain_text("4 drawings in 16 steps")
+        expect(page.locator("#alert")).to_have_text("")
 
 
 @pytest.mark.parametrize("page", [OFFLINE, PHONE], indirect=True)

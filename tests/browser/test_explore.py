@@ -29,6 +29,7 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_model(folder)
     save_model(folder, "three", dataclasses.replace(CONFIG, num_classes=3))
+    save_model(folder, "whole", dataclasses.replace(CONFIG, read_size=None, write_size=None))
     with serving(Models(folder)) as address:
         yield address
 
@@ -307,7 +308,13 @@ def test_a_model_completes_what_is_painted(draw):
 
 def test_the_tab_opens_on_a_model_of_ones_own_and_then_mnist(draw):
     names = draw.get_by_label("Model", exact=True).locator("option").all_text_contents()
-    assert names[:3] == ["scribble", "three", "mnist"]
+    assert names[:4] == ["scribble", "three", "whole", "mnist"]
+
+
+def test_a_model_without_windows_has_no_key_of_them(draw):
+    expect(draw.get_by_text("where it writes")).to_be_visible()
+    draw.get_by_label("Model", exact=True).select_option("whole")
+    expect(draw.get_by_text("where it writes")).to_be_hidden()
 
 
 def test_it_says_that_it_loads_and_what_is_stale_is_dim(draw):
@@ -328,6 +335,62 @@ def test_it_says_that_it_loads_and_what_is_stale_is_dim(draw):
     held.pop().continue_()
     eventually(draw, lambda: np.testing.assert_(opacity() == 1))
     expect(draw.locator("#drawn")).to_contain_text("4 drawings in 64 steps")
+
+
+def test_what_is_said_is_of_the_seed_that_was_asked_for(draw):
+    held = []
+    draw.route("**/draw?*", lambda route: held.append(route))
+    seed = draw.get_by_label("Seed", exact=True)
+    seed.fill("1e3")  # which a field of numbers takes
+    draw.get_by_role("button", name="Draw", exact=True).click()
+    eventually(draw, lambda: np.testing.assert_(len(held) == 1))
+    seed.fill("77")
+    assert "seed=1000" in held[0].request.url
+    held[0].continue_()
+    expect(draw.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 1000.")
+
+
+def test_what_fails_does_not_keep_the_next_from_being_asked(draw):
+    held = []
+    draw.route("**/draw?*", lambda route: held.append(route))
+    draw.get_by_role("button", name="Draw", exact=True).click()
+    eventually(draw, lambda: np.testing.assert_(len(held) == 1))
+    draw.get_by_label("Seed", exact=True).fill("3")
+    draw.get_by_role("button", name="Draw", exact=True).click()
+    held[0].fulfill(status=200, body="no JSON")
+    eventually(draw, lambda: np.testing.assert_(len(held) == 2))
+    held[1].continue_()
+    expect(draw.locator("#drawn")).to_have_text("4 drawings in 4 steps, seed 3.")
+    expect(draw.locator("#drawings")).to_have_attribute("aria-busy", "false")
+    expect(draw.locator("#alert")).to_have_text("")
+
+
+def test_a_late_picture_does_not_replace_a_newer_one(draw):
+    held = []
+
+    def hold(route):
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    draw.route("**/image", hold)
+    drop(draw, "white.png", file(np.full((8, 8, 3), 255, np.uint8)))
+    eventually(draw, lambda: np.testing.assert_(len(held) == 1))
+    drop(draw, "dark.png", file(np.full((8, 8, 3), 60, np.uint8)))
+    draw.get_by_label("The model fills in").select_option("nothing: it redraws all")
+    eventually(draw, lambda: np.testing.assert_(np.all(pixels(draw, "#paint") == 60)))
+    held[0].continue_()
+    draw.wait_for_timeout(500)
+    assert np.all(pixels(draw, "#paint") == 60)
+
+
+def test_a_file_is_no_choice_any_more_once_another_image_is_looked_at(look):
+    drop(look, "stripes.png", file(np.zeros((8, 8, 3), np.uint8)))
+    expect(look.locator("#source option:checked")).to_have_text("stripes.png")
+    look.get_by_label("Image", exact=True).select_option("A test digit")
+    expect(look.locator("#another-digit")).to_be_visible()
+    expect(look.locator("#source option", has_text="stripes.png")).to_have_count(0)
 
 
 def test_a_picture_is_dropped_into_the_completion(draw):

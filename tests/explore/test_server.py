@@ -118,3 +118,13 @@ def test_bad_requests_are_refused_in_words(ask, path, message):
     status, _, answer = ask("POST", path, b"")
     assert status == 400
     assert re.search(message, answer["error"])
+
+
+def test_a_window_that_is_not_finite_is_null(ask, monkeypatch):
+    def outlines(windows, size):
+        return np.full((*np.shape(windows.center_x), 4, 2), np.nan), None
+
+    monkeypatch.setattr("drawjax.figures.outlines", outlines)
+    status, _, answer = ask("POST", "/draw?model=scribble&seed=0")
+    assert status == 200
+    assert answer["write"][0][0] == [[None, None]] * 4

@@ -200,12 +200,11 @@ export function startLooking(about) {
       overlay.toggleAttribute("hidden", true);
       showPicture();
     } catch (problem) {
-      return complain(problem);
+      if (turn === loads) complain(problem);
+      return;
     }
-    if (words) {
-      element("own")?.remove();
-      source.add(Object.assign(new Option(words, "own", false, true), {id: "own"}));
-    }
+    element("own")?.remove();  // gone, once another image is looked at
+    if (words) source.add(Object.assign(new Option(words, "own", false, true), {id: "own"}));
     element("another-digit").hidden = source.value !== "digit";
     element("note").textContent = picture.note || "";
     home = address === "image/digits" ? 0.4 : 0;  // on one of the two digits

@@ -27,8 +27,9 @@ export function startDrawing(about) {
   }
 
   const draw = latest(async () => {
-    const seed = element("seed"), {name, shape} = model(), completing = mode() === "complete";
-    if (!seed.checkValidity() || seed.value === "") {
+    const field = element("seed"), {name} = model(), completing = mode() === "complete";
+    const seed = Number(field.value);  // what is asked for, whatever is typed until it comes
+    if (!field.checkValidity() || field.value === "") {
       complain("The seed must be a whole number from 0 to 2147483647.");
       return;
     }
@@ -38,7 +39,7 @@ export function startDrawing(about) {
     stale(true);
     let drawing;
     try {
-      const query = new URLSearchParams({model: name, seed: seed.value});
+      const query = new URLSearchParams({model: name, seed});
       if (element("label").value) query.set("label", element("label").value);
       const response = completing
         ? await ask("complete?" + query, {method: "POST", body: easel.content()})
@@ -46,13 +47,14 @@ export function startDrawing(about) {
       drawing = await response.json();
     } catch (problem) {
       element("drawn").textContent = "";
+      element("drawings").setAttribute("aria-busy", "false");
       throw problem;
     }
     loaded.add(name + completing);
     stale(false);
     const [steps, count] = drawing.shape;
     const what = completing ? "completions of your drawing" : "drawings";
-    element("drawn").textContent = `${count} ${what} in ${steps} steps, seed ${seed.value}.`;
+    element("drawn").textContent = `${count} ${what} in ${steps} steps, seed ${seed}.`;
     player.show({...drawing, frames: bytes(drawing.frames)}, playNext, what);
   });
 
@@ -75,10 +77,9 @@ export function startDrawing(about) {
   async function open(file) {
     complain("");
     if (file.size > about.maxBytes) return complain(tooLarge(file, about.maxBytes));
-    const picture = await image("image", {method: "POST", body: file});
+    if (!await easel.putWhenThere(image("image", {method: "POST", body: file}))) return;
     document.querySelector("input[name=mode][value=complete]").checked = true;
     element("easel").hidden = false;
-    easel.put(picture);
     request(false);
   }
 

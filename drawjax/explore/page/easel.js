@@ -7,7 +7,7 @@ const NEUTRAL = [70, 110, 190];  // what is not known on the easel
 export function startEasel(changed, nextDigit = null) {
   const stage = element("paint-stage"), region = element("region");
   let height = 0, width = 0, channels = 1, pixels = null, painted = null, tip = 1;
-  let pen = null, brush = [0, 0];
+  let pen = null, brush = [0, 0], keyed = false, puts = 0;
 
   function inRegion(y, x) {
     return {lower: y >= height / 2, upper: y < height / 2, left: x < width / 2,
@@ -81,10 +81,14 @@ export function startEasel(changed, nextDigit = null) {
     event.preventDefault();
     const old = brush, [dx, dy] = move || [0, 0], middle = ([x, y]) => [x + 0.5, y + 0.5];
     brush = [Math.min(Math.max(old[0] + dx, 0), width - 1), Math.min(Math.max(old[1] + dy, 0), height - 1)];
-    if (!move || event.shiftKey) line(middle(old), middle(brush)); else show();
+    if (move && !event.shiftKey) return show();
+    keyed = true;
+    line(middle(old), middle(brush));
   });
   stage.addEventListener("keyup", event => {
-    if (event.key === " " || event.key === "Shift") changed();
+    if (!keyed || event.key !== " " && event.key !== "Shift") return;
+    keyed = false;
+    changed();
   });
 
   function clear() {
@@ -111,7 +115,19 @@ export function startEasel(changed, nextDigit = null) {
     show();
   }
 
-  const putDigit = async () => put(await nextDigit());
+  // Puts a picture once it is there, unless another was asked for meanwhile; returns whether it did.
+  async function putWhenThere(coming) {
+    const turn = ++puts;
+    try {
+      const picture = await coming;
+      if (turn === puts) put(picture);
+    } catch (problem) {
+      if (turn === puts) throw problem;
+    }
+    return turn === puts;
+  }
+
+  const putDigit = () => putWhenThere(nextDigit());
 
   region.addEventListener("change", () => { show(); changed(); });
   element("clear").addEventListener("click", () => { clear(); changed(); });
@@ -131,6 +147,7 @@ export function startEasel(changed, nextDigit = null) {
       if (nextDigit) await putDigit();
     },
     put,
+    putWhenThere,
     line,
     content: () => new Blob([pixels, known()]),
   };

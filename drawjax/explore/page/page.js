@@ -5,7 +5,7 @@ import {complain, element} from "./shared.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
-function select(tab, about, studio) {
+function select(tab, studio) {
   for (const other of tabs) {
     const chosen = other === tab;
     other.setAttribute("aria-selected", String(chosen));
@@ -22,12 +22,12 @@ async function start() {
   const look = startLooking(about);
   const studio = startDrawing(about);
   tabs.forEach((tab, i) => {
-    tab.addEventListener("click", () => select(tab, about, studio));
+    tab.addEventListener("click", () => select(tab, studio));
     tab.addEventListener("keydown", event => {
       const turn = {ArrowRight: 1, ArrowLeft: -1}[event.key];
       if (!turn) return;
       const next = tabs[(i + turn + tabs.length) % tabs.length];
-      select(next, about, studio);
+      select(next, studio);
       next.focus();
     });
   });
@@ -43,7 +43,7 @@ async function start() {
     event.preventDefault();
     body.classList.remove("over");
     const [file] = event.dataTransfer.files, onEasel = !element("draw").hidden;
-    if (!onEasel) select(tabs[0], about, studio);
+    if (!onEasel) select(tabs[0], studio);
     if (!file) complain("Nothing was dropped that is a file.");
     else if (onEasel) studio.open(file).catch(complain);
     else look.open(file);

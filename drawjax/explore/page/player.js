@@ -30,8 +30,10 @@ export function startPlayer() {
       overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
       for (const name of ["read", "write"]) {
         const windows = drawing[name];
-        outlines[name].toggleAttribute("hidden", !windows || !element("windows").checked);
-        if (windows) outlines[name].setAttribute("points", windows[t][i].join(" "));
+        const corners = windows?.[t][i].flat() ?? [null];  // null where a window is not finite
+        const shown = element("windows").checked && !corners.includes(null);
+        outlines[name].toggleAttribute("hidden", !shown);
+        if (shown) outlines[name].setAttribute("points", corners.join(" "));
       }
     });
     const text = `${t + 1} of ${steps}`;
@@ -70,7 +72,7 @@ export function startPlayer() {
       while (stages.length < drawing.shape[1]) addStage();
       while (stages.length > drawing.shape[1]) stages.pop().stage.remove();
       words = newWords;
-      element("read-key").hidden = !drawing.read;
+      for (const name of ["read", "write"]) element(`${name}-key`).hidden = !drawing[name];
       step.max = drawing.shape[0];
       step.value = step.max;  // after it: a value beyond the end would be cut
       step.disabled = play.disabled = false;

@@ -6,7 +6,7 @@ export const element = id => document.getElementById(id);
 export function complain(problem) {
   const lost = problem instanceof TypeError && /fetch|load/i.test(problem.message);
   element("alert").textContent =
-    lost ? "The explorer does not answer. Is it still running?" : problem.message || problem;
+    lost ? "The server of this page does not answer. Is it still running?" : problem.message || problem;
 }
 
 // A response, or an Error with what the server says.
@@ -31,19 +31,18 @@ export async function image(address, options) {
 }
 
 // Runs `work` whenever called, one at a time; calls meanwhile make one more run, with the newest.
+// What went wrong is said unless something newer is asked for.
 export function latest(work) {
   let busy = false, again = false;
   return async () => {
     again = true;
     if (busy) return;
     busy = true;
-    try {
-      while (again) { again = false; await work(); }
-    } catch (problem) {
-      complain(problem);
-    } finally {
-      busy = false;
+    while (again) {
+      again = false;
+      try { await work(); } catch (problem) { if (!again) complain(problem); }
     }
+    busy = false;
   };
 }
 
