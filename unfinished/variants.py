@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from drawjax import cli, draw, modules, runner
+from drawjax import cli, draw, modules
 from drawjax.cells import LSTM, Dense
 from drawjax.config import GenerationConfig, GenerationDataConfig, TrainConfig
 from drawjax.generation import Generation
@@ -155,6 +155,4 @@ if __name__ == "__main__":
     name = sys.argv[1]
     chosen = dict(VARIANTS[name])
     config = dataclasses.replace(chosen.pop("config", BASE), workdir=f"runs/variants/{name}")
-    if "experiment" in chosen:
-        runner._EXPERIMENTS[GenerationConfig] = chosen.pop("experiment")
     cli.main({name: config}, dataset="binarized_mnist", argv=sys.argv[2:], **chosen)
