@@ -6,6 +6,7 @@ Flags are read before JAX is loaded, so that `--help` and a wrong flag need not 
 import contextlib
 import dataclasses
 import fractions
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -629,8 +630,9 @@ def _value(text: str, hint: Any) -> str:
 
 def _types(config: Any) -> dict[str, Any]:
     """The types of a nested dataclass's fields, by flag."""
+    hints = functools.cache(typing.get_type_hints)  # once a class
     return {
-        "--" + name.replace("_", "-"): typing.get_type_hints(cls)[field.name]
+        "--" + name.replace("_", "-"): hints(cls)[field.name]
         for name, _, field, cls in leaves(config)
     }
 
