@@ -230,12 +230,13 @@ def experiment_of(
       ValueError: if there is no such model of such images, or `experiment` is of other configs.
     """
     kind = _EXPERIMENTS[type(config)]
-    if experiment is not None and not issubclass(experiment, kind):
+    chosen: Any = kind if experiment is None else experiment
+    if not (isinstance(chosen, type) and issubclass(chosen, kind)):
         raise ValueError(
             f"experiment must be a subclass of {kind.__name__} for a {type(config).__name__}, got "
-            f"{experiment.__name__}"
+            f"{_name(chosen)}"
         )
-    return (experiment or kind)(config, images, model, optimizer=optimizer)
+    return chosen(config, images, model, optimizer=optimizer)
 
 
 def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:

@@ -270,9 +270,13 @@ def test_a_loss_of_ones_own_is_trained_and_belongs_to_the_run(tmp_path):
     assert drawjax.load_run(config.workdir).num_glimpses == config.model.num_glimpses
 
 
-def test_an_experiment_of_another_kind_of_config_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="subclass of Generation for a GenerationConfig, got Clas"):
-        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=Classification)
+@pytest.mark.parametrize(
+    ("experiment", "got"), [(Classification, "Classification"), (object(), "object")]
+)
+def test_what_is_no_experiment_of_the_config_is_refused(experiment, got, tmp_path):
+    said = f"subclass of Generation for a GenerationConfig, got {got}"
+    with pytest.raises(ValueError, match=said):
+        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=experiment)
     assert not (tmp_path / "run").exists()
 
 
