@@ -148,7 +148,7 @@ class Generation(Experiment[GenerationConfig]):
             frames,
             title="Drawn from the prior",
             description=f"{frames.shape[1]} images drawn from noise in {len(frames)} steps.",
-            write=(windows, write_size),
+            write=_with_size(windows, write_size),
         )
         first = slice(0, _ROWS)
         again = _frames(model, redrawn, first)
@@ -159,8 +159,8 @@ class Generation(Experiment[GenerationConfig]):
             description=f"{again.shape[1]} {split} images, and beside each how it is redrawn in "
             f"{len(again)} steps.",
             beside=np.asarray(images)[first],
-            write=(_picked(redrawn.write_windows, first), write_size),
-            read=(_picked(redrawn.read_windows, first), read_size),
+            write=_with_size(_picked(redrawn.write_windows, first), write_size),
+            read=_with_size(_picked(redrawn.read_windows, first), read_size),
             kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
         samples = np.asarray(prior.images)
@@ -324,3 +324,7 @@ def _frames(model: draw.Model, output: draw.DrawOutput, rows: slice) -> np.ndarr
 
 def _picked(windows: Any, rows: slice) -> Any:
     return jax.tree.map(lambda field: np.asarray(field[:, rows]), windows)
+
+
+def _with_size(windows: Any, size: int | None) -> tuple[Any, int] | None:
+    return None if size is None or windows is None else (windows, size)

@@ -20,8 +20,8 @@ def save_drawing(
     *,
     title: str,
     description: str,
-    write: tuple[Window | None, PatchSize | None] | None = None,
-    read: tuple[Window | None, PatchSize | None] | None = None,
+    write: tuple[Window, PatchSize] | None = None,
+    read: tuple[Window, PatchSize] | None = None,
     kl: Sequence[float] | None = None,
     beside: Shaped[np.ndarray, "count height width channels"] | None = None,
 ) -> None:
@@ -70,12 +70,9 @@ def _sprite(frames: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _outlines(
-    windows: tuple[Window | None, PatchSize | None] | None,
-) -> list[list[list[float]]] | None:
+def _outlines(windows: tuple[Window, PatchSize] | None) -> list[list[list[float]]] | None:
     """Corners of `figures.outlines`, flat: `[T][count][8]`."""
-    window, size = windows or (None, None)
-    if window is None or size is None:
+    if windows is None:
         return None
-    corners, _ = figures.outlines(window, size)
+    corners, _ = figures.outlines(*windows)
     return np.round(corners.reshape(*corners.shape[:2], 8), 2).tolist()

@@ -274,9 +274,8 @@ def test_runs_of_two_kinds_share_no_column_and_no_heading(page, tmp_path):
     folders = [write_run(tmp_path / "draw"), write_run(tmp_path / "ram", classifies=True)]
     path = report.write_report(folders)
     page.goto(path.as_uri())
-    expect(page.get_by_role("row", name="ram")).to_have_text(
-        "ram2002.12"
-    )  # its loss, not its error
+    # Its loss, not its error.
+    expect(page.get_by_role("row", name="ram")).to_have_text("ram2002.12")
     for title in ("Samples", "Glimpses", "Drawn from the prior", "Where the model looks"):
         expect(page.get_by_role("heading", name=title, level=2)).to_have_count(1)
 
