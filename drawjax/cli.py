@@ -32,13 +32,13 @@ __all__ = [
     "Options",
     "command",
     "drawjax",
-    "experiment",
     "fail",
     "given",
     "main",
     "parse",
     "read",
     "run_command",
+    "run_experiment",
 ]
 
 T = TypeVar("T")
@@ -104,10 +104,10 @@ def main(
             given=given(argv),
         )  # fmt: skip
 
-    run_command(lambda: _experiment(presets, run, argv, description))
+    run_experiment(presets, run, argv, description=description)
 
 
-def experiment(
+def run_experiment(
     presets: Mapping[str, Config],
     run: Callable[[Sequence[Config]], Sequence[Any]],
     argv: Sequence[str] | None = None,

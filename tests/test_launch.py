@@ -33,14 +33,14 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(arguments, message, capsys):
         raise AssertionError("nothing should run")
 
     with pytest.raises(SystemExit) as stop:
-        cli.experiment(PRESETS, never, arguments)
+        cli.run_experiment(PRESETS, never, arguments)
     assert stop.value.code == 2
     assert said_line(capsys).startswith(message)
 
 
 def test_help_explains_every_flag_with_its_default(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.experiment(PRESETS, lambda configs: [], ["--help"], description="What it does.")
+        cli.run_experiment(PRESETS, lambda configs: [], ["--help"], description="What it does.")
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "What it does." in text
@@ -71,7 +71,7 @@ def test_the_fields_that_arguments_name_are_given():
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.experiment(PRESETS, lambda configs: [Diverged("no")], [])
+        cli.run_experiment(PRESETS, lambda configs: [Diverged("no")], [])
     assert stop.value.code == 3
 
 
@@ -85,7 +85,7 @@ def test_a_sweep_hands_over_what_can_train_points(tmp_path):
     sweep = ["--sweep", "width=4,5", "--sweep", "train.seed=0,1", "--workdir", str(tmp_path)]
     for more in ([], ["--sweep-index", "2"], ["--sweep-parallel", "1"]):
         with pytest.raises(SystemExit) as stop:
-            cli.experiment(PRESETS, run, [*sweep, *more])
+            cli.run_experiment(PRESETS, run, [*sweep, *more])
         assert stop.value.code == 0
     assert seen == [
         [(4, 0), (4, 1)], [(5, 0), (5, 1)],

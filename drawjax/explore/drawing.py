@@ -50,13 +50,11 @@ class Models:
         self._models |= {name: name for name in sorted(others, key=lambda n: (n != "mnist", n))}
         self._own = own
 
-    @property
-    def names(self) -> list[str]:
-        """What can be asked for: a person's own models, then `mnist`, then the others."""
-        return list(self._models)
-
     def describe(self) -> list[dict[str, Any]]:
-        """Name, image shape, steps and data set of every model; a damaged one is a ValueError."""
+        """Name, image shape, steps and data set of every model; a damaged one is a ValueError.
+
+        A person's own models, then `mnist`, then the others.
+        """
         for name in self._own:
             self.load(name)
         described = {name: pretrained.describe(model) for name, model in self._models.items()}

@@ -143,4 +143,4 @@ def run(configs):
 
 
 if __name__ == "__main__":
-    cli.experiment({"toy": ToyConfig(), "wide": ToyConfig(width=256)}, run)
+    cli.run_experiment({"toy": ToyConfig(), "wide": ToyConfig(width=256)}, run)
