@@ -183,6 +183,11 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
         arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")
     if static and images.name != "binarized_mnist":
+        if any(np.any((array > 0) & (array < 255)) for array in arrays.values()):
+            notes.append(
+                f"{images.name}: each gray value is drawn once, as 0 or 1 "
+                "(data.binarization static; none keeps them)."
+            )
         arrays = {
             split: binarize_once(array, seed) for seed, (split, array) in enumerate(arrays.items())
         }

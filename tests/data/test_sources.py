@@ -426,3 +426,13 @@ def test_validation_images_are_trained_on_if_asked_for(tmp_path):
     np.testing.assert_array_equal(joined.train.images, both)
     np.testing.assert_array_equal(joined.train.labels[27:], apart.validation.labels)
     assert "mnist: the validation images are trained on as well." in joined.notes
+
+
+def test_gray_values_that_are_drawn_once_are_said(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (8, 6, 5), np.uint8)
+    drawn = load(gray, GenerationDataConfig())
+    assert any("each gray value is drawn once" in note for note in drawn.notes)
+    assert np.isin(drawn.train.images, (0, 255)).all()
+    for images, method in ((gray // 128 * 255, "static"), (gray, "dynamic"), (gray, "none")):
+        notes = load(images, GenerationDataConfig(binarization=method)).notes
+        assert not any("gray value" in note for note in notes)
