@@ -21,7 +21,7 @@ from drawjax.data.pipeline import ArraySource, Source
 from drawjax.files import write_atomically
 
 _MIN_IMAGES = 2_000  # fewer are decoded as fast as a file is opened
-_VERSION = 1  # of the cached form; raise it when this package decodes differently
+_VERSION = 2  # of the cached form; raise it when this package decodes differently
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,13 +66,15 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     counts = {split: len(records[split]) for split in records if len(records[split])}
     ranges, rules = split_ranges(name, counts)
     notes = list((info.metadata or {}).get("notes", ()))  # of builders of our own
-    if counts["train"] != _OFFICIAL_TRAIN.get(name, counts["train"]):
+    official = _OFFICIAL_TRAIN.get(info.name, counts["train"])
+    if counts["train"] != official:
         notes.append(
-            f"{name} is prepared in part: {counts['train']:,} of {_OFFICIAL_TRAIN[name]:,} "
-            "training images."
+            f"{name} is prepared in part: {counts['train']:,} of {official:,} training images."
         )
+    # Stored as 0 and 1, to which resizing rounds.
+    unit = 255 if info.name == "binarized_mnist" else 1
     parts: dict[str, Source] = {
-        part: _Records(records[of[0]], folder, *of, config.size, channels, labeled)
+        part: _Records(records[of[0]], folder, *of, config.size, channels, unit, labeled)
         for part, of in ranges.items()
     }
     image_shape = parts["test"].__getitems__([0])["image"].shape[1:]
@@ -148,6 +150,7 @@ class _Records:
     stop: int
     size: int | None
     channels: int
+    unit: int  #: what a stored 1 stands for
     labeled: bool
 
     def __len__(self) -> int:
@@ -184,7 +187,8 @@ class _Records:
         image = Image.open(io.BytesIO(data))
         mode = _MODES[self.channels]
         image = image if image.mode == mode else image.convert(mode)
-        return pixels(plain(image) if mode == "RGBA" else image, self.size)
+        array = pixels(plain(image) if mode == "RGBA" else image, self.size)
+        return array if self.unit == 1 else array * np.uint8(self.unit)
 
 
 def _thousands(count: int) -> list[np.ndarray]:
@@ -198,8 +202,6 @@ def _in_memory(name: str, part: Source) -> ArraySource:
     )
     chunks = [part.__getitems__(indices) for indices in bar]
     images = np.concatenate([chunk["image"] for chunk in chunks])
-    if name == "binarized_mnist":  # stored as 0 and 1, to which resizing rounds
-        images = images * np.uint8(255)
     return ArraySource(images, np.concatenate([chunk["label"] for chunk in chunks]))
 
 

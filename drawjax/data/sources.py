@@ -47,8 +47,9 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
     """
     if dataset is None or isinstance(dataset, str):
         return _formed(_named(dataset, config), config)
-    if config.name is not None:
-        raise ValueError(f"data.name is {config.name}, and images are given; leave out one of them")
+    for field in ("name", "folder"):
+        if (value := getattr(config, field, None)) is not None:
+            raise ValueError(f"data.{field} is {value}, and images are given; leave out one")
     if not isinstance(dataset, ImageSet):
         parts = dataset if isinstance(dataset, Mapping) else {"train": dataset}
         if unknown := sorted(set(parts) - set(_SPLITS)):
@@ -182,12 +183,11 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     if config.invert:
         arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")
-    if static and images.name != "binarized_mnist":
-        if any(np.any((array > 0) & (array < 255)) for array in arrays.values()):
-            notes.append(
-                f"{images.name}: each gray value is drawn once, as 0 or 1 "
-                "(data.binarization static; none keeps them)."
-            )
+    if static and any(np.any((array > 0) & (array < 255)) for array in arrays.values()):
+        notes.append(
+            f"{images.name}: each gray value is drawn once, as 0 or 1 "
+            "(data.binarization static; none keeps them)."
+        )
         arrays = {
             split: binarize_once(array, seed) for seed, (split, array) in enumerate(arrays.items())
         }

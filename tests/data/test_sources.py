@@ -118,6 +118,21 @@ def test_binarized_mnist_has_black_and_white(tmp_path):
         np.testing.assert_array_equal(result.train.images, expected)
 
 
+def test_a_set_given_with_its_version_is_the_same_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAWJAX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("drawjax.data.cache._MIN_IMAGES", 1)
+    folder = write_tiny_set(tmp_path, "binarized_mnist", train=4, validation=2, test=2)
+    # With the version first: what it leaves in the cache is what the plain name finds.
+    for name in (f"binarized_mnist:{folder.name}", "binarized_mnist"):
+        result = _load(tmp_path, name, binarization="static")
+        expected = [255 * (picture("train", i, (28, 28, 1)) > 127) for i in range(4)]
+        np.testing.assert_array_equal(result.train.images, expected)
+        assert any("in part: 4 of 50,000" in note for note in result.notes)
+    monkeypatch.setattr("drawjax.data.prepared._IN_MEMORY", 0)
+    images = _load(tmp_path, "binarized_mnist", binarization="dynamic").train.__getitems__([0, 1])
+    np.testing.assert_array_equal(images["image"], expected[:2])
+
+
 def test_static_binarization_is_drawn_once_by_intensity(tmp_path):
     write_tiny_set(tmp_path, "mnist", train=300, test=20)
     gray = _load(tmp_path, "mnist")
@@ -436,3 +451,10 @@ def test_gray_values_that_are_drawn_once_are_said(tmp_path):
     for images, method in ((gray // 128 * 255, "static"), (gray, "dynamic"), (gray, "none")):
         notes = load(images, GenerationDataConfig(binarization=method)).notes
         assert not any("gray value" in note for note in notes)
+
+
+@pytest.mark.parametrize("field", ["name", "folder"])
+def test_a_set_named_beside_given_images_is_refused(field):
+    config = GenerationDataConfig(binarization="none", **{field: "mine"})
+    with pytest.raises(ValueError, match=rf"data\.{field} is mine, and images are given"):
+        load(np.zeros((8, 6, 5), np.uint8), config)
