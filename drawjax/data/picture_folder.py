@@ -68,9 +68,12 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in _TAKEN:
         taken = f", and none of {', '.join(_TAKEN)}" if name in _TAKEN else ""
         raise ValueError(f"the name must be letters, digits and underscores{taken}; got {name!r}")
-    prepared = pathlib.Path(target) / name / VERSION
-    if prepared.exists():
-        raise ValueError(f"{prepared} already exists; remove it or choose another name")
+    if name in tfds.list_builders(with_community_datasets=False):
+        raise ValueError(f"TFDS has a set called {name}; choose another name")
+    prepared = pathlib.Path(target) / name
+    for found in (prepared / VERSION, *(path.parent for path in prepared.glob("**/features.json"))):
+        if found.exists():
+            raise ValueError(f"{found} already exists; remove it or choose another name")
     return _write(name, root, target, size)
 
 
@@ -113,7 +116,7 @@ def _write(name: str, root: pathlib.Path, target: str, size: int | None) -> str:
 
     builder = RecordsBuilder(
         name, target,
-        description=f"The pictures of {root}.",
+        description=f"The pictures of {_text(root)}.",
         features={"image": image, "id": tfds.features.Text(), **label},
         splits=lambda _: {split: records(paths) for split, paths in usable.items()},
         notes=notes,

@@ -33,8 +33,8 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
       preparation that fails leaves nothing half-written there.
 
     Raises:
-      ValueError: if TFDS knows no such set; the message names the nearest. Also if what was
-        downloaded is broken.
+      ValueError: if TFDS knows no such set; the message names the nearest. Also if it cannot
+        prepare this version of it, or what was downloaded is broken.
       FileNotFoundError: if `manual_dir`, or an archive in it, is not there.
       ModuleNotFoundError: if TensorFlow, which TFDS's builders need, is not installed.
       OSError: if the download fails.
@@ -61,7 +61,13 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     if plain not in known:
         near = nearest(plain, [*known, *ALIASES, *ALIASES.values()])
         raise ValueError(f"TFDS has no set called {plain!r}{near}")
-    return write(tfds.builder(name, data_dir=folder), manual_dir)
+    try:
+        return write(tfds.builder(name, data_dir=folder), manual_dir)
+    except (ValueError, OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # a builder may raise any: of a version, a checksum, an archive
+        reason = " ".join(str(error).split())
+        raise ValueError(f"TFDS cannot prepare {name}: {reason or type(error).__name__}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -237,6 +237,14 @@ def test_what_is_there_is_not_written_over(tmp_path, pictures, capsys):
     assert _prepare(tmp_path, pictures) == 1
     where = tmp_path / "sets" / "mine" / "1.0.0"
     assert _error(capsys) == f"error: {where} already exists; remove it or choose another name"
+    another = where.rename(where.with_name("3.0.1"))  # which would be read in place of the new one
+    assert _prepare(tmp_path, pictures) == 1
+    assert _error(capsys) == f"error: {another} already exists; remove it or choose another name"
+
+
+def test_a_name_of_tfds_is_refused(tmp_path, pictures):
+    with pytest.raises(ValueError, match="TFDS has a set called fashion_mnist"):
+        picture_folder.write_folder("fashion_mnist", str(pictures), str(tmp_path / "sets"))
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,24 @@ def test_an_unknown_name_gets_the_nearest(tmp_path, monkeypatch):
         prepare.prepare("zzz/config", str(tmp_path))
 
 
+def test_whatever_a_builder_raises_is_one_line_and_stops_no_other(
+    tmp_path, archives, capsys, monkeypatch
+):
+    import tensorflow_datasets as tfds
+
+    def builder(name, data_dir):
+        raise AssertionError(f"Failed to construct dataset {name}.\nWrong version.")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tfds, "list_builders", lambda: ["mnist"])
+    monkeypatch.setattr(tfds, "builder", builder)
+    where = ["--data-dir", str(tmp_path / "sets"), "--manual-dir", str(archives)]
+    assert _prepare(["mnist:9.9.9", "svhn", *where]) == 1
+    said = "Failed to construct dataset mnist:9.9.9. Wrong version."
+    assert _error(capsys) == f"error: TFDS cannot prepare mnist:9.9.9: {said}"
+    assert (tmp_path / "sets" / "svhn_numbers" / "1.0.0").is_dir()
+
+
 def test_a_failed_download_is_one_line(tmp_path, capsys, monkeypatch):
     from drawjax.data import svhn
 
