@@ -557,14 +557,15 @@ def test_the_help_of_sample_names_what_draws(capsys):
 
 
 def test_a_finished_run_becomes_a_model_to_ship(tmp_path, capsys):
-    run = _run(tmp_path / "run", _model(), test={"loss": 1.0})
+    figures = {"validation": {"loss": 1.0}, "test": {"loss": 1.5}}
+    run = _run(tmp_path / "run", _model(), **figures)
     command = [str(run), "mine", "--commit", "abc", "--folder", str(tmp_path / "models")]
     assert _export(command) == 0
     folder = tmp_path / "models" / "mine"
     assert capsys.readouterr().out.split() == [str(folder)]
     drawjax.save_pretrained(
         _model(), tmp_path / "same", dtype="float16",
-        provenance={"test": {"loss": 1.0}, "init_from": None, "commit": "abc"},
+        provenance={**figures, "init_from": None, "commit": "abc"},
     )  # fmt: skip
     assert _content(folder) == _content(tmp_path / "same")
     assert _export([str(run), "", *command[2:]]) == 2
@@ -573,6 +574,9 @@ def test_a_finished_run_becomes_a_model_to_ship(tmp_path, capsys):
         assert _export([str(run), name, *command[2:]]) == 1
         assert said_line(capsys) == f"error: NAME must be a plain name, such as mnist, got {name!r}"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine"]
+    (run / "results.json").write_text(json.dumps({**figures, "validation": {"loss": 2.0}}))
+    assert _export(command) == 1
+    assert "went on after results.json was written" in said_line(capsys)
     (run / "results.json").unlink()
     assert _export(command) == 1
     assert "holds no finished run" in said_line(capsys)

@@ -12,6 +12,7 @@ from drawjax.config import Checked, option
 from drawjax.pretrained import save_pretrained
 from drawjax.runner import load_run
 from drawjax.training import RunError
+from drawjax.training.run import best_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,11 @@ def export(config: ExportConfig) -> None:
     if not path.exists():
         raise RunError(f"{config.run} holds no finished run: there is no {path.name}")
     results = json.loads(path.read_text())
+    if results.get("validation") != best_metrics(config.run):
+        raise RunError(
+            f"{config.run} went on after {path.name} was written; train it to its end, or give "
+            "--mode evaluate"
+        )
     fields = json.loads((config.run / "config.json").read_text())
     provenance = {**results, "init_from": fields.get("init_from"), "commit": config.commit}
     folder = (config.folder or pathlib.Path(__file__).parent) / config.name

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -105,10 +105,11 @@ def difference(there: PyTree, here: PyTree) -> str | None:
 class Checkpoints:
     """Writes the checkpoints of a folder, and keeps the newest; nobody else does meanwhile.
 
-    The folder is made if need be. What an interrupted save left there is removed.
+    The folder is made if need be. What an interrupted save left there is removed. Where `keep` is
+    None, all stay until they are deleted.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int):
+    def __init__(self, folder: pathlib.Path, *, keep: int | None):
         self.folder, self._keep = folder, keep
         hosts.on_first(self._clean)
 
@@ -146,6 +147,10 @@ class Checkpoints:
         """Renames one, so that it is no checkpoint any more, and says why."""
         hosts.on_first(lambda: _set_aside(self.folder / str(step), why))
 
+    def delete(self, steps: Iterable[int]) -> None:
+        """Deletes the checkpoints of these steps."""
+        hosts.on_first(lambda: self._delete(steps))
+
     def _clean(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for pattern in ("*.orbax-checkpoint-tmp*", f"*{_DELETED}"):
@@ -154,7 +159,11 @@ class Checkpoints:
         self._delete_old()
 
     def _delete_old(self) -> None:
-        for step in steps(self.folder)[self._keep :]:
+        if self._keep is not None:
+            self._delete(steps(self.folder)[self._keep :])
+
+    def _delete(self, steps: Iterable[int]) -> None:
+        for step in steps:
             # Under another name first: one that is half deleted is no checkpoint.
             path = self.folder / str(step)
             shutil.rmtree(path.rename(path.with_name(path.name + _DELETED)))

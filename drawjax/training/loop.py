@@ -147,6 +147,8 @@ class _Loop:
     def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int, list[Means]]:
         """The state at the newest checkpoint that all points have, or the initial one."""
         found = restore(runs, self._program.abstract)
+        for run in runs:
+            run.go_back(int(found[0][0].step) if found else 0)
         if not found:
             return self._program.initial(), 0, [Means() for _ in runs]
         states, progress = zip(*found, strict=True)

@@ -100,6 +100,14 @@ def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, flo
     raise RunError(f"{workdir} holds no evaluated checkpoint yet")
 
 
+def best_metrics(workdir: str | os.PathLike) -> dict[str, float]:
+    """What validation gave for the parameters that `read_best` reads; errors as there."""
+    folder = pathlib.Path(workdir).absolute() / "best"
+    if not (steps := checkpoints.steps(folder)):
+        raise RunError(f"{workdir} holds no evaluated checkpoint yet")
+    return checkpoints.read_values(folder / str(steps[0]))
+
+
 class RunWriter:
     """Opens, or makes, a run's folder, and holds its lock until closed (or the process ends).
 
@@ -130,15 +138,16 @@ class RunWriter:
     ):
         self.workdir = pathlib.Path(workdir).absolute()
         self._lock: int | None = None
-        self._seconds, self._opened_at = 0.0, time.monotonic()
         fields = flatten(config)
         facts = read_back({**(record or {}), "prng": PRNG})
         hosts.check_same(fields | facts)
         try:
             hosts.on_first(lambda: self._take(fields, config, facts, set(free)))
             self._states = Checkpoints(self.workdir / "checkpoints", keep=keep)
-            self._best = Checkpoints(self.workdir / "best", keep=1)
+            self._best = Checkpoints(self.workdir / "best", keep=None)
+            self._delete_beaten()
             self._lowest = self._lowest_loss()
+            self._seconds, self._opened_at = self._seconds_before(), time.monotonic()
         except BaseException:
             self.close()
             raise
@@ -162,6 +171,7 @@ class RunWriter:
           RunError: if the disk is full or the folder cannot be written; older checkpoints stay.
         """
         self._states.save(int(state.step), state, {**progress, "seconds": self.seconds})
+        self._delete_beaten()
 
     def save_best(self, step: int, ema_params: Any, metrics: dict[str, float]) -> None:
         """Saves averaged parameters; only those with the lowest `metrics["loss"]` are kept.
@@ -175,6 +185,15 @@ class RunWriter:
         if metrics["loss"] < self._lowest:
             self._best.save(step, ema_params, metrics)
             self._lowest = metrics["loss"]
+            self._delete_beaten()
+
+    def go_back(self, step: int) -> None:
+        """Forgets the averaged parameters of later steps than the run goes on from.
+
+        It takes those steps anew, and by another schedule perhaps.
+        """
+        self._best.delete([best for best in checkpoints.steps(self._best.folder) if best > step])
+        self._lowest = self._lowest_loss()
 
     @property
     def seconds(self) -> float:
@@ -189,6 +208,21 @@ class RunWriter:
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, the newest first."""
         return checkpoints.steps(self._states.folder)
+
+    def _seconds_before(self) -> float:
+        """How long the run had taken at its newest checkpoint."""
+        try:
+            newest = self.newest()
+            return checkpoints.read_values(newest)["seconds"] if newest else 0.0
+        except RunError:  # `restore` goes back to an older one
+            return 0.0
+
+    def _delete_beaten(self) -> None:
+        """Deletes all but the best, and the best that the run would have if it was stopped now."""
+        taken = max(self.steps(), default=0)
+        first, *others = checkpoints.steps(self._best.folder) or [0]
+        spare = [step for step in others if step <= taken][:1] if first > taken else []
+        self._best.delete(set(others) - set(spare))
 
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""

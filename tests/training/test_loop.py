@@ -147,6 +147,20 @@ def test_rows_after_a_resume_are_those_of_an_undisturbed_run(tmp_path):
     assert _rows(tmp_path / "cut") == _rows(tmp_path / "whole")
 
 
+def test_steps_that_are_taken_anew_have_no_best_before_them(tmp_path):
+    config = _config(eval_every=5, checkpoint_every=7)
+    first = iter([{"loss": 3.0}, {"loss": 1.0}])
+    with pytest.raises(Stop):  # killed at step 12, evaluated at 5 and 10
+        _train(
+            tmp_path, config, batches=lambda seed: _stopping(config, 12),
+            validate=lambda params: next(first),
+        )  # fmt: skip
+    later = iter([{"loss": 2.0}, *[{"loss": 2.5}] * 4])
+    state = _train(tmp_path, config, validate=lambda params: next(later))
+    assert read_best(tmp_path, state.ema_params)[1] == {"loss": 2.0}
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["10"]
+
+
 def test_a_row_of_skipped_steps_is_valid_json(tmp_path):
     config = _config(max_skipped=8, log_every=3)
     with pytest.raises(Diverged):

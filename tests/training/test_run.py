@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from drawjax.training import RunError, RunWriter, has_best, read_best, read_config, read_record
-from drawjax.training.run import restore
+from drawjax.training.run import best_metrics, restore
 from drawjax.training.step import Hyperparams, initial_state
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -199,6 +199,32 @@ def test_the_best_parameters_are_kept(tmp_path, caplog):
     assert "the validation loss is nan" in caplog.text
     assert metrics == {"loss": 1.0}
     jax.tree.map(np.testing.assert_array_equal, best, _state(seed=20).params)
+
+
+def test_a_run_that_goes_back_has_the_best_that_it_had_there(tmp_path):
+    def losses():
+        return {path.name for path in (tmp_path / "best").iterdir()}
+
+    with RunWriter(tmp_path, CONFIG) as run:
+        run.save_best(20, _state(seed=20).params, {"loss": 3.0})
+        run.save_best(30, _state(seed=30).params, {"loss": 2.0})
+        run.save(_state(40), {})
+        assert losses() == {"30"}
+        run.save_best(50, _state(seed=50).params, {"loss": 1.5})
+        run.save_best(70, _state(seed=70).params, {"loss": 1.0})
+        assert losses() == {"30", "70"}
+        assert read_best(tmp_path, _state().params)[1] == best_metrics(tmp_path) == {"loss": 1.0}
+    with RunWriter(tmp_path, CONFIG) as run:  # killed, and started again from step 40
+        assert losses() == {"30", "70"}
+        run.go_back(40)
+        assert best_metrics(tmp_path) == {"loss": 2.0}
+        run.save_best(50, _state(seed=51).params, {"loss": 2.5})
+        run.save_best(70, _state(seed=71).params, {"loss": 1.2})
+        best, metrics = read_best(tmp_path, _state().params)
+        assert metrics == {"loss": 1.2}
+        jax.tree.map(np.testing.assert_array_equal, best, _state(seed=71).params)
+        run.save(_state(80), {})
+        assert losses() == {"70"}
 
 
 def test_a_best_checkpoint_that_is_torn_is_quarantined(tmp_path, caplog):
