@@ -51,7 +51,7 @@ def remove_drafts(folder: pathlib.Path) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON of nested values; what is no finite number becomes null, which every reader takes."""
+    """JSON of nested values, NumPy's and JAX's too; what is not finite becomes null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -61,6 +61,8 @@ def read_back(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # an array or a number of NumPy or JAX
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

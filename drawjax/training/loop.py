@@ -16,7 +16,7 @@ from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.hosts import Interrupts
 from drawjax.training.metrics import Means, MetricWriter, Progress
 from drawjax.training.run import RunWriter, restore
-from drawjax.training.step import Program, TrainState
+from drawjax.training.step import Program, TrainState, check_metrics
 from drawjax.training.task import BatchIterator, Task
 
 _log = logging.getLogger(__name__)
@@ -221,6 +221,10 @@ class _Loop:
                 return
             if not values:
                 continue
+            if "loss" not in values:
+                raise ValueError("validation must give a loss, by which the best are chosen")
+            check_metrics(values, taken=("step", "split"))
+            values = {name: np.asarray(value).item() for name, value in values.items()}
             point.writer.write(step, "validation", values)
             point.run.save_best(step, average, values)
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,12 @@ from drawjax.training.task import Task
 _log = logging.getLogger(__name__)
 
 PyTree = Any
+
+# What a row of metrics has beside those of the task's loss.
+_METRICS = (
+    "step", "split", "loss", "gradient_norm", "skipped_in_row", "skipped", "learning_rate",
+    "images_per_second",
+)  # fmt: skip
 
 
 class Streams(NamedTuple):
@@ -140,7 +146,9 @@ def train_step(
     key = jax.random.fold_in(streams(hyperparams.seed).noise, state.step)
 
     def batch_loss(params: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return task.loss(params, batch, key, constants)
+        loss, metrics = task.loss(params, batch, key, constants)
+        check_metrics(metrics, taken=_METRICS)
+        return loss, metrics
 
     (loss, metrics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     norm = optax.tree.norm(gradient)
@@ -171,6 +179,15 @@ def train_step(
         TrainState(state.step + 1, params, ema_params, opt_state, state.skipped + bad, in_row),
         metrics,
     )
+
+
+def check_metrics(metrics: Mapping[str, Any], *, taken: Collection[str] = ()) -> None:
+    """Raises ValueError if one is no scalar, or has a name that is taken."""
+    for name, value in metrics.items():
+        if name in taken:
+            raise ValueError(f"a metric cannot be called {name}, which is one of every run's")
+        if shape := jnp.shape(value):
+            raise ValueError(f"metric {name} must be a scalar, got an array of shape {shape}")
 
 
 class Program:
