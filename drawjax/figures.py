@@ -6,6 +6,7 @@ A window that is not finite, as after a diverged step, is not drawn.
 """
 
 import io
+import itertools
 import math
 import pathlib
 import sys
@@ -246,7 +247,7 @@ def save_zooms(
     """
     image, patches = image_bytes("image", image, 3), image_bytes("patches", patches, 4)
     rebuilt = image_bytes("rebuilt", rebuilt, 4, slack=sys.float_info.max)
-    size = patches.shape[1:3]
+    size, windows = patches.shape[1:3], as_arrays(windows)
     scale = _scale(image, 300)
     outline = _outlines(windows, size, len(patches))
     y, x = (scale * (np.asarray(means) - 0.5) for means in attention.filter_grid(windows, size))
@@ -254,8 +255,9 @@ def save_zooms(
     page = []
     for row in range(len(patches)):
         frame = _cell(image, scale, outline[row], _GREEN)
-        if np.isfinite(outline[row]).all():
-            reach = np.array([radius_x[row], radius_y[row]])
+        reach = np.array([radius_x[row], radius_y[row]])
+        # One far larger than the picture would not be seen as a circle, and takes Pillow minutes.
+        if np.isfinite(outline[row]).all() and reach.max() < 4 * max(frame.size):
             for center in np.stack([x[row], y[row]], axis=-1).reshape(-1, 2):
                 box = [*(center - reach), *(center + reach)]
                 ImageDraw.Draw(frame).ellipse(box, outline=_RED)
@@ -336,7 +338,7 @@ def _plot_curves(entries: Sequence[dict[str, Any]], names: Sequence[str], unit: 
     ratios = [2, *[1] * (len(names) - 1)]
     figure = Figure(figsize=(7, 1.8 * sum(ratios)), layout="constrained")
     panels = figure.subplots(len(names), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for axes, name, color in zip(panels, names, ("C3", "C0", "C2"), strict=False):
+    for axes, name, color in zip(panels, names, itertools.cycle(("C3", "C0", "C2")), strict=False):
         for split, style in (("train", "-"), ("validation", "o-")):
             points = [
                 (entry["step"], entry[name])

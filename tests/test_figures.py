@@ -185,6 +185,20 @@ def test_zooms_show_the_filters_the_patch_and_what_is_rebuilt(tmp_path):
     assert (pixels == 204).all(-1).any()
 
 
+def test_zooms_take_numbers_and_leave_out_circles_that_none_could_see(tmp_path):
+    image, patches, rebuilt = np.zeros((8, 8, 1)), np.zeros((2, 3, 3, 1)), np.zeros((2, 8, 8, 1))
+    pictures = []
+    for variance in (9.0, [9.0, 9.0], [9.0, 1e9]):
+        window = Window([4.5, 4.5], [4.5, 4.5], 3.0, variance, 1.0)
+        figures.save_zooms(tmp_path / "z.png", image, window, patches, rebuilt)
+        pictures.append(_pixels(tmp_path / "z.png"))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    half = len(pictures[0]) // 2
+    np.testing.assert_array_equal(pictures[1][:half], pictures[2][:half])
+    red = [(picture[half:] == _RED).all(-1).sum() for picture in pictures]
+    assert red[0] > 100 > red[2]
+
+
 def test_an_animation_has_a_page_a_step_and_rests_on_the_last(tmp_path):
     frames, shades = _shades(3, 4)
     figures.save_animation(
@@ -319,6 +333,14 @@ def test_curves_are_not_flattened_by_the_first_steps(tmp_path):
         figures.save_curves(path, _entries(first), names=("loss",))
         pictures.append(matplotlib.image.imread(path))
     assert np.mean(pictures[0] != pictures[1]) < 0.01
+
+
+def test_as_many_curves_are_drawn_as_are_named(tmp_path):
+    entries = [{**entry, **dict.fromkeys("abcd", entry["loss"])} for entry in _entries(99.0)]
+    for names in ("abcd", "abcx"):
+        figures.save_curves(tmp_path / f"{names}.png", entries, names=tuple(names))
+    drawn, empty = (matplotlib.image.imread(tmp_path / f"{n}.png") for n in ("abcd", "abcx"))
+    assert (drawn < 0.9).sum() > (empty < 0.9).sum() + 100
 
 
 def test_a_run_without_steps_has_empty_panels(tmp_path):
