@@ -198,8 +198,8 @@ def step(
     canvas = state.canvas + change  # Eq. 8
     output = DrawOutput(
         canvas,
-        write_window,
-        read_windows=read_window,
+        of_each(write_window, canvas.shape[0]),
+        read_windows=of_each(read_window, canvas.shape[0]),
         latents=latent,
         posterior=posterior,
         kl=posterior.kl(prior),
@@ -233,8 +233,15 @@ def generation_step(
     decoder, h_dec = model.decode(state.decoder, _beside(latents, condition))  # Eq. 14
     change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 15
-    output = DrawOutput(canvas, write_window, latents=latents)
+    output = DrawOutput(canvas, of_each(write_window, canvas.shape[0]), latents=latents)
     return State(canvas, state.encoder, decoder, h_dec), output
+
+
+def of_each(window: Any, batch: int) -> Any:
+    """A window whose fields that are numbers, the same for all images, are `[batch]` as well."""
+    return jax.tree.map(
+        lambda field: field if jnp.ndim(field) else jnp.broadcast_to(field, (batch,)), window
+    )
 
 
 def infer(

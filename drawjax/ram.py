@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.draw import Images, check_images
+from drawjax.draw import Images, check_images, of_each
 from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]
@@ -124,7 +124,7 @@ def classify(
         chosen = None
         if policy is not None:
             chosen = policy(State(glimpse, images, carry, hidden, centers))
-            chosen = jax.tree.map(lambda field: jnp.broadcast_to(field, len(images)), chosen)
+            chosen = of_each(chosen, images.shape[0])
             center = jnp.stack([chosen.center_x, chosen.center_y], axis=-1)
             centers = centers.at[glimpse].set(center.astype(centers.dtype))
         state, window, patch = _look(model, images, (carry, hidden), chosen)
@@ -165,7 +165,7 @@ def _look(
     # A model of one's own may know of no policies.
     given = () if chosen is None else (chosen,)
     patch, window = model.read(images, hidden, *given)
-    return model.recur(carry, patch), window, patch
+    return model.recur(carry, patch), of_each(window, images.shape[0]), patch
 
 
 def _checked(

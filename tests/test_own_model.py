@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import drawjax
-from drawjax import Draw, DrawConfig, data, draw, modules, runner
+from drawjax import Draw, DrawConfig, attention, data, draw, modules, runner
 from drawjax.config import GenerationConfig
 from drawjax.objective import Normal
 from drawjax.training import RunError, TrainConfig
@@ -257,3 +257,27 @@ def test_the_guides_command_line_trains_and_resumes(tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         assert message in done.stderr
     assert (tmp_path / "runs" / "gru" / "report.html").exists()
+
+
+class Everywhere(Draw):
+    """Reads by windows all of one width, and writes by one window."""
+
+    def read(self, image, error, h_dec):
+        glimpse, window = super().read(image, error, h_dec)
+        return glimpse, dataclasses.replace(window, stride=2.0, intensity=1)
+
+    def write(self, h_dec):
+        window = attention.Window(4.5, 4.5, 1.5, 1.0, 1.0)
+        patch = jnp.broadcast_to(h_dec[:, :1, None, None], (len(h_dec), 3, 3, 1))
+        return attention.write(patch, window, SHAPE[:2]), window
+
+
+def test_windows_with_numbers_in_them_are_drawn(tmp_path):
+    results = drawjax.train(_config(tmp_path / "run"), model=Everywhere, dataset=IMAGES)
+    assert results["figures"] == 3
+    assert (tmp_path / "run" / "drawing.gif").exists()
+    model = drawjax.load_run(tmp_path / "run", model=Everywhere)
+    output = model.infer(_inputs()[0], key=jax.random.key(0))
+    for windows in (output.write_windows, output.read_windows):
+        shapes = {field.shape for field in jax.tree.leaves(windows)}
+        assert shapes == {(CONFIG.num_glimpses, 4)}
