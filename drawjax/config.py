@@ -374,13 +374,13 @@ class TrainConfig(Checked):
 
     _prefix = "train."
 
-    steps: int = option(150_000, low=1)
+    steps: int = option(150_000, low=1, high=2**31 - 1)
     """Training steps in all."""
     batch_size: int = option(100, low=1)
     """Images a step, over all devices and hosts together."""
     learning_rate: float = option(1e-3, above=0)
     """Adam's rate after warm-up."""
-    warmup_steps: int = option(200, low=0)
+    warmup_steps: int = option(200, low=0, high=2**31 - 1)
     """Steps over which the rate grows from zero."""
     decay_fraction: float = option(0.3, low=0, high=1)
     """Share of the steps, at the end, over which the rate falls linearly to zero."""

@@ -203,6 +203,7 @@ def load_run(
     Raises:
       RunError: if there is no such run, it has no checkpoint yet, or it trained another class.
     """
+    folder = pathlib.Path(folder).expanduser()
     draws = "model.latent_size" in read_config(folder)
     run: Any = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
     if config is not None:
@@ -269,13 +270,13 @@ def _finish(
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = experiment.config, run.workdir
     before = _read_results(folder)
+    steps = max(
+        run.steps(), default=config.train.steps
+    )  # fewer where it was stopped before its end
     # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
-    finished = (before.get("steps"), before.get("validation")) == (
-        config.train.steps,
-        read_back(validation),
-    )
+    finished = (before.get("steps"), before.get("validation")) == (steps, read_back(validation))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
-    figures = {"figures": config.train.steps}
+    figures = {"figures": steps}
     if config.mode == "draw":
         results = before
         experiment.draw(params, folder, final=True)
@@ -289,7 +290,7 @@ def _finish(
             **experiment.test(params, before if finished and config.mode == "train" else {}),
             "parameters": modules.parameter_count(params),
             "image_shape": list(experiment.image_shape),
-            "steps": config.train.steps,
+            "steps": steps,
             "seconds": before["seconds"] if finished else round(run.seconds, 1),
             "device": before["device"] if finished else hosts.devices(),
         }
@@ -422,7 +423,7 @@ def _initial_params(experiment: Experiment) -> Any:
     if set(like) - set(found) == set(_OF_A_PRIOR):
         _log.info("%s has no learned prior: it starts as N(0, 1)", source)
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        found = {name: found.get(name, zeros[name]) for name in like}
+        found = {**found, **{name: zeros[name] for name in _OF_A_PRIOR}}
     if differ := difference(found, like):
         raise ValueError(f"init_from {source} is another model: {differ}")
     # On the host, from where they go to whatever devices the run is on.

@@ -73,6 +73,7 @@ FIELDS = [(cls, field.name) for cls in CONFIGS for field in dataclasses.fields(c
         ("checkpoint_every", 0), ("keep_checkpoints", 0), ("max_skipped", 0),
         ("learning_rate", 0.0), ("learning_rate", float("inf")), ("learning_rate", float("nan")),
         ("clip_norm", -1.0), ("warmup_steps", -1), ("weight_decay", -0.1), ("seed", -1),
+        ("steps", 2**31), ("warmup_steps", 2**31),
         ("seed", 2**31), ("decay_fraction", 1.5), ("ema_decay", -0.5),
     ],
 )  # fmt: skip

@@ -270,6 +270,53 @@ def test_a_loss_of_ones_own_is_trained_and_belongs_to_the_run(tmp_path):
     assert drawjax.load_run(config.workdir).num_glimpses == config.model.num_glimpses
 
 
+class Counted(Generation):
+    """Adds numbers and an array of NumPy and JAX to what is measured."""
+
+    def evaluate(self, params, source):
+        return {**super().evaluate(params, source), "half": jnp.float32(0.5), "n": np.int64(3)}
+
+    def test(self, params, done):
+        return {**super().test(params, done), "extra": {"by_step": jnp.arange(2.0)}}
+
+
+def test_numbers_of_numpy_and_jax_are_measures(tmp_path):
+    results = drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=Counted)
+    assert (results["validation"]["half"], results["validation"]["n"]) == (0.5, 3)
+    written = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert written["extra"] == {"by_step": [0.0, 1.0]}
+    rows = read_metrics(tmp_path / "run")
+    assert [row["n"] for row in rows if row["split"] == "validation"] == [3, 3]
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"mine": np.zeros(3)}, r"metric mine must be a scalar, got an array of shape \(3,\)"),
+    ({"step": 1.0}, "a metric cannot be called step"), ({"loss": None}, "must give a loss"),
+])  # fmt: skip
+def test_what_is_no_measure_is_refused_by_name(tmp_path, changed, said):
+    class Wrong(Generation):
+        def evaluate(self, params, source):
+            values = {**super().evaluate(params, source), **changed}
+            return {name: value for name, value in values.items() if value is not None}
+
+    with pytest.raises(ValueError, match=said):
+        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=Wrong)
+
+
+@pytest.mark.parametrize(("metrics", "said"), [
+    ({"each": jnp.zeros(8)}, r"metric each must be a scalar, got an array of shape \(8,\)"),
+    ({"learning_rate": 1.0}, "a metric cannot be called learning_rate"),
+])  # fmt: skip
+def test_a_metric_of_training_is_a_scalar_with_a_name_of_its_own(tmp_path, metrics, said):
+    class Wrong(Generation):
+        def loss(self, *args):
+            loss, ours = super().loss(*args)
+            return loss, {**ours, **metrics}
+
+    with pytest.raises(ValueError, match=said):
+        drawjax.train(config_in(tmp_path / "run"), dataset=IMAGES, experiment=Wrong)
+
+
 @pytest.mark.parametrize(
     ("experiment", "got"), [(Classification, "Classification"), (object(), "object")]
 )
@@ -495,6 +542,28 @@ def test_results_are_of_the_parameters_that_the_run_has_now(finished, tmp_path):
     assert results["test"] == again["test"] != baseline["test"]
 
 
+def test_a_run_that_was_evaluated_before_its_end_says_how_far_it_was(tmp_path):
+    class Stopped(Generation):
+        stop = True
+
+        def validate(self, params):
+            values = super().validate(params)
+            if Stopped.stop and len(read_metrics(tmp_path / "run")) > 2:
+                raise RuntimeError("stopped")
+            return values
+
+    data = {"dataset": IMAGES, "experiment": Stopped}
+    config = config_in(tmp_path / "run", steps=6)
+    with pytest.raises(RuntimeError, match="stopped"):
+        drawjax.train(config, **data)
+    part = drawjax.train(dataclasses.replace(config, mode="evaluate"), **data)
+    assert part["steps"] == 2
+    Stopped.stop = False
+    whole = drawjax.train(config, **data)
+    assert whole["steps"] == 6
+    assert whole["seconds"] > part["seconds"] > 0
+
+
 def test_importance_samples_do_nothing_to_a_drawing(finished):
     config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
     with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
@@ -565,6 +634,17 @@ def test_a_learned_prior_starts_from_a_model_without_one(finished, tmp_path, cap
     with pytest.raises(ValueError, match=r"prior_log_scale.bias is \[4\] there, missing here"):
         drawjax.train(third, dataset=IMAGES)
     assert not (tmp_path / "third").exists()
+
+
+def test_with_a_learned_prior_no_other_parameter_is_dropped(tmp_path):
+    scaled = dataclasses.replace(CONFIG.model, likelihood="discretized_logistic")
+    drawjax.save_pretrained(model_of(scaled), tmp_path / "scaled")
+    learned = dataclasses.replace(
+        config_in(tmp_path / "run"), init_from=str(tmp_path / "scaled"),
+        model=dataclasses.replace(CONFIG.model, prior="learned"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"pixel_log_scale.* there, missing here"):
+        drawjax.train(learned, dataset=IMAGES)
 
 
 def test_pretrained_parameters_are_a_start(tmp_path):
