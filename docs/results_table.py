@@ -184,7 +184,7 @@ def cards() -> str:
             f"| what it does | {of} images of {shape}: {row.experiment} |",
             f"| sizes | {sizes}; {provenance['parameters']:,} parameters |",
             f"| trained on | {data} |",
-            f"| test | {figure(row)}; the paper: {row.paper} |",
+            f"| test | {figure(row)}; {'' if row.paper == OURS else 'the paper: '}{row.paper} |",
             f"| one run from scratch | {from_scratch(row)} |",
             f"| compares with the paper | {row.like} |",
             f"| last run | {row.trained or _trained(provenance)}, commit {provenance['commit']} |",

@@ -270,9 +270,8 @@ def _finish(
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = experiment.config, run.workdir
     before = _read_results(folder)
-    steps = max(
-        run.steps(), default=config.train.steps
-    )  # fewer where it was stopped before its end
+    # Fewer than the config's where it was stopped before its end.
+    steps = max(run.steps(), default=config.train.steps)
     # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
     finished = (before.get("steps"), before.get("validation")) == (steps, read_back(validation))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
