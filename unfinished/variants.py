@@ -146,6 +146,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch_200": {
         "config": with_train(steps=STEPS // 2, batch_size=200, eval_every=250, ema_decay=0.996)
     },
+    "batch_200_28": {
+        "config": with_train(
+            steps=STEPS // 2, batch_size=200, learning_rate=2.8e-3, eval_every=250, ema_decay=0.996
+        )
+    },
     "wide_prior": {"model": WidePrior},
     "dropout_02": {"model": Dropped, "experiment": dropping(0.2)},
     "dropout_05": {"model": Dropped, "experiment": dropping(0.5)},
