@@ -19,7 +19,7 @@ PRESETS = {"toy": ToyConfig(), "wide": ToyConfig(width=64)}
     (["--sweeep=x"], "error: unknown flag --sweeep; did you mean --sweep?"),
     (["--preset", "wid"], "error: unknown preset 'wid'; did you mean wide?; presets: toy, wide"),
     (["--preset"], "error: unknown preset ''; presets: toy, wide"),
-    (["--train.steps", "0"], "error: train.steps must be at least 1, got 0"),
+    (["--train.steps", "0"], "error: train.steps must lie in 1..2147483647, got 0"),
     (["--train.steps", "x"], "error: Error parsing --train.steps: invalid literal"),
     (["--train.steps"], "error: Missing value for argument '--train.steps'"),
     (["--sweep", "train.sed=1"], "error: --sweep over an unknown field, 'train.sed'"),
