@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from drawjax import cli, modules
-from drawjax.cells import Conv
+from drawjax.cells import Dense
 from experiments.cluttered_mnist_classification import PRESETS
 
 BASE = dataclasses.replace(
@@ -26,39 +26,33 @@ BASE = dataclasses.replace(
 GROUPS = 4
 
 
-class NormConv(Conv):
-    """A convolution whose outputs are normalized, scaled and shifted before the ReLU."""
+class Normalized(nnx.Module):
+    """A convolution's product, normalized, scaled and shifted; its ReLU comes after."""
 
-    def __init__(self, conv: Conv, statistics: str):
-        self.around, self.stride, self.statistics = conv.around, conv.stride, statistics
-        channels = conv.around.bias.shape[0]
+    def __init__(self, product: Dense, statistics: str):
+        self.product, self.statistics = product, statistics
+        channels = product.bias.shape[0]
         self.gain, self.shift = nnx.Param(jnp.ones(channels)), nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        height, width, _ = inputs.shape[-3:]
-        padded = jnp.pad(inputs, [(0, 0)] * (inputs.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
-        shifted = [
-            padded[..., y : y + height : self.stride, x : x + width : self.stride, :]
-            for y in range(3)
-            for x in range(3)
-        ]
-        out = self.around(jnp.concatenate(shifted, axis=-1))
+    def __call__(self, around: jax.Array) -> jax.Array:
+        out = self.product(around)
         if self.statistics == "batch":
             normal = jax.nn.standardize(out, axis=(0, 1, 2), epsilon=1e-5)
         else:
             groups = out.reshape(*out.shape[:-1], GROUPS, -1)
             normal = jax.nn.standardize(groups, axis=(-4, -3, -1), epsilon=1e-5).reshape(out.shape)
-        return jax.nn.relu(self.gain[...] * normal + self.shift[...])
+        return self.gain[...] * normal + self.shift[...]
 
 
 def normalized(statistics: str) -> Any:
-    class Normalized(modules.Ram):
+    class NormalizedRam(modules.Ram):
         def __init__(self, config: Any, image_shape: Any, *, key: jax.Array):
             super().__init__(config, image_shape, key=key)
-            for name in ("first", "second", "third"):
-                setattr(self.conv, name, NormConv(getattr(self.conv, name), statistics))
+            net: Any = self.conv
+            for conv in (net.first, net.second, net.third):
+                conv.around = Normalized(conv.around, statistics)
 
-    return Normalized
+    return NormalizedRam
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
