@@ -89,23 +89,26 @@ def read_best(workdir: str | os.PathLike, like: Any) -> tuple[Any, dict[str, flo
     Raises:
       RunError: if there is no evaluated checkpoint, or it cannot be read.
     """
-    folder = pathlib.Path(workdir).absolute() / "best"
-    while steps := checkpoints.steps(folder):
+    while True:
+        path = _best(workdir)
         try:
-            return checkpoints.read(folder / str(steps[0]), like)
+            return checkpoints.read(path, like)
         except RunError:
             # A run that trains may have replaced it by a better one while it was read.
-            if steps[0] in checkpoints.steps(folder):
+            if int(path.name) in checkpoints.steps(path.parent):
                 raise
-    raise RunError(f"{workdir} holds no evaluated checkpoint yet")
 
 
 def best_metrics(workdir: str | os.PathLike) -> dict[str, float]:
     """What validation gave for the parameters that `read_best` reads; errors as there."""
+    return checkpoints.read_values(_best(workdir))
+
+
+def _best(workdir: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(workdir).absolute() / "best"
     if not (steps := checkpoints.steps(folder)):
         raise RunError(f"{workdir} holds no evaluated checkpoint yet")
-    return checkpoints.read_values(folder / str(steps[0]))
+    return folder / str(steps[0])
 
 
 class RunWriter:
@@ -219,10 +222,9 @@ class RunWriter:
 
     def _delete_beaten(self) -> None:
         """Deletes all but the best, and the best that the run would have if it was stopped now."""
-        taken = max(self.steps(), default=0)
-        first, *others = checkpoints.steps(self._best.folder) or [0]
-        spare = [step for step in others if step <= taken][:1] if first > taken else []
-        self._best.delete(set(others) - set(spare))
+        taken, best = max(self.steps(), default=0), checkpoints.steps(self._best.folder)
+        kept = {*best[:1], *[step for step in best if step <= taken][:1]}
+        self._best.delete(set(best) - kept)
 
     def _lowest_loss(self) -> float:
         """The loss of the best checkpoint, the newest of its kind; a torn one is quarantined."""
