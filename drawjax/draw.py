@@ -238,10 +238,13 @@ def generation_step(
 
 
 def of_each(window: Any, batch: int) -> Any:
-    """A window whose fields that are numbers, the same for all images, are `[batch]` as well."""
-    return jax.tree.map(
-        lambda field: field if jnp.ndim(field) else jnp.broadcast_to(field, (batch,)), window
-    )
+    """A window whose fields that are one number, the same for all images, are `[batch]` as well."""
+
+    def of_all(field: Any) -> Any:
+        one = jnp.shape(field) in ((), (1,))
+        return jnp.broadcast_to(field, (batch,)) if one else field
+
+    return jax.tree.map(of_all, window)
 
 
 def infer(

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from drawjax import data, draw, modules
+from drawjax.attention import Window
 from tests import oracle
 
 pytestmark = pytest.mark.usefixtures("x64", "strict")
@@ -555,3 +556,10 @@ def test_the_loss_under_debugging_switches():
     expected = jax.jit(jax.value_and_grad(total))(params)
     with jax.debug_nans(True), jax.disable_jit():  # each operation's result is looked at
         chex.assert_trees_all_close(jax.value_and_grad(total)(params), expected, rtol=1e-9)
+
+
+def test_a_number_in_a_window_is_that_of_each_image():
+    window = Window(jnp.zeros(3), 1.0, jnp.ones(1), 2, jnp.ones(3))
+    fields = jax.tree.leaves(draw.of_each(window, 3))
+    assert {field.shape for field in fields} == {(3,)}
+    assert draw.of_each(None, 3) is None
