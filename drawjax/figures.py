@@ -25,6 +25,7 @@ from drawjax.attention.window import as_arrays
 from drawjax.files import write_atomically
 
 __all__ = [
+    "class_rows",
     "image_bytes",
     "outlines",
     "save_animation",
@@ -98,6 +99,24 @@ def image_bytes(
         raise ValueError(f"{name} must lie in [0, 1], got values from {low} to {high}")
     images = images.astype(np.promote_types(images.dtype, np.float32))
     return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
+
+
+def class_rows(count: int, classes: int) -> tuple[np.ndarray, int]:
+    """The class of each sample of a grid in which every class has a row.
+
+    Args:
+      count: how many samples.
+      classes: how many classes.
+
+    Returns:
+      Labels `[count]` and the grid's columns, about as many as rows where the classes leave that.
+      After the last class the first comes again. Fewer samples than classes are each of another.
+    """
+    columns = math.ceil(math.sqrt(count))
+    if count < classes:
+        return np.arange(count), columns
+    columns = min(columns, count // classes)
+    return np.arange(count) // columns % classes, columns
 
 
 def save_grid(

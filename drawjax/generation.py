@@ -68,7 +68,9 @@ class Generation(Experiment[GenerationConfig]):
         test = _as_they_were(done.get("test", {}))
         if not test:
             parts = self._parts(params, source)
-            test = _means(parts) | _by_class(parts["loss"], source.labels)
+            test = _means(parts)
+            if config.data.pair_size is None:  # an image of two has two classes
+                test |= _by_class(parts["loss"], source.labels)
         asked = {
             "importance_samples": config.importance_samples,
             "importance_images": min(config.importance_images or len(source), len(source)),
@@ -132,15 +134,16 @@ class Generation(Experiment[GenerationConfig]):
         model, config = self.bound(params), self.config
         read_size, write_size = config.model.read_size, config.model.write_size
         shape = (model.num_glimpses, config.samples, model.latent_size)
-        columns = math.isqrt(config.samples)
-        prior = self._generate(
-            params, jax.random.normal(self.figures_key, shape), self._rows_of_classes(columns)
-        )
+        columns, every, features = math.isqrt(config.samples), 1, None
+        if self._classes is not None:
+            labels, columns = figures.class_rows(config.samples, self._classes)
+            features = self._features(labels)
+            every = columns if config.samples >= self._classes else 1  # the next class
+        prior = self._generate(params, jax.random.normal(self.figures_key, shape), features)
         split = "test" if final else "validation"
         images, condition = self.first_images(getattr(self.images, split), _REDRAWN)
         redrawn = self._reconstruct(params, images, condition)
 
-        every = 1 if self._classes is None else columns  # of a grid's rows, each another class
         shown = slice(0, every * _ROWS, every)
         frames, windows = _frames(model, prior, shown), _picked(prior.write_windows, shown)
         report.save_drawing(
@@ -220,14 +223,12 @@ class Generation(Experiment[GenerationConfig]):
             condition = draw.class_features(labels, self._classes)
         return images, condition, pairs[:, 1]
 
-    def _rows_of_classes(self, columns: int) -> jax.Array | None:
-        """What a grid's samples are drawn by: a class a row; of pairs, that and the next one."""
-        if self._classes is None:
-            return None
-        labels = jnp.arange(self.config.samples)[:, None] // columns
+    def _features(self, labels: np.ndarray) -> jax.Array:
+        """What samples of some classes are drawn by; pairs, by theirs and the next one."""
+        classes = cast(int, self._classes)
         if self.config.data.pair_size is not None:
-            labels = jnp.concatenate([labels, labels + 1], axis=1)
-        return draw.class_features(labels % self._classes, self._classes)
+            labels = np.stack([labels, (labels + 1) % classes], axis=1)
+        return draw.class_features(labels, classes)
 
     def _loss(
         self, params: Any, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool

@@ -67,7 +67,7 @@ def sample(config: SampleConfig) -> None:
     if config.label is not None:
         condition = np.tile(np.array(config.label), (config.num, 1))
     elif classes is not None:
-        condition = np.arange(config.num) // columns % classes  # a row of each
+        condition, columns = figures.class_rows(config.num, classes)
     key = jax.random.key(config.seed, impl=PRNG)
     output = model.generate(config.num, key=key, condition=condition)
     means = np.asarray(model.likelihood(output.canvases).mean)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import drawjax
-from drawjax import data, draw, modules, sample
+from drawjax import data, draw, figures, modules, sample
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig
 from drawjax.data.placing import pair
 from drawjax.generation import Generation
@@ -227,7 +227,7 @@ def test_sample_draws_a_class_or_a_row_of_each(model, tmp_path, capsys, monkeypa
             sample.sample(
                 sample.SampleConfig(model="m", num=9, label=tuple(map(int, flags[1:])) or None)
             )
-    np.testing.assert_array_equal(drawn[0], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(drawn[0], [0, 0, 1, 1, 2, 2, 3, 3, 0])
     np.testing.assert_array_equal(drawn[1], [[3]] * 9)
     np.testing.assert_array_equal(drawn[2], [[1, 2]] * 9)
     monkeypatch.undo()
@@ -251,6 +251,28 @@ def test_a_run_tells_the_loss_of_each_class(tmp_path):
             "test"
         ]
     )
+
+
+def test_the_loss_of_pairs_is_of_no_class(tmp_path):
+    experiment = Generation(_config(pair_size=9), _set(4))
+    assert "loss_by_class" not in experiment.test(experiment.init(KEY), {})["test"]
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "columns"),
+    [(64, 10, 6), (100, 10, 10), (100, 4, 10), (12, 10, 1), (9, 1, 3)],
+)
+def test_a_grid_has_a_row_of_each_class(count, classes, columns):
+    labels, found = figures.class_rows(count, classes)
+    assert found == columns
+    assert set(labels) == set(range(classes))
+    assert all(len(set(row)) == 1 for row in np.split(labels, range(columns, count, columns)))
+
+
+def test_fewer_samples_than_classes_are_each_of_another():
+    labels, columns = figures.class_rows(5, 10)
+    np.testing.assert_array_equal(labels, np.arange(5))
+    assert columns == 3
 
 
 def test_figures_show_each_class(tmp_path):
