@@ -121,7 +121,7 @@ class RunWriter:
         rate has not begun to fall, by the old values or the new.
       record: flat facts that a run keeps for life, such as the model's class and a digest of the
         data; written to run.json, or compared with what is there. Those that an older run lacks
-        are added. `version` alone may differ, and stays the one that the run began with.
+        are added.
       free: dotted names of fields that change no parameter of this run, beside the harmless ones.
       keep: how many checkpoints to keep.
 
@@ -191,11 +191,13 @@ class RunWriter:
             self._delete_beaten()
 
     def go_back(self, step: int) -> None:
-        """Forgets the averaged parameters of later steps than the run goes on from.
+        """Forgets what there is of later steps than the run goes on from.
 
-        It takes those steps anew, and by another schedule perhaps.
+        It takes those steps anew, and by another schedule perhaps. A point of a sweep may have
+        checkpoints that the others lack.
         """
-        self._best.delete([best for best in checkpoints.steps(self._best.folder) if best > step])
+        for kept in (self._best, self._states):
+            kept.delete([later for later in checkpoints.steps(kept.folder) if later > step])
         self._lowest = self._lowest_loss()
 
     @property
@@ -334,7 +336,7 @@ def _check_same(
     new = dict.fromkeys(old) | fields
     old |= {name: record.get(name, fact) for name, fact in facts.items()}
     new |= facts
-    free = free | harmless_fields(config) | {"version"}
+    free = free | harmless_fields(config)
     differ = [name for name in sorted(old) if old[name] != new[name] and name not in free]
     if not differ:
         return
