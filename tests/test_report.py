@@ -170,7 +170,9 @@ def test_what_is_no_run_is_said(config, said, tmp_path, capsys):
 
 
 def test_a_class_whose_loss_is_not_finite_is_said(run):
-    (run / "results.json").write_text('{"test": {"loss_by_class": {"0": 45.5, "1": null}}}')
+    results = json.loads((run / "results.json").read_text())
+    results["test"]["loss_by_class"] = {"0": 45.5, "1": None}
+    (run / "results.json").write_text(json.dumps(results))
     rows = read_run(run)["numbers"]["rows"]
     assert [row[-1] for row in rows if row[0].startswith("Loss of class")] == ["45.5", "not finite"]
 
@@ -274,6 +276,23 @@ def test_parameters_that_were_only_evaluated_are_no_run_that_begins(tmp_path):
     (shown,) = _data(report.write_report([run]))
     assert shown["finished"]
     assert shown["numbers"]["columns"] == ["Test"]
+
+
+def test_others_parameters_evaluated_before_a_run_are_not_its_own(tmp_path):
+    run = write_run(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"validation": {}}))
+    (shown,) = _data(report.write_report([run]))
+    assert not shown["finished"]
+    assert "Test" not in shown["numbers"]["columns"]
+
+
+def test_notes_of_the_start_and_of_the_results_are_all_there(run):
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"notes": ["old", "both"]}))
+    (run / "data.json").write_text(json.dumps({"notes": ["both", "Diverged: at step 7."]}))
+    (shown,) = _data(report.write_report([run]))
+    assert shown["notes"][:3] == ["old", "both", "Diverged: at step 7."]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_place(tmp_path):

@@ -51,11 +51,12 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
     results = _results(folder, metrics)
-    data = {**_json(folder / "data.json"), **results}
+    started = _json(folder / "data.json")
+    data = {**started, **results}
     done = max((entry["step"] for entry in metrics), default=0)
     steps = config["train.steps"]
     skipped = int(sum(entry.get("skipped", 0) for entry in metrics))
-    notes = list(data.get("notes", []))
+    notes = list(dict.fromkeys([*results.get("notes", []), *started.get("notes", [])]))
     if skipped:
         notes.append(f"{skipped:,} training steps without a finite loss or gradient were skipped.")
     return {
@@ -79,7 +80,7 @@ def _results(folder: pathlib.Path, metrics: Sequence[dict[str, Any]]) -> dict[st
     results = _json(folder / "results.json")
     losses = [entry.get("loss", math.nan) for entry in metrics if entry["split"] == "validation"]
     best = min(filter(math.isfinite, losses), default=None)
-    measured = (results.get("validation") or {}).get("loss", best)
+    measured = (results.get("validation") or {}).get("loss")
     return results if best in (None, measured) else {}
 
 
