@@ -15,7 +15,7 @@ import tyro
 
 from drawjax import cli
 from drawjax.config import Checked, DataConfig, data_dir, nearest, option
-from drawjax.data.sources import ALIASES
+from drawjax.data.sources import OWN_SETS, set_name
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
 
@@ -43,23 +43,27 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
     manual_dir = manual_dir and os.path.expanduser(manual_dir)
     if manual_dir is not None and not pathlib.Path(manual_dir).is_dir():
         raise FileNotFoundError(f"there is no folder {manual_dir}")
-    name = ALIASES.get(name, name)
-    if name == "svhn_numbers":
+    name = set_name(name)
+    plain, _, version = name.partition(":")
+    if plain in OWN_SETS:
         from drawjax.data.svhn import prepare_svhn
+        from drawjax.data.writing import VERSION
 
+        if version not in ("", VERSION):
+            raise ValueError(f"{plain} is prepared as version {VERSION}, got {version}")
         return prepare_svhn(folder, manual_dir)
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + nearest(name, [*ALIASES, *ALIASES.values()])
+            + nearest(name, OWN_SETS)
         )
     import tensorflow_datasets as tfds
 
     from drawjax.data.writing import write
 
-    plain, known = name.split(":")[0].split("/")[0], tfds.list_builders()
+    plain, known = plain.split("/")[0], tfds.list_builders()
     if plain not in known:
-        near = nearest(plain, [*known, *ALIASES, *ALIASES.values()])
+        near = nearest(plain, [*known, *OWN_SETS])
         raise ValueError(f"TFDS has no set called {plain!r}{near}")
     try:
         return write(tfds.builder(name, data_dir=folder), manual_dir)

