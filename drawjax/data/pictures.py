@@ -10,6 +10,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Their decoders run other programs, or draw at a size of their own.
 _NOT_OPENED = {"EPS", "WMF"}
+# Pillow may open their 16 bits of gray as 32; they have no more.
+_AT_MOST_16_BITS = {"PNG", "PPM"}
 
 
 def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
@@ -34,7 +36,10 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(opened, formats=formats) as picture:
+                narrow = picture.mode == "I" and picture.format in _AT_MOST_16_BITS
                 picture = ImageOps.exif_transpose(picture)  # reads all of it
+                if narrow:
+                    picture = Image.fromarray(np.asarray(picture).astype(np.uint16))
         except UnidentifiedImageError:
             raise ValueError("not a picture") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -19,6 +19,15 @@ def test_sixteen_bits_of_gray_are_scaled():
     np.testing.assert_array_equal(plain(deep), [[0, 100, 255]])
 
 
+@pytest.mark.parametrize(
+    ("most", "values"), [(65535, [0, 257 * 100, 65535]), (1023, [0, 402, 1023])]
+)
+def test_a_deep_graymap_is_scaled(most, values):
+    pixels = np.array(values, ">u2").tobytes()
+    picture = open_picture(b"P5 3 1 %d\n" % most + pixels)
+    np.testing.assert_array_equal(picture, [[0, 100, 255]])
+
+
 def test_floats_of_the_unit_interval_are_scaled():
     floats = Image.fromarray(np.array([[0, 100 / 255, 1]], np.float32))
     np.testing.assert_array_equal(plain(floats), [[0, 100, 255]])
