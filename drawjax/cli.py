@@ -36,6 +36,7 @@ __all__ = [
     "given",
     "main",
     "parse",
+    "parse_or_raise",
     "read",
     "run_command",
     "run_experiment",
@@ -463,6 +464,24 @@ def parse(
       The instance, or a pair of both if there are `options`. Bad flags end the process with one
       line and exit code 2.
     """
+    try:
+        return parse_or_raise(default, argv, description=description, options=options)
+    except ValueError as error:
+        fail(str(error))
+
+
+def parse_or_raise(
+    default: T | Mapping[str, T],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str | None = None,
+    options: Any = None,
+) -> Any:
+    """As `parse`, for a caller that can do otherwise where flags do not suit the default.
+
+    Raises:
+      ValueError: for values that the dataclass refuses. Unknown flags end the process all the same.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen, config = None, default
     if isinstance(default, Mapping):
@@ -476,13 +495,10 @@ def parse(
         if flag.startswith("--") and not any(name in known for name in own):
             if not flag.startswith("--tyro-"):
                 fail(f"unknown flag {flag}{nearest(flag, known)}")
-    try:
-        parsed = read(
-            _together(default, options, chosen), arguments, description=description or "",
-            prog=_prog(), types=types,
-        )  # fmt: skip
-    except ValueError as error:
-        fail(str(error))
+    parsed = read(
+        _together(default, options, chosen), arguments, description=description or "",
+        prog=_prog(), types=types,
+    )  # fmt: skip
     return parsed.config if options is None else (parsed.config, parsed.options)
 
 

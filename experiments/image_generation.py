@@ -5,6 +5,7 @@ gray or color, black and white or intensities with their likelihood, sizes and s
 still replaces a choice; `--help` lists them with the values for 28x28 gray images.
 """
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -39,16 +40,20 @@ PRESETS = {
 }  # fmt: skip
 
 
-def fitted(images: ImageSet, config: GenerationConfig) -> GenerationConfig:
+def fitted(
+    images: ImageSet, config: GenerationConfig, *, sharp: bool | None = None
+) -> GenerationConfig:
     """A config whose model, likelihood, batch and steps suit a set of images.
 
     Args:
       images: the set.
       config: what is replaced where something else suits the set better.
+      sharp: whether to take the images as black and white; None: as they look.
     """
     height, width, channels = data.seen_shape(config.data, images)
     side, count = max(height, width), len(images.train)
-    sharp = channels == 1 and _is_black_and_white(images)
+    if sharp is None:
+        sharp = channels == 1 and _is_black_and_white(images)
     window = 5 if side <= 32 else 8 if side <= 48 else 12
     model = dataclasses.replace(
         config.model,
@@ -77,7 +82,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     presets = dict(PRESETS)
 
     def look() -> None:
-        config, _ = cli.parse(PRESETS, argv, description=__doc__, options=cli.Options())
+        config, sharp = _asked(argv)
         if config.mode != "train":  # the run's folder says how it was trained
             return
         if config.data.name is None and config.data.folder is None:
@@ -85,7 +90,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         size = config.data.size or _size(config.data.folder)
         form = dataclasses.replace(config.data, size=size, binarization="none")
         base = dataclasses.replace(PRESETS["images"], data=form)
-        presets["images"] = fitted(data.load(None, form), base)
+        presets["images"] = fitted(data.load(None, form), base, sharp=sharp)
 
     try:
         cli.run_command(look)
@@ -94,6 +99,22 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         if stop.code or {"-h", "--help"} & set(asked):
             raise
     cli.main(presets, description=__doc__, argv=argv)
+
+
+def _asked(argv: Sequence[str] | None) -> tuple[GenerationConfig, bool | None]:
+    """What flags say, and whether the images are to be black and white; None: as they look."""
+    how = {"description": __doc__, "options": cli.Options()}
+    if not {"data.binarization", "model.likelihood"} & cli.given(argv):
+        return cli.parse(PRESETS, argv, **how)[0], None
+    with contextlib.suppress(ValueError):
+        return cli.parse_or_raise(PRESETS, argv, **how)[0], False
+    plain = PRESETS["images"]
+    sharp = dataclasses.replace(
+        plain,
+        data=dataclasses.replace(plain.data, binarization="dynamic"),
+        model=dataclasses.replace(plain.model, likelihood="bernoulli"),
+    )
+    return cli.parse({"images": sharp}, argv, **how)[0], True
 
 
 def _size(folder: str | None) -> int | None:

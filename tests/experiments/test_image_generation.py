@@ -17,7 +17,7 @@ from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, T
 from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
 from drawjax.training import RunError
-from experiments.image_generation import PRESETS, fitted
+from experiments.image_generation import PRESETS, _asked, fitted
 
 
 def _fitted(images, caplog):
@@ -45,6 +45,32 @@ def test_what_is_chosen_suits_the_images(caplog):
 
     tiny = rng.integers(0, 256, size=(8, 3, 3), dtype=np.uint8)
     assert _fitted(tiny, caplog)[0].model.read_size == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "likelihood", "binarization", "sharp"),
+    [
+        ([], "discretized_logistic", "none", None),
+        (["--data.binarization", "threshold"], "bernoulli", "threshold", True),
+        (["--model.likelihood", "bernoulli"], "bernoulli", "dynamic", True),
+        (["--data.binarization=none"], "discretized_logistic", "none", False),
+        (["--model.likelihood", "gaussian"], "gaussian", "none", False),
+    ],
+)
+def test_a_flag_brings_what_goes_with_it(flags, likelihood, binarization, sharp, caplog):
+    config, asked = _asked(flags)
+    assert (config.model.likelihood, config.data.binarization) == (likelihood, binarization)
+    assert asked is sharp
+    if sharp is not None:
+        noise = np.random.default_rng(0).integers(0, 256, (8, 6, 6), np.uint8)
+        chosen = fitted(data.load(from_arrays(noise), PRESETS["images"].data), config, sharp=sharp)
+        assert (chosen.model.likelihood == "bernoulli") == sharp
+
+
+def test_flags_that_do_not_go_together_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        _asked(["--model.likelihood", "gaussian", "--data.binarization", "static"])
+    assert "likelihood gaussian needs data.binarization none" in capsys.readouterr().err
 
 
 def _write(folder, count=12, side=20):
