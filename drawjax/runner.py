@@ -230,7 +230,10 @@ def experiment_of(
     Raises:
       ValueError: if there is no such model of such images, or `experiment` is of other configs.
     """
-    kind = _EXPERIMENTS[type(config)]
+    kind = next((k for of, k in _EXPERIMENTS.items() if isinstance(config, of)), None)
+    if kind is None:
+        names = " or a ".join(of.__name__ for of in _EXPERIMENTS)
+        raise ValueError(f"config must be a {names}, got a {type(config).__name__}")
     chosen: Any = kind if experiment is None else experiment
     if not (isinstance(chosen, type) and issubclass(chosen, kind)):
         raise ValueError(
@@ -270,8 +273,8 @@ def _finish(
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = experiment.config, run.workdir
     before = _read_results(folder)
-    # Fewer than the config's where it was stopped before its end.
-    steps = max(run.steps(), default=config.train.steps)
+    # Fewer than the config's where it was stopped before its end; None for others' parameters.
+    steps = max(run.steps(), default=None)
     # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
     finished = (before.get("steps"), before.get("validation")) == (steps, read_back(validation))
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
@@ -293,7 +296,9 @@ def _finish(
             "seconds": before["seconds"] if finished else round(run.seconds, 1),
             "device": before["device"] if finished else hosts.devices(),
         }
-        _log.info("%s", experiment.summary(results))
+        if finished and isinstance(results.get("test"), dict):  # hours, that nobody asks to lose
+            results["test"] = _importance(before) | results["test"]
+        _say(experiment, results)
         if read_back({**results, **figures}) == before:
             _log.info("this run is finished; --mode evaluate or --mode draw does either again")
             _log.info("done: %s", folder)
@@ -307,6 +312,20 @@ def _finish(
     report.write_report([folder])
     _log.info("done: %s", folder)
     return results
+
+
+def _importance(results: dict[str, Any]) -> dict[str, Any]:
+    """The importance-weighted bound in some results, where they have one."""
+    test = results.get("test", {})
+    return {name: value for name, value in test.items() if name.startswith("importance_")}
+
+
+def _say(experiment: Experiment, results: dict[str, Any]) -> None:
+    """Logs how good the model is; what `test` of one's own returns may lack what that says."""
+    try:
+        _log.info("%s", experiment.summary(results))
+    except Exception as error:
+        _log.warning("there is no summary of the results: %r", error)
 
 
 def _draw(experiment: Experiment, params: Any, folder: pathlib.Path, *, final: bool) -> bool:
@@ -386,11 +405,16 @@ def _as_trained(config: Config) -> Config:
     return from_flat(config, {n: v for n, v in flat.items() if n in own and n not in kept})
 
 
+def _config_of_source(config: Config, source: str) -> Config:
+    """What the run in another folder was started with; a config's own images are not of it."""
+    return _as_trained(dataclasses.replace(config, workdir=source, data=type(config.data)()))
+
+
 def _with_model_of(config: Config) -> Config:
     """A config with the sizes of the model that its `init_from` names."""
     source = cast(str, config.init_from)
     if pretrained.is_run(source):
-        theirs = _as_trained(dataclasses.replace(config, workdir=source)).model
+        theirs = _config_of_source(config, source).model
     else:
         theirs = pretrained.load_pretrained(source).config
     if not isinstance(theirs, type(config.model)):
@@ -409,13 +433,11 @@ def _initial_params(experiment: Experiment) -> Any:
       RunError: if the run holds no checkpoint that can be read.
     """
     config, like = experiment.config, experiment.abstract_params
-    source = config.init_from
-    has_own = has_checkpoints if config.mode == "train" else has_best
-    if source is None or has_own(config.workdir):
+    source, training = config.init_from, config.mode == "train"
+    if source is None or (has_checkpoints(config.workdir) if training else _has_begun(config)):
         return None
     if pretrained.is_run(source):
-        theirs = _as_trained(dataclasses.replace(config, workdir=source))
-        model = _read_model(source, theirs, experiment.model)
+        model = _read_model(source, _config_of_source(config, source), experiment.model)
     else:
         model = pretrained.load_pretrained(source)
     found = modules.split(model)[1]
@@ -436,7 +458,12 @@ def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., An
 
 def _is_untrained(config: ExperimentConfig) -> bool:
     """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
-    return config.init_from is not None and not has_best(config.workdir)
+    return config.init_from is not None and not _has_begun(config)
+
+
+def _has_begun(config: ExperimentConfig) -> bool:
+    """Whether there are parameters of the run's own, evaluated or not."""
+    return has_best(config.workdir) or has_checkpoints(config.workdir)
 
 
 def _check_given(
@@ -445,6 +472,9 @@ def _check_given(
     """Refuses what would be ignored."""
     wanted, values = flatten(asked), flatten(trained)
     for name in sorted(set(given) & values.keys()):
+        of_training = name.startswith("train.") and name != "train.seed"  # which draws the figures
+        if of_training and _is_untrained(trained):
+            raise ValueError(f"{name} does nothing with --mode {asked.mode} of {asked.init_from}")
         if wanted[name] != values[name]:
             source = trained.init_from if _is_untrained(trained) else trained.workdir
             raise ValueError(

@@ -23,6 +23,7 @@ from drawjax.config import (
     ClassificationConfig,
     ClutterDataConfig,
     DrawConfig,
+    ExperimentConfig,
     GenerationConfig,
     GenerationDataConfig,
     RamConfig,
@@ -564,6 +565,68 @@ def test_a_run_that_was_evaluated_before_its_end_says_how_far_it_was(tmp_path):
     assert whole["seconds"] > part["seconds"] > 0
 
 
+def test_what_was_started_from_is_not_taken_for_what_was_trained(finished, tmp_path):
+    """A run that was stopped before its first validation has no figures of its own yet."""
+    config = dataclasses.replace(
+        config_in(tmp_path / "run", eval_every=100), init_from=finished[0].workdir
+    )
+
+    class Stopped(Generation):
+        def validate(self, params):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        drawjax.train(config, dataset=IMAGES, experiment=Stopped)
+    for mode in ("evaluate", "draw"):
+        with pytest.raises(RunError, match="holds no evaluated checkpoint yet"):
+            drawjax.train(
+                dataclasses.replace(config, mode=mode), dataset=IMAGES, experiment=Stopped
+            )
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_an_importance_weighted_bound_outlives_an_evaluation_without_one(copied):
+    config, _ = copied
+    again = dataclasses.replace(config, mode="evaluate")
+    asked = dataclasses.replace(again, importance_samples=3, importance_images=2)
+    weighted = drawjax.train(asked, dataset=IMAGES)["test"]
+    assert drawjax.train(again, dataset=IMAGES)["test"] == weighted
+    asked = dataclasses.replace(asked, importance_samples=4)
+    assert drawjax.train(asked, dataset=IMAGES)["test"]["importance_samples"] == 4
+
+
+def test_results_that_the_summary_cannot_say_are_kept(tmp_path, caplog):
+    class Measured(Generation):
+        def test(self, params, done):
+            return {"test": {"loss": 3.0, "sharpness": 0.5}}
+
+    config = config_in(tmp_path / "run")
+    assert drawjax.train(config, dataset=IMAGES, experiment=Measured)["test"]["sharpness"] == 0.5
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["loss"] == 3.0
+    assert "there is no summary of the results: KeyError('standard_error')" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weighted(GenerationConfig):
+    weight: float = option(1.0, above=0)
+
+
+def test_a_config_with_a_field_of_ones_own_is_of_its_experiment(tmp_path):
+    class Weighted(Generation):
+        def loss(self, params, batch, key, constants):
+            loss, metrics = super().loss(params, batch, key, constants)
+            return self.config.weight * loss, metrics
+
+    of_ours = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}
+    config = _Weighted(**of_ours | {"workdir": str(tmp_path / "run")}, weight=2.0)
+    drawjax.train(config, dataset=IMAGES, experiment=Weighted)
+    assert drawjax.load_run(config.workdir).config == CONFIG.model
+    with pytest.raises(RunError, match=r"holds another run \(weight: 2.0 there, 3.0 now\)"):
+        drawjax.train(dataclasses.replace(config, weight=3.0), dataset=IMAGES, experiment=Weighted)
+    with pytest.raises(ValueError, match="config must be a GenerationConfig or a Classification"):
+        drawjax.train(ExperimentConfig(workdir=str(tmp_path / "other")), dataset=IMAGES)
+
+
 def test_importance_samples_do_nothing_to_a_drawing(finished):
     config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
     with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
@@ -615,6 +678,21 @@ def test_a_run_starts_where_another_ended_and_needs_it_once(finished, tmp_path):
     shutil.rmtree(tmp_path / "second" / "checkpoints")
     with pytest.raises(ValueError, match="first"):
         drawjax.train(second, dataset=IMAGES)
+
+
+def test_where_the_new_images_lie_says_nothing_of_the_run_that_is_started_from(finished, tmp_path):
+    source = pathlib.Path(shutil.copytree(finished[0].workdir, tmp_path / "source"))
+    fields = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(fields | {"data.name": "omniglot"}))
+    config = dataclasses.replace(
+        config_in(tmp_path / "run"), init_from=str(source),
+        data=dataclasses.replace(CONFIG.data, folder="pictures"),
+    )  # fmt: skip
+    assert runner._with_model_of(config).model == CONFIG.model
+    plain = dataclasses.replace(config, data=CONFIG.data)
+    experiment = runner.experiment_of(plain, drawjax.data.load(IMAGES, CONFIG.data))
+    experiment.config = config
+    assert runner._initial_params(experiment) is not None
 
 
 def test_a_learned_prior_starts_from_a_model_without_one(finished, tmp_path, caplog):
@@ -683,6 +761,11 @@ def test_a_pretrained_model_is_evaluated_without_a_run(tmp_path):
     assert results["test"]["loss"] == pytest.approx(
         experiment.evaluate(params, images.test)["loss"], rel=1e-5
     )
+    assert results["steps"] is None  # of a training that nobody knows
+    with pytest.raises(
+        ValueError, match=r"train.steps does nothing with --mode evaluate of .*small"
+    ):
+        runner.train_all([config], dataset=IMAGES, given={"train.steps", "train.seed"})
     assert drawjax.train(config, dataset=IMAGES)["test"] == results["test"]
     looking = ClassificationConfig(
         workdir=str(tmp_path / "other"), mode="draw", init_from=str(tmp_path / "small")
