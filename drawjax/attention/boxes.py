@@ -11,7 +11,9 @@ from drawjax.attention.window import (
     PatchSize,
     Window,
     as_arrays,
+    as_coordinates,
     height_and_width,
+    rounded_to,
     rows_and_columns,
 )
 
@@ -40,8 +42,9 @@ def window_from_box(
       image_shape: `(height, width)` of the image, for normalized boxes.
 
     Returns:
-      A `Window` whose fields have shape `[*batch]`, with intensity 1. A box whose right side is
-      left of its left one is read mirrored; one without extent is read at one point.
+      A `Window` whose fields have shape `[*batch]` and the type of the box (float32 for integers
+      and float16), with intensity 1. A box whose right side is left of its left one is read
+      mirrored; one without extent is read at one point.
 
     Raises:
       ValueError: if the last axis is not 4, a size is not positive, or `image_shape` is missing.
@@ -50,12 +53,11 @@ def window_from_box(
     box = jnp.asarray(box)
     if box.ndim < 1 or box.shape[-1] != 4:
         raise ValueError(f"box must have shape [..., 4], got {list(box.shape)}")
-    if not jnp.issubdtype(box.dtype, jnp.floating):
-        box = box.astype(jnp.float32)
+    dtype, box = box.dtype, as_coordinates(box)
     left, top, right, bottom = (box[..., i] for i in range(4))
     (unit_x, unit_y), first = _units(coordinates, image_shape)
     stride, stride_y = (right - left) * (unit_x / columns), (bottom - top) * (unit_y / rows)
-    return Window(
+    window = Window(
         center_x=(left + right) * (unit_x / 2) + (0.5 - first),
         center_y=(top + bottom) * (unit_y / 2) + (0.5 - first),
         stride=stride,
@@ -64,6 +66,7 @@ def window_from_box(
         stride_y=stride_y,
         variance_y=jnp.square(stride_y / 2),
     )
+    return rounded_to(dtype, window)
 
 
 def window_from_affine(
@@ -98,8 +101,7 @@ def window_from_affine(
     theta = jnp.asarray(theta)
     if theta.ndim < 2 or theta.shape[-2:] != (2, 3):
         raise ValueError(f"theta must have shape [..., 2, 3], got {list(theta.shape)}")
-    if not jnp.issubdtype(theta.dtype, jnp.floating):
-        theta = theta.astype(jnp.float32)
+    dtype, theta = theta.dtype, as_coordinates(theta)
     less = 1 if align_corners else 0
     # Pixels from one filter to the next, along a row of the grid and down a column.
     along_x, down_x, along_y, down_y = (
@@ -113,7 +115,7 @@ def window_from_affine(
     length = jnp.hypot(some_x, along_y)
     cosine, sine = some_x / length, along_y / length
     stride, stride_y = jnp.where(flat, along_x, length), cosine * down_y - sine * down_x
-    return Window(
+    window = Window(
         center_x=theta[..., 0, 2] * ((width - less) / 2) + (width + 1) / 2,
         center_y=theta[..., 1, 2] * ((height - less) / 2) + (height + 1) / 2,
         stride=stride,
@@ -123,6 +125,7 @@ def window_from_affine(
         rotation=jnp.arctan2(along_y, some_x),
         shear=cosine * down_x + sine * down_y,
     )
+    return rounded_to(dtype, window)
 
 
 def box_of_window(

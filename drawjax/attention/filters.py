@@ -96,8 +96,9 @@ def filterbanks(
 
     Returns:
       `(rows, columns)`: F_Y `[*batch, N, height]` and F_X `[*batch, N, width]`. Every filter
-      (last axis) is non-negative, and every Gaussian one sums to one. The dtype is the window's;
-      narrower floats are computed in float32, since they cannot hold pixel coordinates.
+      (last axis) is non-negative, and every Gaussian one sums to one. The dtype is the window's.
+      Filters are computed in at least float32; a window's own fields keep the rounding of their
+      type, a pixel in bfloat16 beyond 128.
 
     Raises:
       ValueError: if a size is not positive, the filters have no such name, the window's fields

@@ -81,13 +81,15 @@ def window_from_logits(
 
     Args:
       logits: `[*batch, 5]`, in the order of Eq. 21: center x and center y in units of half the
-        image (-1 and 1 lie half a pixel outside the first and last pixel's center), log variance,
-        log stride in units of the widest stride that fits, log intensity. With 7, log variance and
-        log stride along the height follow, and the stride before is that along the width. With 6 or
-        8, the rotation in radians is the last.
+        image (-1 and 1 lie one pixel beyond the centers of the first and last pixels), log
+        variance, log stride in units of the widest stride that fits, log intensity. With 7, log
+        variance and log stride along the height follow, and the stride before is that along the
+        width. With 6 or 8, the rotation in radians is the last; 8 are for bilinear filters, `paste`
+        and `mask`, since Gaussian filters that are not round cannot be rotated.
       image_shape: `(height, width)` of the image in pixels.
-      patch_size: N, filters a side, or `(rows, columns)`. With N = 1 Eq. 24 divides by zero; the
-        stride, which then moves no filter, is scaled by max(A, B) - 1.
+      patch_size: N, filters a side, or `(rows, columns)`, whose widest stride is the wider of both
+        (7 logits have one for each). With N = 1 Eq. 24 divides by zero; the stride, which then
+        moves no filter, is scaled by max(A, B) - 1.
 
     Returns:
       A `Window` whose fields have shape `[*batch]` and the type of the logits; float32 for integers
@@ -102,23 +104,26 @@ def window_from_logits(
     logits = jnp.asarray(logits)
     if logits.ndim < 1 or logits.shape[-1] not in (5, 6, 7, 8):
         raise ValueError(f"logits must have shape [..., 5] (to 8), got {list(logits.shape)}")
-    if not jnp.issubdtype(logits.dtype, jnp.floating) or logits.dtype == jnp.float16:
-        logits = logits.astype(jnp.float32)
+    dtype, logits = logits.dtype, as_coordinates(logits)
     numbers = [logits[..., i] for i in range(logits.shape[-1])]
     center_x, center_y, log_variance, log_stride, log_intensity = numbers[:5]
     widest_x = (width - 1) / max(columns - 1, 1)
     widest_y = (height - 1) / max(rows - 1, 1)
     own_y = len(numbers) >= 7
-    return Window(
+    # A single row or column of filters, which no stride moves apart, has no widest one.
+    both = [w for w, n in ((widest_x, columns), (widest_y, rows)) if n > 1]
+    widest = widest_x if own_y else max(both or (widest_x, widest_y))
+    window = Window(
         center_x=(width + 1) / 2 * (center_x + 1),  # Eq. 22
         center_y=(height + 1) / 2 * (center_y + 1),  # Eq. 23
-        stride=(widest_x if own_y else max(widest_x, widest_y)) * _exp(log_stride),  # Eq. 24
+        stride=widest * _exp(log_stride),  # Eq. 24
         variance=_exp(log_variance),
         intensity=_exp(log_intensity),
         variance_y=_exp(numbers[5]) if own_y else None,
         stride_y=widest_y * _exp(numbers[6]) if own_y else None,
         rotation=numbers[-1] if len(numbers) in (6, 8) else None,
     )
+    return rounded_to(dtype, window)
 
 
 def rows_and_columns(patch_size: PatchSize) -> tuple[int, int]:
@@ -155,6 +160,19 @@ def _sizes(pair: Sequence[Any], message: str) -> tuple[int, int]:
 def _size(size: Any) -> Any:
     # An export may leave it open. NumPy's integers are taken, 5.0 is not.
     return size if jax.export.is_symbolic_dim(size) else operator.index(size)
+
+
+def as_coordinates(values: jax.Array) -> jax.Array:
+    """Values in float32 at least: bfloat16 has no 301, and would round at every step."""
+    wide = jnp.issubdtype(values.dtype, jnp.floating) and jnp.finfo(values.dtype).bits >= 32
+    return values if wide else values.astype(jnp.float32)
+
+
+def rounded_to(dtype: Any, window: Window) -> Window:
+    """A window in a type; float32 for integers and for float16, which ends at 65504."""
+    if not jnp.issubdtype(dtype, jnp.floating) or dtype == jnp.float16:
+        dtype = jnp.float32
+    return jax.tree.map(lambda field: field.astype(dtype), window)
 
 
 def as_arrays(window: Window) -> Window:

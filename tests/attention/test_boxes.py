@@ -49,6 +49,16 @@ def test_a_box_of_whole_pixels_is_cut_out(x64):
     )
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_boxes_are_rounded_once(dtype):
+    box = jnp.asarray([101, 3, 200, 30], dtype)  # each number is one of either type
+    window = attention.window_from_box(box, 4)
+    assert window.center_x == 151
+    assert window.center_x.dtype == ("float32" if dtype == "float16" else dtype)
+    wide = attention.window_from_box(jnp.asarray([0, 0, 3000, 8], dtype), 4)
+    assert np.isfinite(np.asarray(wide.variance, np.float32))
+
+
 def test_a_box_without_extent_is_one_point():
     image = np.arange(63, dtype=np.float32).reshape(7, 9, 1)
     window = attention.window_from_box(np.array([4.5, 2.5, 4.5, 2.5]), 2)

@@ -154,6 +154,21 @@ def test_dtype_is_kept(dtype):
     assert {a.dtype for a in outputs} == {jnp.dtype(dtype)}
 
 
+def test_bfloat16_logits_are_rounded_once():
+    center = attention.window_from_logits(
+        jnp.asarray([0.3125, 0, 0, 0, 0], jnp.bfloat16), (8, 320), 4
+    )
+    assert center.center_x == jnp.asarray(321 / 2 * 1.3125, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "expected"), [((1, 12), 19 / 11), ((8, 1), 27 / 7), (1, 27), ((3, 5), 27 / 2)]
+)
+def test_a_single_row_or_column_of_filters_sets_no_stride(patch_size, expected):
+    window = attention.window_from_logits(jnp.zeros(5), (28, 20), patch_size)
+    assert window.stride == np.float32(expected)
+
+
 def test_bfloat16_filters_keep_far_pixels_apart():
     # Pixel 301 does not exist in bfloat16 (it rounds to 300 or 302), yet filters stay distinct.
     window = attention.Window(*(jnp.asarray(v, jnp.bfloat16) for v in (300, 8, 1, 1e-3, 1)))

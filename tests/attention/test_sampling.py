@@ -314,12 +314,14 @@ def test_any_window_reads_finite_numbers(filters, value):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("filters", ["bilinear", "triangle"])
+@pytest.mark.usefixtures("promoting")
 def test_dtypes_are_kept(x64, dtype, filters):
     image = jnp.asarray(_image(), dtype)
     window = attention.window_from_box(jnp.asarray(BOXES, dtype), 3)
     patch = attention.read(image, window, 3, filters=filters)
     written = attention.write(patch, window, (9, 13), filters=filters)
-    assert {patch.dtype, written.dtype} == {jnp.dtype(dtype)}
+    kept = "float32" if dtype == "float16" else dtype  # which ends too early for a variance
+    assert {patch.dtype, written.dtype} == {jnp.dtype(kept)}
     exact = attention.read(_image(), attention.window_from_box(BOXES, 3), 3, filters=filters)
     tolerance = {"float16": 2e-2, "bfloat16": 1e-1}.get(dtype, 1e-5)
     np.testing.assert_allclose(patch.astype("float64"), exact, atol=tolerance)
