@@ -304,7 +304,7 @@ def complete(
 
     Args:
       model: the learned functions.
-      images: values in [0, 1]; unknown pixels do not matter, as long as they are finite.
+      images: values in [0, 1], of unknown pixels too, where any will do.
       known: where `images` is given. All true is `infer`.
       noise: standard normal, one draw a step, image and latent. Different noise gives different
         completions; T is its length.
@@ -484,11 +484,13 @@ def importance_weighted_bound(
       nats an image, `[batch]` each.
 
     Raises:
-      ValueError: if `num_samples` or `chunk` is not positive, or images do not fit the model.
+      ValueError: if `num_samples` or `chunk` is not positive, or images do not fit the model or
+        keys the images.
     """
     if num_samples < 1 or chunk < 1:
         raise ValueError(f"num_samples and chunk must be positive, got {num_samples} and {chunk}")
     batch, chunk = len(images), min(chunk, num_samples)
+    keys = check_keys(keys, batch)
     shape = model.num_glimpses, model.latent_size
     no_noise = jnp.zeros((shape[0], batch, shape[1]))
     images, _, condition, _ = _checked(model, images, no_noise, condition)
@@ -572,6 +574,19 @@ def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
             f"{list(noise.shape)}"
         )
     return noise.astype(jax.eval_shape(lambda: model.initial_state(1)).canvas.dtype)
+
+
+def check_keys(keys: Any, batch: int) -> jax.Array:
+    """PRNG keys `[batch]`, new-style ones of old-style ones; ValueError for any others."""
+    keys = jnp.asarray(keys)
+    if keys.dtype == jnp.uint32 and keys.ndim == 2:
+        keys = jax.random.wrap_key_data(keys)
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != (batch,):
+        raise ValueError(
+            f"keys must be a PRNG key per image [{batch}], as of jax.random.split, got "
+            f"{list(keys.shape)} {keys.dtype}"
+        )
+    return keys
 
 
 def check_condition(model: Model, condition: Any, batch: int) -> None:

@@ -24,8 +24,10 @@ from jaxtyping import Array, Float
 from drawjax import attention, ram
 from drawjax.attention import PatchSize, Window
 from drawjax.attention.window import as_arrays
+from drawjax.draw import check_keys
 from drawjax.files import to_json, write_atomically
 from drawjax.ram import Policy, State
+from drawjax.scan import vary_like
 
 __all__ = [
     "coverage",
@@ -112,8 +114,8 @@ def coverage(
     def add(covered: jax.Array, window: Window) -> tuple[jax.Array, None]:
         return jnp.maximum(covered, attention.mask(window, patch_size, image_shape)[..., 0]), None
 
-    zeros = jnp.zeros((*windows.center_x.shape[1:], *image_shape))
-    return jax.lax.scan(add, zeros, windows)[0]
+    zeros = jnp.zeros((*windows.center_x.shape[1:], *image_shape), windows.center_x.dtype)
+    return jax.lax.scan(add, vary_like(zeros, windows), windows)[0]
 
 
 def learned(model: ram.Model) -> Policy:
@@ -133,11 +135,13 @@ def middle(policy: Policy) -> Policy:
 
 
 def random(policy: Policy, keys: Array) -> Policy:
-    """Moves windows anywhere in the image, by a PRNG key an image, `[batch]`."""
+    """Moves windows anywhere in the image, by a PRNG key per image, `[batch]`."""
 
     def moved(state: State) -> Window:
-        folded = jax.vmap(jax.random.fold_in, (0, None))(keys, state.glimpse)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(folded)
+        each = check_keys(keys, len(state.images))
+        folded = jax.vmap(jax.random.fold_in, (0, None))(each, state.glimpse)
+        dtype = state.images.dtype
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (2,), dtype))(folded)
         height, width = state.images.shape[1:3]
         return _moved(policy(state), 0.5 + width * draws[:, 0], 0.5 + height * draws[:, 1])
 
@@ -152,7 +156,8 @@ def grid(policy: Policy, rows: int, columns: int) -> Policy:
 
     def moved(state: State) -> Window:
         (height, width), t = state.images.shape[1:3], state.glimpse
-        x, y = (t % columns + 0.5) / columns, (t // columns % rows + 0.5) / rows
+        column, row = (n.astype(state.images.dtype) for n in (t % columns, t // columns % rows))
+        x, y = (column + 0.5) / columns, (row + 0.5) / rows
         return _moved(policy(state), 0.5 + width * x, 0.5 + height * y)
 
     return moved
@@ -230,8 +235,10 @@ def _best(state: State, values: jax.Array, radius: float) -> tuple[jax.Array, ja
 
 def _pixels(state: State) -> tuple[jax.Array, jax.Array]:
     """The pixels' centers: x, `[1, width]`, and y, `[height, 1]`."""
-    height, width = state.images.shape[1:3]
-    return 1.0 + jnp.arange(width)[None, :], 1.0 + jnp.arange(height)[:, None]
+    height, width = (
+        jnp.arange(1, size + 1, dtype=state.images.dtype) for size in state.images.shape[1:3]
+    )
+    return width[None, :], height[:, None]
 
 
 def _taken(state: State, x: jax.Array, y: jax.Array, radius: float) -> jax.Array:

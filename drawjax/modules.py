@@ -68,14 +68,14 @@ class Draw(nnx.Module):
       key: PRNG key for the initial parameters.
 
     Raises:
-      ValueError: if a window is larger than the image.
+      ValueError: if `image_shape` is not three positive sizes, or a window larger than the image.
     """
 
     encoder: Cell  #: RNN^enc
     decoder: Cell  #: RNN^dec
 
     def __init__(self, config: DrawConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
-        height, width, channels = image_shape
+        height, width, channels = _image_shape(image_shape)
         for name, size in (("read_size", config.read_size), ("write_size", config.write_size)):
             if size is not None and size > max(height, width):
                 raise ValueError(
@@ -298,6 +298,12 @@ class Draw(nnx.Module):
             raise ValueError(f"condition must have a class for each of {batch}, got {given}")
         if known and len(wrong := given[(given < 0) | (given >= classes)].ravel()):
             raise ValueError(f"condition must be classes 0 to {classes - 1}, got {wrong[0]}")
+        # Many labels an image, all 0 but one that is 1, are none.
+        one_hot = known and classes > 2 and given.shape[1:] == (classes,) and batch > 0
+        if one_hot and (given.max(1) == 1).all() and (given.sum(1) == 1).all():
+            raise ValueError(
+                "condition must be classes, or features as floats; got one-hot integers"
+            )
         return draw.class_features(labels, classes)
 
     def _noise(self, batch: int, key: jax.Array) -> jax.Array:
@@ -320,7 +326,7 @@ class Ram(nnx.Module):
 
     def __init__(self, config: RamConfig, image_shape: tuple[int, int, int], *, key: jax.Array):
         self.config = config
-        height, width, channels = image_shape
+        height, width, channels = _image_shape(image_shape)
         self.image_shape = (height, width, channels)
         dtype, units, size = config.dtype, config.hidden_size, config.read_size
         cell, window, classes, conv, view = jax.random.split(key, 5)
@@ -386,6 +392,13 @@ class Ram(nnx.Module):
         return _summary(self)
 
     __str__ = __repr__
+
+
+def _image_shape(given: Any) -> tuple[int, int, int]:
+    shape = tuple(given)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape must be (height, width, channels), got {given}")
+    return shape
 
 
 def _window_head(

@@ -1,7 +1,7 @@
 """The Differentiable RAM, Sec. 4.1 of Gregor et al. (2015): attention for classification.
 
 An LSTM looks at an image through the read window of Eq. 27, step by step, and a softmax over its
-last hidden vector names the class. There is no decoder and no canvas; the window of step t comes
+last hidden vector predicts the class. There is no decoder and no canvas; the window of step t comes
 from the hidden vector of step t - 1. Pure functions; the model comes in as an argument.
 
 * `classify`: images -> logits, windows and patches of every glimpse, by a plain `jax.lax.scan`.
@@ -144,7 +144,9 @@ def loss(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Cross-entropy in nats after the last glimpse, and whether the class is wrong (0 or 1).
 
-    Arguments and errors as for `classify`; each `[batch]`. Differentiable in reverse mode only.
+    Arguments and errors as for `classify`, and `labels`: a class per image, whole numbers from 0
+    on; others raise ValueError, outside of `jit`. Returns two arrays `[batch]`. Differentiable in
+    reverse mode only.
     """
     images, state, glimpses = _checked(model, images, num_glimpses)
 
@@ -153,8 +155,27 @@ def loss(
 
     (_, hidden), _ = scan(body, state, glimpses)
     logits = model.logits(hidden, images)
+    labels = _checked_labels(labels, logits)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return cross_entropy, jnp.asarray(jnp.argmax(logits, axis=-1) != labels, logits.dtype)
+
+
+def _checked_labels(labels: Any, logits: jax.Array) -> jax.Array:
+    """Labels as an array, if they are classes of these logits; values where they are known."""
+    batch, classes = logits.shape
+    given = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+    if given.shape != (batch,) or not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be whole numbers [{batch}], got {list(given.shape)} {given.dtype}"
+        )
+    known = isinstance(given, np.ndarray) or (
+        not isinstance(given, jax.core.Tracer) and given.is_fully_addressable
+    )
+    if known:
+        values = np.asarray(given)
+        if len(wrong := values[(values < 0) | (values >= classes)]):
+            raise ValueError(f"labels must be classes 0 to {classes - 1}, got {wrong[0]}")
+    return jnp.asarray(given)
 
 
 def _look(

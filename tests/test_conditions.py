@@ -127,6 +127,7 @@ def test_what_is_no_condition_of_the_model_is_one_line(model, images):
         (model, [0, 1, 2], "a class for each of 2"),
         (model, np.ones((2, 3), np.float32), r"floats \[2, 4\], got \[2, 3\] float32"),
         (model, True, r"\[2, 4\], got bool"),
+        (model, np.eye(4, dtype=int)[[1, 2]], "features as floats; got one-hot integers"),
         (own, 1, r"\[2, 3\], got int"),
         (own, np.ones((2, 3), int), "got .* int64"),
         (own, None, "got NoneType"),

@@ -497,10 +497,25 @@ def test_other_arguments_are_checked_by_name():
     keys = jax.random.split(jax.random.key(0), 3)
     with pytest.raises(ValueError, match="got 0 and 50"):
         draw.importance_weighted_bound(model, images, keys, num_samples=0)
+    for wrong in (keys[0], keys[:2], jnp.arange(3)):
+        with pytest.raises(ValueError, match=r"keys must be a PRNG key per image \[3\]"):
+            draw.importance_weighted_bound(model, images, wrong, num_samples=2)
     with pytest.raises(ValueError, match=r"noise must have shape \[T, batch, 4\], .*\[3, 4\]"):
         draw.generate(model, noise[:, 0])
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         model.generate(0, key=keys[0])
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_keys_of_the_old_style_are_the_same():
+    graph, params = _model()
+    images, _ = _inputs()
+    old = jax.random.split(jax.random.PRNGKey(0), 3)
+    bounds = [
+        draw.importance_weighted_bound(modules.merge(graph, params), images, keys, num_samples=2)
+        for keys in (old, jax.random.wrap_key_data(old))
+    ]
+    np.testing.assert_array_equal(*bounds)
 
 
 def test_what_a_resize_rounds_is_taken():

@@ -168,6 +168,28 @@ def test_random_places_are_of_an_image_and_a_glimpse_alone(model, images):
     np.testing.assert_array_equal(few[:, 0], found[:, 2])
 
 
+def test_policies_are_of_the_images_type(model, images):
+    single = jax.tree.map(lambda p: p.astype(jnp.float32), modules.split(model)[1])
+    model = modules.merge(modules.split(model)[0], single)
+    window = Window(*(jnp.float32(v) for v in (5, 4, 1, 1, 1)))
+    keys = jax.random.split(jax.random.key(3), BATCH)
+    for policy in (
+        gaze.random(lambda state: window, keys),
+        gaze.grid(lambda state: window, 2, 2),
+        gaze.salient(lambda state: window, lambda state: state.images[..., 0], 2.0),
+        gaze.inhibit(lambda state: window, 2.0),
+    ):
+        with jax.numpy_dtype_promotion("strict"):
+            output = _run(model, images.astype(jnp.float32), policy)
+        assert output.windows.center_x.dtype == jnp.float32
+
+
+def test_keys_are_one_an_image(model, images):
+    for keys in (jax.random.key(0), jax.random.split(jax.random.key(0), BATCH + 1)):
+        with pytest.raises(ValueError, match=r"keys must be a PRNG key per image \[4\]"):
+            _run(model, images, gaze.random(lambda state: ONE, keys))
+
+
 def _nearest_free(values, earlier, radius):
     """The best pixel that is free, by a loop; the best of all where none is."""
     best = {}

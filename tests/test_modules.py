@@ -87,6 +87,14 @@ def _factors(graph, params, images, noise):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shape", [(28, 28), (0, 9, 1), (2, 9, 9, 1)])
+@pytest.mark.usefixtures("own_errors")
+def test_what_is_no_image_shape_is_named(shape):
+    for model, config in ((modules.Draw, modules.DrawConfig()), (modules.Ram, modules.RamConfig())):
+        with pytest.raises(ValueError, match=r"must be \(height, width, channels\), got "):
+            model(config, shape, key=jax.random.key(0))
+
+
 def test_clipping_images_scales_what_each_adds(x64):
     factors = _factors(*_problem(*SIZES["attention"], jnp.float64, batch=3))
     assert 0 < factors.min() < 0.9

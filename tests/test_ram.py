@@ -124,3 +124,13 @@ def test_inputs_are_checked_by_name():
         ram.loss(model, np.zeros((2, 7, 8, 2), np.float32), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):
         model.classify(np.zeros((2, 7, 8, 2), np.float32))
+    images = np.zeros((2, *SHAPE), np.float32)
+    for labels, message in (
+        ([0, -1], "classes 0 to 3, got -1"),
+        ([4, 0], "classes 0 to 3, got 4"),
+        ([1], r"whole numbers \[2\], got \[1\]"),
+        ([0.0, 1.0], r"whole numbers \[2\], got \[2\] float"),
+    ):
+        for given in (np.array(labels), jnp.asarray(labels)):
+            with pytest.raises(ValueError, match=message):
+                ram.loss(model, images, given)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from drawjax import draw, modules, ram
+from drawjax import draw, gaze, modules, ram
+from drawjax.attention import window_from_logits
 
 SIZES = {"num_glimpses": 3, "hidden_size": 8, "read_size": 3}
 DRAWS = modules.DrawConfig(**SIZES, latent_size=4, write_size=2, prior="learned")
@@ -104,6 +105,12 @@ def main() -> None:
 
     def seen(params, images):
         return ram.classify(modules.merge(ram_graph, params), images).logits
+
+    def covered(windows):
+        return gaze.coverage(windows, 3, SHAPE[:2])
+
+    windows = window_from_logits(jax.random.normal(key(5), (3, 4, 5), float), SHAPE[:2], 3)
+    on_both(covered, windows, specs=(STEPS,), out=EACH)
 
     given = ram_params, images, labels
     on_both(jax.grad(looking), *given, specs=(ONE, EACH, EACH), out=ONE)
