@@ -1,6 +1,6 @@
 """The losses of DRAW, Sec. 2.2 of Gregor et al. (2015), in nats: formulas and distributions.
 
-`Normal` is a step's posterior or prior (Eq. 1-3, 10-11). `Bernoulli`, `DiscretizedLogistic` and
+`Normal` is a step's posterior or prior (Eq. 1-2, 6, 10-11). `Bernoulli`, `DiscretizedLogistic` and
 `Gaussian` are what a canvas says of an image, D(X | c_T) of Eq. 9: the mean of each is the sigmoid
 of the canvas, which the error image of Eq. 3 is taken from and pictures show.
 
@@ -35,7 +35,7 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-3, and its prior.
+    """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-2, and its prior.
 
     What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and `kl`. The defaults are the
     standard normal distribution, whatever Z.
@@ -111,7 +111,7 @@ def discretized_logistic_loss(
       Nats an image, `[*batch]`.
     """
     half = 0.5 / 255
-    scale = jnp.exp(jnp.expand_dims(log_scale, range(images.ndim - log_scale.ndim)))
+    scale = jnp.exp(_like(images, log_scale))
     upper, lower = (images - means + half) / scale, (images - means - half) / scale
     # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), all in
     # log space: far from the mean both sigmoids round to the same number.
@@ -144,7 +144,7 @@ def gaussian_loss(
     Returns:
       Nats an image, `[*batch]`.
     """
-    log_scale = jnp.expand_dims(log_scale, range(images.ndim - log_scale.ndim))
+    log_scale = _like(images, log_scale)
     return -jnp.sum(gaussian_log_density(images, means, log_scale), axis=(-2, -1))
 
 
@@ -258,7 +258,7 @@ class DiscretizedLogistic:
     def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
         """Multiples of 1/255 in [0, 1]."""
         noise = jax.random.logistic(key, self.mean.shape, self.mean.dtype)
-        values = self.mean + jnp.exp(self.log_scale) * noise
+        values = self.mean + jnp.exp(_like(self.mean, self.log_scale)) * noise
         return jnp.clip(jnp.round(255 * values), 0, 255) / 255
 
 
@@ -285,4 +285,9 @@ class Gaussian:
     def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
         """Real values, some of which lie outside of [0, 1]."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(self.log_scale) * noise
+        return self.mean + jnp.exp(_like(self.mean, self.log_scale)) * noise
+
+
+def _like(images: jax.Array, log_scale: jax.Array) -> jax.Array:
+    """A scale with as many axes as images have: those of a channel or pixel have fewer."""
+    return jnp.expand_dims(log_scale, range(images.ndim - log_scale.ndim))

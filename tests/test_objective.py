@@ -176,6 +176,17 @@ def test_samples_are_as_probable_as_it_says(x64, kind):
     )
 
 
+@pytest.mark.parametrize("kind", [DiscretizedLogistic, Gaussian])
+@pytest.mark.parametrize("shape", [(3,), (4, 5, 3), (2, 4, 5, 3)])
+def test_a_scale_of_any_shape_is_sampled_by(kind, shape):
+    canvas = jnp.zeros((2, 4, 5, 3))
+    drawn = [
+        kind(canvas, jnp.broadcast_to(jnp.float32(-1.5), s)).sample(jax.random.key(0))
+        for s in (shape, canvas.shape)
+    ]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_a_scale_a_channel_is_broadcast_over_images_and_steps(x64):
     rng = np.random.default_rng(0)
     logits, scales = jnp.asarray(rng.normal(size=(3, 2, 4, 5, 3))), jnp.array([-3.0, -2.0, -1.0])
