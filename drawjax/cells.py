@@ -46,7 +46,8 @@ class Dense(nnx.Module):
 class Conv(nnx.Module):
     """A 3x3 convolution, zeros around the image, then ReLU: `[..., height, width, channels]`.
 
-    One product over the pixels around each, so that `drawjax.scan` knows it.
+    Computed as one matrix product over 3x3 neighborhoods (im2col), so that `drawjax.scan` can take
+    its weight gradient out of the loop.
 
     Args:
       inputs: channels of what comes in.

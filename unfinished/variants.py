@@ -139,6 +139,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "norm_01": {"model": normalized(0.1)},
     "norm_03": {"model": normalized(0.3)},
+    "norm_01_4": {"model": normalized(0.1), "config": with_train(learning_rate=4e-3)},
     "adamax_2": {"optimizer": adamax(2e-3)},
     "adamax_4": {"optimizer": adamax(4e-3)},
     "rate_1": {"config": with_train(learning_rate=1e-3)},

@@ -1,7 +1,7 @@
 """The differentiable attention window of DRAW: an N x N grid of Gaussian filters.
 
 Pure functions without parameters, Sec. 3.2-3.3 of Gregor et al., "DRAW: A Recurrent Neural
-Network For Image Generation" (ICML 2015). The module imports JAX and nothing else of weight, and
+Network For Image Generation" (ICML 2015). The module needs only JAX and jaxtyping, and
 serves as a glimpse operation of its own: `read` cuts an N x N patch out of an image, `write` lays
 one on a canvas, and gradients reach the image, the patch and the window.
 
@@ -17,8 +17,8 @@ stride and a variance of their own along the height (`Window.stride_y`, `Window.
 window that is turned or sheared (`Window.rotation`, `Window.shear`), windows from boxes and back
 and from affine maps, several scales at once, bilinear and triangle filters.
 
-Numerics. Whatever the window, values and gradients are finite and every Gaussian filter sums to
-one:
+Numerics. Whatever the window, values and gradients are finite (an intensity of zero, by which
+`write` and `paste` divide, apart) and every Gaussian filter sums to one:
 
 * The exponents of Eq. 21 (log variance, log stride, log intensity) are limited to
   [-20, 40]. Outside, the value stays at the limit and the gradient is zero. At the lower

@@ -29,9 +29,9 @@ def mask(
     """How much of each pixel a window covers: its box, blurred by its filters.
 
     One inside of the box and zero outside, with the edges of a Gaussian's integral between, whose
-    standard deviation is the filters'. Filters half a stride wide, written with ones and times the
-    area of a cell, come near it, but ripple and pile up at the edge of the image. Every field but
-    the intensity is differentiable.
+    standard deviation is the filters'. A patch of ones, written through filters half a stride wide
+    and times the area of a cell, is close to this mask, but it ripples and accumulates at the
+    image's edges. Every field but the intensity is differentiable.
 
     Args:
       window: fields `[*batch]`. Rotated or sheared, its variances are along the axes of its grid.
