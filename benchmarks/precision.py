@@ -20,7 +20,7 @@ GLIMPSES, UPDATES, BATCH, SEEDS = 64, 2_000, 100, (0, 1)
 
 
 def _losses(precision: str, digits: jax.Array) -> dict[int, np.ndarray]:
-    """The loss of every update, nats an image, by seed."""
+    """The loss of every update, nats per image, by seed."""
     task = problem.task(DrawConfig(num_glimpses=GLIMPSES, precision=precision))
 
     @jax.jit

@@ -41,7 +41,7 @@ def task(config: ExperimentConfig, stored: tuple[int, int, int]) -> Task:
 
 
 def rate(config: ExperimentConfig, stored: tuple[int, int, int], seconds: float) -> float:
-    """Training images a second of a config on random images of a shape, after compiling."""
+    """Training images per second of a config on random images of a shape, after compiling."""
     its_task = task(config, stored)
     program, batches = Program(its_task, [config.train]), its_task.batches(0)
     state, _ = jax.block_until_ready(program.step(program.initial(), [next(batches)]))

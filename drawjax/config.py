@@ -219,11 +219,11 @@ class DrawConfig(Checked):
     hidden_size: int = option(256, low=1)
     """Units of the encoder's and of the decoder's LSTM."""
     latent_size: int = option(100, low=1)
-    """Z, latent variables a step."""
+    """Z, latent variables per step."""
     read_size: int | None = option(2, low=1)
-    """N of the read window, filters a side; None reads the whole image (Eq. 17)."""
+    """N of the read window, filters per side; None reads the whole image (Eq. 17)."""
     write_size: int | None = option(5, low=1)
-    """N of the write window, filters a side; None writes the whole canvas (Eq. 18)."""
+    """N of the write window, filters per side; None writes the whole canvas (Eq. 18)."""
     prior: Literal["standard", "learned"] = "standard"
     """Distribution of a step's latents: N(0, 1), or a normal distribution given h^dec_{t-1}, which
     starts as N(0, 1) (Gregor et al. 2016)."""
@@ -234,8 +234,8 @@ class DrawConfig(Checked):
     cross-entropy for values between, the paper's cost for color; discretized_logistic: of 8-bit
     values; gaussian: a density of real values."""
     likelihood_scale: Literal["channel", "pixel", "canvas"] = "channel"
-    """Learned scales of discretized_logistic and gaussian: one a channel, one a pixel and channel,
-    or drawn with the image, on a canvas of twice the channels."""
+    """Learned scales of discretized_logistic and gaussian: one per channel, one per pixel and
+    channel, or drawn with the image, on a canvas of twice the channels."""
     precision: Precision = "float32"
     """Type of the matrix products' inputs; sums, states and losses stay float32."""
     remat: bool = False
@@ -287,7 +287,7 @@ class RamConfig(Checked):
     hidden_size: int = option(256, low=1)
     """Units of the LSTM."""
     read_size: int = option(12, low=1)
-    """N of the read window, filters a side."""
+    """N of the read window, filters per side."""
     num_classes: int = option(10, low=1)
     """How many classes there are."""
     num_scales: int = option(1, low=1)
@@ -377,7 +377,7 @@ class TrainConfig(Checked):
     steps: int = option(150_000, low=1, high=2**31 - 1)
     """Training steps in all."""
     batch_size: int = option(100, low=1)
-    """Images a step, over all devices and hosts together."""
+    """Images per step, over all devices and hosts together."""
     learning_rate: float = option(1e-3, above=0)
     """Adam's rate after warm-up."""
     warmup_steps: int = option(200, low=0, high=2**31 - 1)
@@ -447,7 +447,7 @@ class GenerationConfig(ExperimentConfig):
     data: GenerationDataConfig = dataclasses.field(default_factory=GenerationDataConfig)
     model: DrawConfig = dataclasses.field(default_factory=DrawConfig)
     eval_batch_size: int = option(200, low=1, harmless=True)
-    """Images a batch in evaluation; changes no figure beyond rounding."""
+    """Images per batch in evaluation; changes no figure beyond rounding."""
     importance_samples: int = option(0, low=0, harmless=True)
     """K of the importance-weighted bound on the test set; 0 leaves it out."""
     importance_images: int | None = option(None, low=2, harmless=True)
@@ -478,7 +478,7 @@ class ClassificationConfig(ExperimentConfig):
     data: ClutterDataConfig = dataclasses.field(default_factory=ClutterDataConfig)
     model: RamConfig = dataclasses.field(default_factory=RamConfig)
     eval_batch_size: int = option(500, low=1, harmless=True)
-    """Images a batch in evaluation; changes no figure beyond rounding."""
+    """Images per batch in evaluation; changes no figure beyond rounding."""
 
 
 def data_dir(config: DataConfig) -> pathlib.Path:

@@ -89,7 +89,7 @@ class Model(Protocol):
 
     @property
     def latent_size(self) -> int:
-        """Z, latent variables a step."""
+        """Z, latent variables per step."""
         ...
 
     def initial_state(self, batch: int) -> "State":
@@ -255,7 +255,7 @@ def infer(
     Args:
       model: the learned functions.
       images: x, values in [0, 1].
-      noise: standard normal, one draw a step, image and latent; T is its length.
+      noise: standard normal, one draw per step, image and latent; T is its length.
       condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
@@ -306,7 +306,7 @@ def complete(
       model: the learned functions.
       images: values in [0, 1], of unknown pixels too, where any will do.
       known: where `images` is given. All true is `infer`.
-      noise: standard normal, one draw a step, image and latent. Different noise gives different
+      noise: standard normal, one draw per step, image and latent. Different noise gives different
         completions; T is its length.
       condition: `[batch, features]`, of a model that draws by one.
 
@@ -439,7 +439,7 @@ def loss(
     clip_ratio: float | None = None,
     condition: Condition | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """L^x and L^z of Eq. 9-10 with one sample, each in nats an image, `[batch]`.
+    """L^x and L^z of Eq. 9-10 with one sample, each in nats per image, `[batch]`.
 
     Their sum is the negative bound of Eq. 12. Arguments as for `infer`, and `clip_ratio`: an image
     whose gradient is longer than this many times the median of the batch has it scaled down to
@@ -472,16 +472,16 @@ def importance_weighted_bound(
     Args:
       model: the learned functions.
       images: `[batch, height, width, channels]`.
-      keys: a PRNG key an image, `[batch]`. Sample k of an image uses `fold_in(key, k)`, so its
+      keys: a PRNG key per image, `[batch]`. Sample k of an image uses `fold_in(key, k)`, so its
         value depends neither on `chunk` nor on the other images.
       num_samples: K.
-      chunk: how many samples an image are held in memory at once.
+      chunk: how many samples per image are held in memory at once.
       condition: `[batch, features]`, of a model that draws by one.
 
     Returns:
       A lower bound on log p(x), which in expectation grows with K, and the mean of the same K
       samples' log-weights, which in expectation is minus the loss of Eq. 12, the bound for K = 1;
-      nats an image, `[batch]` each.
+      nats per image, `[batch]` each.
 
     Raises:
       ValueError: if `num_samples` or `chunk` is not positive, or images do not fit the model or
@@ -525,7 +525,7 @@ def importance_weighted_bound(
 def class_features(
     labels: Int[Array | np.ndarray, "batch *several"], num_classes: int
 ) -> Float[Array, "batch num_classes"]:
-    """The condition of a class: a one in its place. Of several labels an image, their sum."""
+    """The condition of a class: a one in its place. Of several labels per image, their sum."""
     one_hot = jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
     return one_hot if one_hot.ndim == 2 else jnp.sum(one_hot, axis=1)
 

@@ -110,7 +110,7 @@ def importance_weighted(
         that was stopped goes on, and one of more images begins after them. None: nowhere.
 
     Returns:
-      In nats an image, with standard errors: minus the bound, `importance_weighted`, and by how
+      In nats per image, with standard errors: minus the bound, `importance_weighted`, and by how
       much it is tighter than the bound of Eq. 12 by the same samples, `importance_gain`, which few
       images tell well. Also `importance_samples` and `importance_images`.
     """
@@ -201,7 +201,7 @@ def bits_per_dimension(
       means: what the model makes of a batch.
       source: the images.
       key: PRNG key of the evaluation.
-      scales: of the logistic distribution, a number a channel.
+      scales: of the logistic distribution, a number per channel.
       batch_size: images a call.
 
     Returns:

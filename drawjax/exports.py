@@ -21,7 +21,7 @@ function       inputs                                  outputs
 `drawing` is the mean image after each step, `[T, batch, height, width, channels]`; that of `step`,
 as its windows, has no T. T is free where noise is given. `known` is `[batch, height, width, 1]`: 1
 where a pixel of the images is given, 0 where the model is to draw. `state` is what a drawing has
-changed of the initial state, as one row of numbers an image: zeros begin a drawing. A model that
+changed of the initial state, as one row of numbers per image: zeros begin a drawing. A model that
 draws by a condition takes it as the last input, `condition` `[batch, features]`: of a class, a one
 in its place. Windows are `read_windows` and `write_windows`, as far as the model has them:
 `[T, batch, numbers]`, the fields of `drawjax.attention.Window` that are set, in its order; five for

@@ -136,7 +136,7 @@ def save_grid(
       columns: images to a row; default: as square as can be.
       beside: one more image for each row, set apart at its end (Fig. 6: nearest neighbors).
       labels: a short text after each of those.
-      scale: screen pixels an image pixel; default: chosen by the image's size.
+      scale: screen pixels per image pixel; default: chosen by the image's size.
     """
     images = image_bytes("images", images, 4)
     scale = scale or _scale(images)
@@ -185,7 +185,7 @@ def save_sequence(
     color: tuple[int, int, int] = _RED,
     scale: int | None = None,
 ) -> None:
-    """Writes drawing sequences as in Figs. 1 and 7: a row an image, time to the right.
+    """Writes drawing sequences as in Figs. 1 and 7: a row per image, time to the right.
 
     Args:
       path: PNG to write.
@@ -195,7 +195,7 @@ def save_sequence(
       columns: how many steps to show, spread evenly; the last is always there.
       patch_size: N of the windows, or `(rows, columns)`.
       color: of the line.
-      scale: screen pixels an image pixel; default: chosen by the image's size.
+      scale: screen pixels per image pixel; default: chosen by the image's size.
     """
     frames = image_bytes("frames", frames, 5)
     steps, count = frames.shape[:2]
@@ -217,7 +217,7 @@ def save_glimpses(
     *,
     titles: Sequence[str] | None = None,
 ) -> None:
-    """Writes what was looked at, as in Fig. 5: a row an image, time to the right.
+    """Writes what was looked at, as in Fig. 5: a row per image, time to the right.
 
     Each step shows the image with its window as a green rectangle, whose line width shows the
     filters' standard deviation, and beside it the patch that was read.

@@ -45,7 +45,7 @@ __all__ = [
 
 
 def scanpath(windows: Window, patch_size: PatchSize) -> dict[str, np.ndarray]:
-    """The windows of an output as the columns of a table, a row an image and step.
+    """The windows of an output as the columns of a table, a row per image and step.
 
     Args:
       windows: fields `[T, batch]`: the `read_windows` or `write_windows` of a `DrawOutput`, the

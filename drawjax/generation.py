@@ -212,7 +212,7 @@ class Generation(Experiment[GenerationConfig]):
     def _inputs(
         self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False
     ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-        """From a key an image: what the model sees, what it draws by, and a key for the noise."""
+        """From a key per image: what the model sees, what it draws by, and a key for the noise."""
         pairs = jax.vmap(jax.random.split)(keys)
         images = data.preprocess(
             self.config.data, batch["image"], pairs[:, 0], pool, training=training
@@ -287,7 +287,7 @@ class Generation(Experiment[GenerationConfig]):
 
 
 def noise(model: draw.Model, keys: jax.Array) -> jax.Array:
-    """The noise of one sample of z for each image, `[T, batch, Z]`, from a key an image.
+    """The noise of one sample of z for each image, `[T, batch, Z]`, from a key per image.
 
     It is the first of the samples of `drawjax.evaluation.importance_weighted`.
     """

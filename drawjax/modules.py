@@ -12,7 +12,7 @@ and Optax, and `merge` it inside the traced function:
 >>> graph, params = split(model)
 >>> model = merge(graph, params)       # inside jit; goes into drawjax.draw.loss
 
-Axes: `T` steps, `batch` images, `N` filters a side, `Z` latents, `units` of a cell.
+Axes: `T` steps, `batch` images, `N` filters per side, `Z` latents, `units` of a cell.
 """
 
 import dataclasses
@@ -129,7 +129,7 @@ class Draw(nnx.Module):
 
     @property
     def latent_size(self) -> int:
-        """Z, latent variables a step."""
+        """Z, latent variables per step."""
         return self.config.latent_size
 
     @property
@@ -272,7 +272,7 @@ class Draw(nnx.Module):
     def losses(
         self, images: draw.Images, *, key: jax.Array, condition: Condition | None = None
     ) -> Float[Array, " batch"]:
-        """Minus the bound of Eq. 12 with one sample, nats an image."""
+        """Minus the bound of Eq. 12 with one sample, nats per image."""
         features = self._with_images(images, condition)
         noise = self._noise(len(images), key)
         reconstruction, latent = _call(draw.loss, self, images, noise, condition=features)
@@ -298,7 +298,7 @@ class Draw(nnx.Module):
             raise ValueError(f"condition must have a class for each of {batch}, got {given}")
         if known and len(wrong := given[(given < 0) | (given >= classes)].ravel()):
             raise ValueError(f"condition must be classes 0 to {classes - 1}, got {wrong[0]}")
-        # Many labels an image, all 0 but one that is 1, are none.
+        # Many labels per image, all 0 but one that is 1, are none.
         one_hot = known and classes > 2 and given.shape[1:] == (classes,) and batch > 0
         if one_hot and (given.max(1) == 1).all() and (given.sum(1) == 1).all():
             raise ValueError(

@@ -76,7 +76,7 @@ def reconstruction_loss(
       images: the same shape, values in [0, 1].
 
     Returns:
-      Nats an image, summed over pixels and channels, `[*batch]`.
+      Nats per image, summed over pixels and channels, `[*batch]`.
 
     Raises:
       ValueError: if the shapes differ or have fewer than three axes.
@@ -108,7 +108,7 @@ def discretized_logistic_loss(
         `[channels]`, or of whatever broadcasts with the images.
 
     Returns:
-      Nats an image, `[*batch]`.
+      Nats per image, `[*batch]`.
     """
     half = 0.5 / 255
     scale = jnp.exp(_like(images, log_scale))
@@ -142,7 +142,7 @@ def gaussian_loss(
       log_scale: log of the standard deviation, as for `discretized_logistic_loss`.
 
     Returns:
-      Nats an image, `[*batch]`.
+      Nats per image, `[*batch]`.
     """
     log_scale = _like(images, log_scale)
     return -jnp.sum(gaussian_log_density(images, means, log_scale), axis=(-2, -1))

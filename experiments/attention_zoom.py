@@ -32,7 +32,7 @@ class ZoomConfig(Checked):
     image: str | None = option(None, path=True)
     """An image file, gray or color, of any size; None: two digits on 60x60 pixels."""
     patch_size: int = option(12, low=1)
-    """N of the window, filters a side."""
+    """N of the window, filters per side."""
     center: tuple[float, float] | None = None
     """Center of the window, x and y in pixels, 1 being the first; None: the middle of an image
     file, a digit of the built-in image."""

@@ -48,7 +48,7 @@ def test_help_explains_every_flag_with_its_default(capsys):
     words = " ".join(text.replace("│", " ").split())
     for flag, said in {
         "--train.learning-rate": "Adam's rate after warm-up. (default: 0.05)",
-        "--train.batch-size": "Images a step, over all devices and hosts together. (default: 8)",
+        "--train.batch-size": "Images per step, over all devices and hosts together. (default: 8)",
         "--sweep": "each combination",
         "--debug-nans": "first NaN",
         "--coordinator": "(default: None)",

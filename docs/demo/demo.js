@@ -95,7 +95,7 @@ function startDemo(models) {
   const mode = () => model().classifies ? "classify" :
     document.querySelector("input[name=mode]:checked").value;
 
-  // One number an image and step; between two seeds on the arc, so that they stay normal.
+  // One number per image and step; between two seeds on the arc, so that they stay normal.
   function noise(steps) {
     const seed = Number(element("seed").value), size = steps * COUNT * model().latents;
     const angle = Number(element("mix").value) / 100 * Math.PI / 2, to = normals(seed + 1, size);

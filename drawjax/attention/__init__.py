@@ -9,7 +9,7 @@ one on a canvas, and gradients reach the image, the patch and the window.
 >>> patch = read(image, window, patch_size=12)          # [28, 28, 1] -> [12, 12, 1]
 
 Axes: `*batch` any leading shape, `height` (the paper's B) and `width` (the paper's A) of the
-image, `N` filters a side, `channels`. Pixel coordinates are the paper's: 1 is the center of the
+image, `N` filters per side, `channels`. Pixel coordinates are the paper's: 1 is the center of the
 first pixel, so (A + 1) / 2 is the middle of the image.
 
 Beyond the paper, each off unless asked for: a `patch_size` of `(rows, columns)` in place of N, a

@@ -35,7 +35,7 @@ def window_from_box(
 
     Args:
       box: `[*batch, 4]`: left, top, right, bottom ("XYXY").
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
       coordinates: of the box. "pixels": the image's edges are 0 and its width, and 0 and its
         height, as in COCO and torchvision; "normalized": they are 0 and 1; "paper": 1 is the center
         of the first pixel, so that the edges are 0.5 and A + 0.5.
@@ -83,7 +83,7 @@ def window_from_affine(
     Args:
       theta: `[*batch, 2, 3]`, from x, y and 1 of the patch to x and y of the image, each between
         -1 and 1. The identity spans the image.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
       image_shape: `(height, width)` of the image in pixels.
       align_corners: whether -1 and 1 are the centers of the outermost pixels, of patch and image,
         and not their edges.
@@ -141,7 +141,7 @@ def box_of_window(
 
     Args:
       window: fields `[*batch]`. Of a rotated or sheared one, the upright box around it is meant.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
       coordinates: of the box, as for `window_from_box`.
       image_shape: `(height, width)` of the image, for normalized boxes.
 

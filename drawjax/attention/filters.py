@@ -45,7 +45,7 @@ def filter_means(
 
     Args:
       window: fields `[*batch]`, upright.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
 
     Returns:
       The centers down the height and along the width, each `[*batch, N]`, limited to 1e12 pixels.
@@ -63,7 +63,7 @@ def filter_grid(
 
     Args:
       window: fields `[*batch]`.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
 
     Returns:
       `(y, x)`, the position of filter (row, column) down the height and along the width.
@@ -86,7 +86,7 @@ def filterbanks(
     Args:
       window: fields `[*batch]`, upright.
       image_shape: `(height, width)` of the image in pixels.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
       filters: "gaussian", the paper's. The others leave the variance out of account. "bilinear":
         a triangle that falls to zero one pixel from its center, so that a filter reads between
         its two nearest pixels, with zeros around the image, as PyTorch's `grid_sample` does.

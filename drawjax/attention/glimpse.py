@@ -154,7 +154,7 @@ def _read_turned(
     image: jax.Array, window: Window, grid: tuple[int, int], filters: Filters
 ) -> jax.Array:
     *_, height, width, _ = image.shape
-    if filters == "bilinear":  # four pixels a filter, far fewer than its row and column
+    if filters == "bilinear":  # four pixels per filter, far fewer than its row and column
         y, x = filter_grid(widened(window), grid)
         y, x, intensity = aligned(image.ndim, y, x, window.intensity)
         return intensity * _sampled(image, y, x).astype(jnp.result_type(image, window.intensity))

@@ -35,7 +35,7 @@ def mask(
 
     Args:
       window: fields `[*batch]`. Rotated or sheared, its variances are along the axes of its grid.
-      patch_size: N, filters a side, or `(rows, columns)`.
+      patch_size: N, filters per side, or `(rows, columns)`.
       image_shape: `(height, width)` of the image in pixels.
 
     Returns:

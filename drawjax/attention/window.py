@@ -27,13 +27,13 @@ _MIN_LOG, _MAX_LOG = -20.0, 40.0
 
 ArrayLike = Array | np.ndarray  # what is taken; jax.Array is returned
 PatchSize = int | Sequence[int]
-"""N, filters a side, or `(rows, columns)` of filters."""
+"""N, filters per side, or `(rows, columns)` of filters."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Where an attention window looks, and how: a pytree with one scalar a field and image.
+    """Where an attention window looks, and how: a pytree with one scalar per field and image.
 
     All fields share one shape, `[*batch]`; numbers, and arrays of no axes, are taken beside others,
     and so are lists. Integers count as float32. Coordinates are in pixels, 1 being the center of
@@ -87,8 +87,8 @@ def window_from_logits(
         width. With 6 or 8, the rotation in radians is the last; 8 are for bilinear filters, `paste`
         and `mask`, since Gaussian filters that are not round cannot be rotated.
       image_shape: `(height, width)` of the image in pixels.
-      patch_size: N, filters a side, or `(rows, columns)`, whose widest stride is the wider of both
-        (7 logits have one for each). With N = 1 Eq. 24 divides by zero; the stride, which then
+      patch_size: N, filters per side, or `(rows, columns)`, whose widest stride is the wider of
+        both (7 logits have one for each). With N = 1 Eq. 24 divides by zero; the stride, which then
         moves no filter, is scaled by max(A, B) - 1.
 
     Returns:

@@ -18,7 +18,7 @@ __all__ = [
     "random_corners", "random_crop",
 ]  # fmt: skip
 
-PIECE_SIZE = 8  # of clutter, pixels a side
+PIECE_SIZE = 8  # of clutter, pixels per side
 
 
 def random_crop(
@@ -99,7 +99,7 @@ def cluttered(
       pool: the digits to cut pieces from. For a test set, take the training digits or the test
         digits, but not both.
       size: side of the image that comes out, in pixels.
-      pieces: pieces an image, at most 127.
+      pieces: pieces per image, at most 127.
       piece_size: side of a piece in pixels.
 
     Returns:

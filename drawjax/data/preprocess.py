@@ -74,7 +74,7 @@ def preprocess(
     Args:
       config: how.
       images: bytes, as a source gives them.
-      keys: a PRNG key an image, `[batch]`.
+      keys: a PRNG key per image, `[batch]`.
       pool: as `pool` gives it.
       training: whether a crop is at a random place; elsewhere it is in the middle.
 

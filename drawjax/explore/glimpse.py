@@ -1,6 +1,6 @@
 """What an attention window reads and writes back, by `drawjax.attention`, for the explorer.
 
-Axes: `height`, `width` and `channels` of the image, `N` filters a side.
+Axes: `height`, `width` and `channels` of the image, `N` filters per side.
 """
 
 import functools
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from drawjax import attention
 from drawjax.explore.images import MAX_SIDE
 
-MAX_PATCH = 32  # filters a side
+MAX_PATCH = 32  # filters per side
 
 
 def glimpse(
@@ -29,7 +29,7 @@ def glimpse(
     """
     if max(pixels.shape) > MAX_SIDE or patch_size > MAX_PATCH:
         raise ValueError(
-            f"at most {MAX_SIDE} pixels and {MAX_PATCH} filters a side, got {pixels.shape} and "
+            f"at most {MAX_SIDE} pixels and {MAX_PATCH} filters per side, got {pixels.shape} and "
             f"{patch_size}"
         )
     return _compiled(pixels.shape, patch_size)(pixels, jnp.asarray(logits, jnp.float32))

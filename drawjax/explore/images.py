@@ -1,7 +1,7 @@
 """Images for the glimpse explorer: built-in ones, digits, and pictures that a person drops in.
 
 All come as uint8 `[height, width, channels]` with one channel (gray) or three (color), and at most
-`MAX_SIDE` pixels a side.
+`MAX_SIDE` pixels per side.
 """
 
 import functools

@@ -16,7 +16,7 @@ DESCRIPTION = "Lists the models that come with the package: what they draw or na
 
 
 def list_models(config: ListingConfig) -> None:
-    """Prints a line a model."""
+    """Prints a line per model."""
     del config
     rows = [("model", "images", "trained on", "test")]
     for name in pretrained.available():

@@ -36,7 +36,7 @@ function player(parent, id, drawing) {
   const across = drawing.beside ? 2 : 1;  // images to a cell
   let timer = null, cell = 0, columns = count;
 
-  // As many images a row as fit at a size that can be looked at.
+  // As many images per row as fit at a size that can be looked at.
   function lay() {
     const room = box.clientWidth - 26, ratio = window.devicePixelRatio || 1;
     const least = across * Math.max(96, width), most = across * Math.max(160, width);

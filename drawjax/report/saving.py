@@ -62,7 +62,7 @@ def save_drawing(
 
 
 def _sprite(frames: np.ndarray) -> str:
-    """One PNG of all frames of bytes, as a data URL: a column an image, a row a step."""
+    """One PNG of all frames of bytes, as a data URL: a column per image, a row per step."""
     steps, count, height, width, channels = frames.shape
     sheet = frames.transpose(0, 2, 1, 3, 4).reshape(steps * height, count * width, channels)
     buffer = io.BytesIO()

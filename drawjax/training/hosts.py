@@ -1,7 +1,7 @@
 """Several processes, one run: how they find each other, agree, and stop when a signal asks them to.
 
-One process a host is usual, each with its own devices. All run the same program on the same config;
-process 0 alone writes what is not sharded.
+One process per host is usual, each with its own devices. All run the same program on the same
+config; process 0 alone writes what is not sharded.
 """
 
 import glob

@@ -144,7 +144,7 @@ class Progress:
     Args:
       total: steps in all.
       done: steps done before.
-      batch_size: images a step.
+      batch_size: images per step.
     """
 
     def __init__(self, total: int, done: int, batch_size: int):

@@ -301,7 +301,7 @@ def make_mesh(batch_size: int, *, points: int = 1) -> jax.sharding.Mesh:
     """All devices of all processes, with axes `point` and `data`.
 
     Args:
-      batch_size: images a step of one point, over all devices together.
+      batch_size: images per step of one point, over all devices together.
       points: points of a sweep trained side by side; they are spread over as many devices as divide
         both, the batch over the rest.
 

@@ -2,7 +2,7 @@
 
 ```
 WORKDIR/learning_rate=0.001,seed=0/   a run's folder, as of that point alone
-WORKDIR/sweep.csv                     a line a point: its values, its results
+WORKDIR/sweep.csv                     a line per point: its values, its results
 WORKDIR/sweep.png                     the validation loss of all points over steps
 ```
 """
@@ -158,7 +158,7 @@ def run_groups(
 
 
 def table(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """A row a point: index, folder, what was swept, and the numbers of its results.json.
+    """A row per point: index, folder, what was swept, and the numbers of its results.json.
 
     A point that has none yet has only the first of these.
     """

@@ -44,7 +44,7 @@ def test_crop_grows_the_box_around_all_digits_and_resizes():
     image = Image.fromarray(np.stack([rows, columns, 0 * rows], -1).astype(np.uint8))
     boxes = np.array([[100.0, 40, 10, 20], [115, 30, 25, 10]])  # together 100..140, 30..60
     result = np.asarray(crop(image, boxes))
-    # Grown by 6 columns and 4.5 rows a side, and rounded to even: 94..146, 26..64.
+    # Grown by 6 columns and 4.5 rows per side, and rounded to even: 94..146, 26..64.
     expected = image.crop((94, 26, 146, 64)).resize((64, 64), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(result, expected)
     assert abs(result[0, 0, 0] - 26) <= 1

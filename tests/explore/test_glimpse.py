@@ -36,7 +36,7 @@ def test_every_window_gives_finite_pictures(logits):
         ((9, 257, 1), 5, 5, "at most 256 pixels"),
         ((9, 9, 1), 4, 5, "logits must"),
         ((9, 9, 1), 5, 0, "patch_size"),
-        ((9, 9, 1), 5, 33, "32 filters a side"),
+        ((9, 9, 1), 5, 33, "32 filters per side"),
     ],
 )
 def test_what_the_page_never_asks_for_is_refused(shape, numbers, patch_size, message):
