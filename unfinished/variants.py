@@ -153,6 +153,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         )
     },
     "wide_prior": {"model": WidePrior},
+    "wide_prior_4": {"model": WidePrior, "config": with_train(learning_rate=4e-3)},
     "dropout_02": {"model": Dropped, "experiment": dropping(0.2)},
     "dropout_05": {"model": Dropped, "experiment": dropping(0.5)},
 }
