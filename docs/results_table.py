@@ -59,8 +59,9 @@ ROWS = (
         runs=5, run="mnist_all_images",
     ),
     Row(
-        "MNIST, learned prior", OURS, None, "experiments.mnist_generation --preset learned_prior",
-        "6,500 steps of 200 from `mnist` on; the preset has 30,000 of 800, from scratch",
+        "MNIST, fresh binarizations, learned prior", OURS, None,
+        "experiments.mnist_generation --preset fresh --model.prior learned",
+        "6,500 steps of 200 from `mnist` on",
         runs=6, run="mnist_learned_prior", trained="2 CPU cores, 93 minutes",
     ),
     Row(

@@ -144,6 +144,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adamax_4": {"optimizer": adamax(4e-3)},
     "rate_1": {"config": with_train(learning_rate=1e-3)},
     "rate_4": {"config": with_train(learning_rate=4e-3)},
+    "rate_8": {"config": with_train(learning_rate=8e-3)},
     "batch_200": {
         "config": with_train(steps=STEPS // 2, batch_size=200, eval_every=250, ema_decay=0.996)
     },
