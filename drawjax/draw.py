@@ -604,6 +604,15 @@ def check_condition(model: Model, condition: Any, batch: int) -> None:
     raise ValueError(f"condition must be an array of floats [{batch}, {size}], got {got}")
 
 
+def known_values(values: jax.Array | np.ndarray) -> np.ndarray | None:
+    """The values of an array where they are known: outside of `jit`, and all on this process."""
+    if isinstance(values, jax.core.Tracer):
+        return None
+    if isinstance(values, jax.Array) and not values.is_fully_addressable:
+        return None
+    return np.asarray(values)  # in NumPy, since inside `jit` JAX would trace what is done with it
+
+
 def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:
     """Raises ValueError unless images are `[batch, height, width, channels]` in [0, 1].
 
@@ -630,11 +639,8 @@ def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> Non
         raise ValueError(
             f"images must be floats in [0, 1] (divide bytes by 255), got {images.dtype}"
         )
-    known = isinstance(images, np.ndarray) or (
-        not isinstance(images, jax.core.Tracer) and images.is_fully_addressable
-    )
-    if known and images.size:
-        values = np.asarray(images)  # in NumPy, since inside `jit` JAX would trace it
+    values = known_values(images)
+    if values is not None and values.size:
         low, high = values.min(), values.max()
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
             raise ValueError(f"images must lie in [0, 1], got values from {low!s} to {high!s}")

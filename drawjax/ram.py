@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.draw import Images, check_images, of_each
+from drawjax.draw import Images, check_images, known_values, of_each
 from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]
@@ -168,13 +168,9 @@ def _checked_labels(labels: Any, logits: jax.Array) -> jax.Array:
         raise ValueError(
             f"labels must be whole numbers [{batch}], got {list(given.shape)} {given.dtype}"
         )
-    known = isinstance(given, np.ndarray) or (
-        not isinstance(given, jax.core.Tracer) and given.is_fully_addressable
-    )
-    if known:
-        values = np.asarray(given)
-        if len(wrong := values[(values < 0) | (values >= classes)]):
-            raise ValueError(f"labels must be classes 0 to {classes - 1}, got {wrong[0]}")
+    values = known_values(given)
+    if values is not None and len(wrong := values[(values < 0) | (values >= classes)]):
+        raise ValueError(f"labels must be classes 0 to {classes - 1}, got {wrong[0]}")
     return jnp.asarray(given)
 
 
