@@ -470,13 +470,13 @@ def _check_given(
     given: Collection[str], asked: ExperimentConfig, trained: ExperimentConfig
 ) -> None:
     """Refuses what would be ignored."""
-    wanted, values = flatten(asked), flatten(trained)
+    wanted, values, untrained = flatten(asked), flatten(trained), _is_untrained(trained)
     for name in sorted(set(given) & values.keys()):
         of_training = name.startswith("train.") and name != "train.seed"  # which draws the figures
-        if of_training and _is_untrained(trained):
+        if of_training and untrained:
             raise ValueError(f"{name} does nothing with --mode {asked.mode} of {asked.init_from}")
         if wanted[name] != values[name]:
-            source = trained.init_from if _is_untrained(trained) else trained.workdir
+            source = trained.init_from if untrained else trained.workdir
             raise ValueError(
                 f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
                 f"trained; got {wanted[name]}"
