@@ -613,6 +613,13 @@ def known_values(values: jax.Array | np.ndarray) -> np.ndarray | None:
     return np.asarray(values)  # in NumPy, since inside `jit` JAX would trace what is done with it
 
 
+def check_classes(name: str, labels: jax.Array | np.ndarray, num_classes: int) -> None:
+    """Raises ValueError for a label that is known and none of the classes."""
+    values = known_values(labels)
+    if values is not None and len(wrong := values[(values < 0) | (values >= num_classes)].ravel()):
+        raise ValueError(f"{name} must be classes 0 to {num_classes - 1}, got {wrong[0]}")
+
+
 def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:
     """Raises ValueError unless images are `[batch, height, width, channels]` in [0, 1].
 

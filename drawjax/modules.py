@@ -296,8 +296,7 @@ class Draw(nnx.Module):
         labels = jnp.broadcast_to(given, (batch,)) if given.ndim == 0 else given
         if labels.ndim > 2 or len(labels) != batch:
             raise ValueError(f"condition must have a class for each of {batch}, got {given}")
-        if known and len(wrong := given[(given < 0) | (given >= classes)].ravel()):
-            raise ValueError(f"condition must be classes 0 to {classes - 1}, got {wrong[0]}")
+        draw.check_classes("condition", given, classes)
         # Many labels per image, all 0 but one that is 1, are none.
         one_hot = known and classes > 2 and given.shape[1:] == (classes,) and batch > 0
         if one_hot and (given.max(1) == 1).all() and (given.sum(1) == 1).all():

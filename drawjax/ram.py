@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.draw import Images, check_images, known_values, of_each
+from drawjax.draw import Images, check_classes, check_images, of_each
 from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]
@@ -161,16 +161,14 @@ def loss(
 
 
 def _checked_labels(labels: Any, logits: jax.Array) -> jax.Array:
-    """Labels as an array, if they are classes of these logits; values where they are known."""
+    """Labels as an array, if they are classes of these logits."""
     batch, classes = logits.shape
     given = labels if isinstance(labels, jax.Array) else np.asarray(labels)
     if given.shape != (batch,) or not jnp.issubdtype(given.dtype, jnp.integer):
         raise ValueError(
             f"labels must be whole numbers [{batch}], got {list(given.shape)} {given.dtype}"
         )
-    values = known_values(given)
-    if values is not None and len(wrong := values[(values < 0) | (values >= classes)]):
-        raise ValueError(f"labels must be classes 0 to {classes - 1}, got {wrong[0]}")
+    check_classes("labels", given, classes)
     return jnp.asarray(given)
 
 

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -14,6 +13,7 @@ from drawjax.attention.window import (
     PatchSize,
     Window,
     as_arrays,
+    as_coordinates,
     height_and_width,
     rows_and_columns,
 )
@@ -215,8 +215,7 @@ def _upright(window: Window) -> Window:
 
 def widened(window: Window) -> Window:
     """A checked window in float32 at least, which can hold pixel coordinates."""
-    dtype = np.promote_types(window.center_x.dtype, np.float32)
-    return jax.tree.map(lambda field: field.astype(dtype), window)
+    return jax.tree.map(as_coordinates, window)
 
 
 def _offsets(stride: ArrayLike, size: int) -> jax.Array:
