@@ -25,6 +25,7 @@ class Row:
     like: str  # how far the two can be compared
     runs: int = 1  # that the figure came out of, each going on from the one before; 1: from scratch
     short: bool = False  # with fewer steps, or smaller sizes, than the command has
+    log: str = ""  # where in the logbook the commands of a chain, or of a cut run, are
     test: str = "test"
     run: str | None = None  # in docs/measured, where there is no model
     measured: str = ""  # from the logbook, where neither is kept
@@ -37,48 +38,50 @@ OURS = "not in the paper"
 
 ROWS = (
     Row(
-        "MNIST, DRAW, fixed binarization alone", "80.97 nats", "mnist_static",
+        "MNIST, DRAW, static binarization alone", "80.97 nats", "mnist_static",
         "experiments.mnist_generation", "yes",
     ),
     Row(
-        "MNIST, DRAW, fixed binarization alone, a chain of runs", "80.97 nats", None,
+        "MNIST, DRAW, static binarization alone, a chain of runs", "80.97 nats", None,
         "experiments.mnist_generation",
         "yes; 13 million images, not 10, most in batches of 200 at up to 2.8e-3",
-        runs=4, run="mnist_chain",
+        runs=4, run="mnist_chain", log="with-attention-the-static-binarization-alone",
     ),
     Row(
-        "MNIST, DRAW, fresh binarizations", "80.97 nats", "mnist",
+        "MNIST, DRAW, dynamic binarization", "80.97 nats", "mnist",
         "experiments.mnist_generation --preset fresh",
-        "the paper's test images; trained on fresh binarizations, from the chain of 4 on", runs=5,
-        test="fixed_test",
+        "the paper's test images; trained on dynamic binarization, from the chain of 4 on", runs=5,
+        test="fixed_test", log="with-attention-dynamic-binarization",
     ),
     Row(
-        "MNIST, DRAW, fixed binarization, validation images too", "80.97 nats", None,
+        "MNIST, DRAW, static binarization, validation images too", "80.97 nats", None,
         "experiments.mnist_generation --preset all_images",
         "more training images than the paper; 1,800 steps of 200 from the chain of 4 on",
-        runs=5, run="mnist_all_images",
+        runs=5, run="mnist_all_images", log="the-validation-images-too",
     ),
     Row(
-        "MNIST, fresh binarizations, learned prior", OURS, None,
+        "MNIST, dynamic binarization, learned prior", OURS, None,
         "experiments.mnist_generation --preset fresh --model.prior learned",
         "6,500 steps of 200 from `mnist` on",
         runs=6, run="mnist_learned_prior", trained="2 CPU cores, 93 minutes",
+        log="a-learned-prior-for-a-trained-model",
     ),
     Row(
         "MNIST, by class: a bound on log p(x given label)", OURS, "mnist_classes",
         "experiments.mnist_generation --preset classes",
-        "no: the label is given; fresh binarizations of the test images too",
+        "no: the label is given; the test images binarized anew too",
         trained="1 CPU core, 34 minutes",
     ),
     Row(
         "MNIST, the same without classes", OURS, None,
         "experiments.mnist_generation --preset classes --model.num-classes None",
-        "fresh binarizations of the test images too", run="mnist_no_classes",
+        "the test images binarized anew too", run="mnist_no_classes",
         trained="1 CPU core, 32 minutes",
     ),
     Row(
         "MNIST, DRAW without attention", "87.40 nats", "mnist_no_attention",
         "experiments.mnist_generation --preset no_attention", "yes", runs=3,
+        log="without-attention",
     ),
     Row(
         "Cluttered MNIST, 4 glimpses", "4.18 %", "ram4",
@@ -96,23 +99,24 @@ ROWS = (
     ),
     Row(
         "Two digits", "no number", "two_digits", "experiments.two_digit_mnist_generation",
-        "not trained to its end", runs=2,
+        "not trained to its end", runs=2, log="two-digits",
     ),
     Row(
         "CIFAR-10", "no number", "cifar10", "experiments.cifar10_generation",
         "a part of the training images; not trained to its end", short=True,
-        trained="2 CPU cores, 19 minutes",
+        trained="2 CPU cores, 19 minutes", log="cifar-10",
     ),
     Row(
         "CIFAR-10, discretized logistic likelihood", OURS, None,
         "experiments.cifar10_generation --preset logistic",
         "the demo's sizes, 8,000 steps of 64; the preset has Table 3's, 150,000 of 100",
-        short=True, run="cifar10_logistic", trained="1 CPU core, 22 minutes",
+        short=True, run="cifar10_logistic", trained="1 CPU core, 22 minutes", log="cifar-10",
     ),
     Row(
-        "Street View house numbers", "no number", None, "experiments.svhn_generation",
+        "Street View house numbers", "about 5,065 nats, read off Fig. 11", None,
+        "experiments.svhn_generation",
         "231 training images at hand; 256 test images",
-        short=True, measured="5,173 +- 51 nats", trained="2 CPU cores, 15 minutes",
+        short=True, measured="5,173 +- 51 nats", trained="2 CPU cores, 15 minutes", log="svhn",
     ),
 )  # fmt: skip
 
@@ -132,8 +136,8 @@ def full() -> str:
             trained += ", the last run"
         model = f"`{row.model}`" if row.model else ""
         lines.append(
-            f"| {row.experiment} | {row.paper} | {ours} | {from_scratch(row)} | {model} | "
-            f"`python -m {row.command}` | {trained} | {row.like} |"
+            f"| {row.experiment} | {row.paper} | {ours} | {from_scratch(row, 'logbook.md')} | "
+            f"{model} | `python -m {row.command}` | {trained} | {row.like} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -147,17 +151,18 @@ def short() -> str:
     rows = [row for row in ROWS if row.paper != OURS]
     for row in sorted(rows, key=lambda row: (row.short, row.runs > 1)):
         lines.append(
-            f"| {row.experiment} | {row.paper} | {figure(row)} | {from_scratch(row)} | "
-            f"`python -m {row.command}` |"
+            f"| {row.experiment} | {row.paper} | {figure(row)} | "
+            f"{from_scratch(row, 'docs/logbook.md')} | `python -m {row.command}` |"
         )
     return "\n".join(lines) + "\n"
 
 
-def from_scratch(row: Row) -> str:
+def from_scratch(row: Row, logbook: str) -> str:
     """Whether the figure is of one run from fresh parameters, as the command makes it."""
-    if row.runs > 1:
-        return f"chain of {row.runs}"
-    return "yes, cut short" if row.short else "yes"
+    if row.runs == 1 and not row.short:
+        return "yes"
+    said = f"chain of {row.runs}" if row.runs > 1 else "yes, cut short"
+    return f"[{said}]({logbook}#{row.log})"
 
 
 def cards() -> str:
@@ -173,7 +178,7 @@ def cards() -> str:
         known = _known(str(row.model))
         provenance, config = known["provenance"], known["config"]
         shape = "x".join(map(str, known["image_shape"]))
-        of = "draws" if known["kind"] == "draw" else "names the class of"
+        of = "draws" if known["kind"] == "draw" else "classifies"
         sizes = ", ".join(
             f"{name} {value}"
             for name, value in config.items()
@@ -192,7 +197,7 @@ def cards() -> str:
             f"| sizes | {sizes}; {provenance['parameters']:,} parameters |",
             f"| trained on | {data} |",
             f"| test | {figure(row)}; {'' if row.paper == OURS else 'the paper: '}{row.paper} |",
-            f"| one run from scratch | {from_scratch(row)} |",
+            f"| one run from scratch | {from_scratch(row, 'logbook.md')} |",
             f"| compares with the paper | {row.like} |",
             f"| last run | {row.trained or _trained(provenance)}, commit {provenance['commit']} |",
             f"| weights | {known['sha256'][:16]}... (SHA-256) |",

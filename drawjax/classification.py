@@ -102,7 +102,7 @@ class Classification(Experiment[ClassificationConfig]):
         return images, batch["label"], output
 
     def _values(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
-        """Each image's cross-entropy, `loss`, and if it is named wrongly after each glimpse."""
+        """Each image's cross-entropy, `loss`, and if it is misclassified after each glimpse."""
         pool = self.pool(source)
         return over_images(
             lambda batch, keys: self._losses(params, batch, keys, pool),

@@ -197,7 +197,7 @@ _COMMANDS = {
     "explore": "a local page: move the attention window, watch a model draw",
     "export": "write a model to a file for other runtimes: ONNX or StableHLO",
     "report": "a run's page, or one that compares runs",
-    "prepare": "download an image set, or make one of a folder of pictures",
+    "prepare": "download a data set of images, or make one of a folder of pictures",
     "models": "the models that come with the package, and how good they are",
 }
 _MODULES = {  # with the function in it, and the config of that

@@ -237,14 +237,14 @@ class DrawConfig(Checked):
     """Learned scales of discretized_logistic and gaussian: one per channel, one per pixel and
     channel, or drawn with the image, on a canvas of twice the channels."""
     precision: Precision = "float32"
-    """Type of the matrix products' inputs; sums, states and losses stay float32."""
+    """Type of the inputs of matrix products; sums, states and losses stay float32."""
     remat: bool = False
     """Recompute steps in the backward pass in blocks of about sqrt(steps): less memory, slower."""
     num_classes: int | None = option(None, low=1)
-    """Draw by the class of an image, its label in the data set, out of so many; None: as the paper,
-    by none."""
+    """Class-conditional on the data set's labels, of so many classes; None: unconditional, as in
+    the paper."""
     condition_size: int | None = option(None, low=1)
-    """Draw by so many features of one's own that are given with each image, in place of a class."""
+    """Conditional on so many features, given with each image, in place of a class."""
     clip_ratio: float | None = option(None, above=0)
     """In training, scale down an image's gradient that is longer than so many times the median of
     its batch; None: none. Over many steps on large images a few would drown the others."""
@@ -266,7 +266,7 @@ class DrawConfig(Checked):
 
     @property
     def dtype(self) -> str | None:
-        """The type of the products' inputs; None: as they come, float64 under x64."""
+        """The type of the inputs of matrix products; None: as they come, float64 under x64."""
         return "bfloat16" if self.precision == "bfloat16" else None
 
     def glimpse_features(self, image_shape: tuple[int, int, int]) -> int:
@@ -300,11 +300,11 @@ class RamConfig(Checked):
     """Side of a view of the whole image, shrunk to so many pixels, that the classes are named by
     beside the last hidden vector; None: none, as the paper."""
     precision: Precision = "float32"
-    """Type of the matrix products' inputs; sums, states and losses stay float32."""
+    """Type of the inputs of matrix products; sums, states and losses stay float32."""
 
     @property
     def dtype(self) -> str | None:
-        """The type of the products' inputs; None: as they come, float64 under x64."""
+        """The type of the inputs of matrix products; None: as they come, float64 under x64."""
         return "bfloat16" if self.precision == "bfloat16" else None
 
 
@@ -315,7 +315,7 @@ class DataConfig(Checked):
     _prefix = "data."
 
     name: str | None = None
-    """TFDS name of a prepared image set, e.g. fashion_mnist; None: the experiment's own."""
+    """TFDS name of a prepared set of images, e.g. fashion_mnist; None: the experiment's own."""
     dir: str | None = option(None, path=True, harmless=True)
     """Folder of prepared sets; None: $TFDS_DATA_DIR, else TFDS's own, ~/tensorflow_datasets."""
     size: int | None = option(None, low=1)
@@ -387,9 +387,9 @@ class TrainConfig(Checked):
     clip_norm: float = option(5.0, above=0)
     """Largest global norm of the gradient; a longer one is scaled down to it."""
     weight_decay: float = option(0.0, low=0)
-    """Decoupled weight decay (AdamW), times the learning rate a step."""
+    """Decoupled weight decay (AdamW), scaled by the learning rate."""
     ema_decay: float = option(0.9995, low=0, high=1)
-    """Decay a step of the moving average of the parameters, which is what is evaluated."""
+    """Decay per step of the exponential moving average of the parameters, which is evaluated."""
     seed: int = option(0, low=0, high=2**31 - 1)
     """Seeds initial parameters, noise and the order of the data."""
     log_every: int = option(100, low=1, harmless=True)
@@ -432,7 +432,7 @@ class ExperimentConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        # A model of one's own may have a config of its own.
+        # A custom model may have a custom config.
         for name in ("data", "train"):
             wanted = _hints(type(self))[name]
             if not isinstance(getattr(self, name), wanted):

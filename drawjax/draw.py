@@ -11,7 +11,7 @@ loop (`drawjax.scan`).
 * `generate`: noise, or latents, -> canvases and windows, through the decoder alone (Eq. 13-16).
 * `loss`, `importance_weighted_bound`: bounds on an image's likelihood (Eq. 9-12).
 
-A `ConditionalModel` draws by a condition, features of each image that are given: encoder, decoder
+A `ConditionalModel` is conditional on features that are given with each image: encoder, decoder
 and prior see them at every step beside their other inputs. Those of a class are `class_features`.
 
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
@@ -129,7 +129,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class ConditionalModel(Model, Protocol):
-    """A model that draws by features of each image, which its functions see.
+    """A model conditional on features of each image, which its functions see.
 
     Those that `encode` is given stand after h^dec_{t-1}, those of `decode` after the latents, those
     of `prior` after h^dec_{t-1}.
@@ -181,7 +181,7 @@ def step(
       state: c_{t-1} and the cells' states.
       image: x, values in [0, 1].
       noise: standard normal; zeros give the posterior's mean.
-      condition: what the model draws by; None: nothing.
+      condition: of a conditional model; None: of others.
 
     Returns:
       The next state, and a `DrawOutput` of this step alone (fields without the axis T).
@@ -223,7 +223,7 @@ def generation_step(
       state: c_{t-1} and the decoder's state.
       noise: standard normal, from which the prior draws z_t.
       latents: z_t itself, in place of noise.
-      condition: what the model draws by; None: nothing.
+      condition: of a conditional model; None: of others.
 
     Returns:
       The next state, and a `DrawOutput` of this step alone, of canvas, write window and latents.
@@ -256,7 +256,7 @@ def infer(
       model: the learned functions.
       images: x, values in [0, 1].
       noise: standard normal, one draw per step, image and latent; T is its length.
-      condition: `[batch, features]`, of a model that draws by one.
+      condition: `[batch, features]`, of a conditional model.
 
     Returns:
       A `DrawOutput` with every field.
@@ -308,7 +308,7 @@ def complete(
       known: where `images` is given. All true is `infer`.
       noise: standard normal, one draw per step, image and latent. Different noise gives different
         completions; T is its length.
-      condition: `[batch, features]`, of a model that draws by one.
+      condition: `[batch, features]`, of a conditional model.
 
     Returns:
       A `DrawOutput` with every field. The canvas covers known pixels too: they are the model's own
@@ -346,7 +346,7 @@ def generate(
         N(0, 1), noise and latents are the same.
       latents: given z_1, z_2, ..., of the first steps; noise draws those after them. Those of
         `infer` draw its images again, and their first part alone is a lossy code of them.
-      condition: `[batch, features]`, of a model that draws by one.
+      condition: `[batch, features]`, of a conditional model.
 
     Returns:
       A `DrawOutput` with canvases, images, write windows and latents.
@@ -386,14 +386,14 @@ def sample(
     chunk: int | None = None,
     condition: Condition | None = None,
 ) -> Float[Array, "batch height width channels"]:
-    """The images of `generate` alone, in the memory of one canvas an image in place of T.
+    """The images of `generate` alone, in the memory of one canvas per image in place of T.
 
     Args:
       model: the learned functions; `read`, `encode` and `posterior` are not called.
       noise: standard normal, from which latents are drawn by the prior.
       chunk: how many images are drawn at once; None: all. On a CPU some hundred are faster than a
         thousand, since they stay in its cache.
-      condition: `[batch, features]`, of a model that draws by one.
+      condition: `[batch, features]`, of a conditional model.
 
     Returns:
       Means in [0, 1], Eq. 16.
@@ -476,7 +476,7 @@ def importance_weighted_bound(
         value depends neither on `chunk` nor on the other images.
       num_samples: K.
       chunk: how many samples per image are held in memory at once.
-      condition: `[batch, features]`, of a model that draws by one.
+      condition: `[batch, features]`, of a conditional model.
 
     Returns:
       A lower bound on log p(x), which in expectation grows with K, and the mean of the same K
@@ -525,7 +525,10 @@ def importance_weighted_bound(
 def class_features(
     labels: Int[Array | np.ndarray, "batch *several"], num_classes: int
 ) -> Float[Array, "batch num_classes"]:
-    """The condition of a class: a one in its place. Of several labels per image, their sum."""
+    """Classes as a condition: one-hot, or the sum of several labels per image.
+
+    A label outside of 0 to `num_classes - 1` gives zeros.
+    """
     one_hot = jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
     return one_hot if one_hot.ndim == 2 else jnp.sum(one_hot, axis=1)
 
@@ -556,7 +559,7 @@ def _checked(
 
 
 def _checked_condition(model: Model, condition: Any, state: State) -> jax.Array | None:
-    """A condition in the canvas's type, if the model draws by it."""
+    """A condition in the canvas's type, if it fits the model."""
     check_condition(model, condition, len(state.canvas))
     return None if condition is None else jnp.asarray(condition, state.canvas.dtype)
 
@@ -590,12 +593,12 @@ def check_keys(keys: Any, batch: int) -> jax.Array:
 
 
 def check_condition(model: Model, condition: Any, batch: int) -> None:
-    """Raises ValueError unless a model draws so many images by such a condition, or by none."""
+    """Raises ValueError unless a condition fits a model and so many images."""
     size = model.condition_size if isinstance(model, ConditionalModel) else 0
     if size == 0 and condition is None:
         return
     if size == 0:
-        raise ValueError("this model draws by no condition, got one")
+        raise ValueError("this model is unconditional, got a condition")
     got = type(condition).__name__
     if isinstance(condition, jax.Array | np.ndarray):
         if condition.shape == (batch, size) and _is_floating(condition):

@@ -54,7 +54,7 @@ def over_images(
         and a PRNG key for each of its images.
       source: the images.
       key: PRNG key; image i gets `fold_in(key, i)`.
-      batch_size: images a call.
+      batch_size: images per call.
       count: how many images, the first ones; None: all.
       what: what the progress bar says.
       cache: where values are kept after each batch, so that an evaluation that was stopped goes
@@ -202,7 +202,7 @@ def bits_per_dimension(
       source: the images.
       key: PRNG key of the evaluation.
       scales: of the logistic distribution, a number per channel.
-      batch_size: images a call.
+      batch_size: images per call.
 
     Returns:
       `bits_per_dimension`, its `standard_error`, and the `scales`.

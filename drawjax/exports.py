@@ -8,24 +8,23 @@
 What is computed is chosen by name. Inputs and outputs have names too; all are float32, and the
 batch size is free.
 
-=============  ======================================  =================================
-function       inputs                                  outputs
-=============  ======================================  =================================
-`generate`     noise `[T, batch, Z]`                   drawing, windows
-`step`         state `[batch, S]`, noise `[batch, Z]`  drawing, windows, next_state
-`reconstruct`  images                                  drawing, windows, latents, kl
-`complete`     images, known, noise                    drawing, windows
-`classify`     images                                  logits, windows; of a `drawjax.Ram`
-=============  ======================================  =================================
+=============  ================================  ================================================
+function       inputs                            outputs
+=============  ================================  ================================================
+`generate`     noise `[T, batch, Z]`             drawing, write_windows
+`step`         state `[batch, S]`, noise         drawing, write_windows, next_state
+`reconstruct`  images                            drawing, read_windows, write_windows, latents, kl
+`complete`     images, known, noise              drawing, read_windows, write_windows
+`classify`     images                            logits, read_windows; of a `drawjax.Ram`
+=============  ================================  ================================================
 
 `drawing` is the mean image after each step, `[T, batch, height, width, channels]`; that of `step`,
-as its windows, has no T. T is free where noise is given. `known` is `[batch, height, width, 1]`: 1
-where a pixel of the images is given, 0 where the model is to draw. `state` is what a drawing has
-changed of the initial state, as one row of numbers per image: zeros begin a drawing. A model that
-draws by a condition takes it as the last input, `condition` `[batch, features]`: of a class, a one
-in its place. Windows are `read_windows` and `write_windows`, as far as the model has them:
-`[T, batch, numbers]`, the fields of `drawjax.attention.Window` that are set, in its order; five for
-the paper's.
+as its windows and its noise, has no T. T is free where noise is given. `known` is `[batch, height,
+width, 1]`: 1 where a pixel of the images is given, 0 where the model is to draw. `state` is what a
+drawing has changed of the initial state, as one row of numbers per image, `[batch, S]`: zeros begin
+a drawing. A conditional model takes `condition` `[batch, features]` as its last input: a class is
+one-hot. Windows, of a model that has them, are `[T, batch, numbers]`, the fields of
+`drawjax.attention.Window` that are set, in its order; five for the paper's.
 
 Axes: `T` steps, `batch` images, `Z` latents, `S` numbers of a state.
 """

@@ -49,7 +49,7 @@ class Generation(Experiment[GenerationConfig]):
         return metrics["reconstruction"] + metrics["latent"], metrics
 
     def evaluate(self, params: Any, source: data.Source) -> dict[str, Any]:
-        """The negative bound (Eq. 12) on every image of a source, one sample of z an image.
+        """The negative bound (Eq. 12) on every image of a source, one sample of z per image.
 
         Args:
           params: the model's parameters.

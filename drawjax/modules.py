@@ -134,7 +134,7 @@ class Draw(nnx.Module):
 
     @property
     def condition_size(self) -> int:
-        """Features that it draws by: the classes, or a condition of one's own; 0: none."""
+        """Features that it is conditional on: the classes, or others; 0: none."""
         return self.config.num_classes or self.config.condition_size or 0
 
     def initial_state(self, batch: int) -> State:
@@ -287,7 +287,7 @@ class Draw(nnx.Module):
         """A condition as `draw` takes it, of classes if they are whole numbers."""
         classes = self.config.num_classes
         if condition is None and classes is not None:
-            raise ValueError(f"this model draws by a class: give condition=0 to {classes - 1}")
+            raise ValueError(f"this model is class-conditional: give condition=0 to {classes - 1}")
         known = not isinstance(condition, jax.core.Tracer)
         given: Any = np.asarray(condition) if known else condition
         if classes is None or not jnp.issubdtype(given.dtype, jnp.integer):

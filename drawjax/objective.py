@@ -68,7 +68,7 @@ def reconstruction_loss(
     """L^x of Eq. 9: minus the log-likelihood of images under Bernoulli means sigmoid(logits).
 
     Images may hold intensities in [0, 1] as well as zeros and ones; for intensities the value is
-    the cross-entropy that the paper uses for color, "independent emission probabilities", and not
+    the cross-entropy that the paper uses for color (independent emission probabilities), and not
     a likelihood: do not compare it with figures for binary images.
 
     Args:
@@ -209,8 +209,8 @@ class Likelihood(Protocol):
 class Bernoulli:
     """Pixels that are one or zero, the paper's likelihood (Sec. 2.2).
 
-    Intensities between are taken as well: the paper does so for color, as "independent emission
-    probabilities". The value is then a cross-entropy, and no log-probability of the image.
+    Intensities between are taken as well: the paper does so for color, as independent emission
+    probabilities. The value is then a cross-entropy, and no log-probability of the image.
     """
 
     logits: Float[Array, "*batch height width channels"]  #: the canvas

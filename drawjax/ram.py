@@ -177,7 +177,7 @@ def _look(
 ) -> tuple[Any, Window, jax.Array]:
     """One glimpse: the next carry and hidden vector, the window and the patch."""
     carry, hidden = state
-    # A model of one's own may know of no policies.
+    # A custom model may know of no policies.
     given = () if chosen is None else (chosen,)
     patch, window = model.read(images, hidden, *given)
     return model.recur(carry, patch), of_each(window, images.shape[0]), patch

@@ -94,6 +94,7 @@ def train(
 
     Raises:
       Diverged: if the loss was not finite for too long.
+      Interrupted: after SIGINT (Ctrl-C), SIGTERM, SIGHUP or SIGUSR1, once the run is saved.
       RunError: if the run cannot be started, continued or saved as asked.
       ValueError: if the images or the config cannot be used.
     """
@@ -125,7 +126,7 @@ def train_all(
       optimizer: as for `train`.
       experiment: as for `train`.
       given: fields that the user named, `model.hidden_size`: a ValueError where one would be
-        ignored, for what a model was trained with or for an optimizer of one's own.
+        ignored, for what a model was trained with or for a custom optimizer.
     """
     training = configs[0].mode == "train"
     if not training:
@@ -136,7 +137,7 @@ def train_all(
         if configs[0].mode == "draw" and (unused := _TESTED & set(given)):
             raise ValueError(f"{min(unused)} does nothing with --mode draw; give --mode evaluate")
     elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
-        raise ValueError(f"{min(unused)} does nothing beside an optimizer of one's own")
+        raise ValueError(f"{min(unused)} does nothing beside a custom optimizer")
 
     # 1. The data, once for all points, and the model on it: what cannot be trained leaves no
     # folder behind.
@@ -321,7 +322,7 @@ def _importance(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _say(experiment: Experiment, results: dict[str, Any]) -> None:
-    """Logs how good the model is; what `test` of one's own returns may lack what that says."""
+    """Logs how good the model is; a custom `test` may lack what that says."""
     try:
         _log.info("%s", experiment.summary(results))
     except Exception as error:
@@ -332,7 +333,7 @@ def _draw(experiment: Experiment, params: Any, folder: pathlib.Path, *, final: b
     """Draws; a failure keeps nobody from the numbers, and is said."""
     try:
         experiment.draw(params, folder, final=final)
-    except Exception as error:  # a model of one's own may raise any
+    except Exception as error:  # a custom model may raise any
         _log.warning("the figures cannot be drawn: %s", " ".join(str(error).split()))
         return False
     return True

@@ -23,7 +23,7 @@ class SampleConfig(Checked):
     seed: int = option(0, low=0, high=2**31 - 1)
     """Seeds the noise."""
     label: tuple[int, ...] | None = option(None, low=0)
-    """Class to draw, or several in one image, of a model that draws by classes; None: a row of
+    """Class to draw, or several in one image, of a class-conditional model; None: a row of
     each."""
     out: pathlib.Path | None = option(None, path=True)
     """PNG to write; None: samples_MODEL_SEED.png."""

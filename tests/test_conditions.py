@@ -1,4 +1,4 @@
-"""Drawing by a class, or by features of one's own."""
+"""Models conditional on a class, or on other features."""
 
 import base64
 import dataclasses
@@ -120,7 +120,7 @@ def test_a_gradient_reaches_features_of_ones_own(images):
 def test_what_is_no_condition_of_the_model_is_one_line(model, images):
     plain, own = _random(DrawConfig(**SIZES)), _random(DrawConfig(**SIZES, condition_size=3))
     cases = [
-        (plain, 1, "draws by no condition"),
+        (plain, 1, "is unconditional"),
         (model, None, "condition=0 to 3"),
         (model, 4, "classes 0 to 3, got 4"),
         (model, [0, -1], "classes 0 to 3"),
@@ -236,7 +236,7 @@ def test_sample_draws_a_class_or_a_row_of_each(model, tmp_path, capsys, monkeypa
     assert "classes 0 to 3, got 4" in capsys.readouterr().err
     drawjax.save_pretrained(_random(DrawConfig(**SIZES)), tmp_path / "plain")
     assert command(["--model", str(tmp_path / "plain"), "--label", "4"]) == 1
-    assert "draws by no condition" in capsys.readouterr().err
+    assert "is unconditional" in capsys.readouterr().err
 
 
 def test_a_run_tells_the_loss_of_each_class(tmp_path):

@@ -125,7 +125,7 @@ def test_help_says_what_it_is_and_ends(capsys):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["report"], "name a run's folder, or several"),
-    (["prepare"], "name a set, or several"),
+    (["prepare"], "name a data set, or several"),
     (["report", ""], "an argument must not be empty; leave it out for the default"),
     (["report", ".", "--out", ""], "--out must not be empty; leave it out for the default"),
     (["explore", "--models="], "--models must not be empty; leave it out for the default"),

@@ -1,4 +1,4 @@
-"""The guide's models of one's own: what they change is called, trained, and kept."""
+"""The guide's custom models: what they change is called, trained, and kept."""
 
 import dataclasses
 import functools

@@ -209,14 +209,14 @@ def test_a_drawing_that_fails_keeps_no_report_from_being_written(tmp_path, monke
     def draw(experiment, params, folder, *, final):
         reports.append((folder / "report.html").exists())
         (folder / "report.html").unlink(missing_ok=True)
-        raise KeyError("of a model of one's own")
+        raise KeyError("of a custom model")
 
     monkeypatch.setattr(runner.Generation, "draw", draw)
     config = config_in(tmp_path / "run")
     drawjax.train(config, dataset=IMAGES)
     assert len(reports) > 1
     assert all(reports)
-    assert 'the figures cannot be drawn: "of a model of one\'s own"' in caplog.text
+    assert "the figures cannot be drawn: 'of a custom model'" in caplog.text
     assert "figures" not in json.loads((tmp_path / "run" / "results.json").read_text())
 
 
@@ -475,7 +475,7 @@ def test_what_is_no_optimizer_leaves_no_folder_behind(tmp_path):
 
 def test_a_rate_given_beside_an_optimizer_of_ones_own_is_an_error(tmp_path):
     own = {"dataset": IMAGES, "optimizer": optax.sgd(0.0)}
-    with pytest.raises(ValueError, match=r"train.clip_norm does nothing beside an optimizer"):
+    with pytest.raises(ValueError, match=r"train.clip_norm does nothing beside a custom optimizer"):
         runner.train_all(
             [config_in(tmp_path / "run")], given={"train.steps", "train.clip_norm"}, **own
         )

@@ -140,7 +140,7 @@ def train_batches(
 
     Args:
       source: where the records are.
-      batch_size: records a batch over all processes together. Batches cross the ends of epochs,
+      batch_size: records per batch, over all processes together. Batches cross the ends of epochs,
         so no record is left out.
       seed: of the order.
       process_index: which process this is; it reads its share of each batch.
@@ -184,7 +184,7 @@ def eval_batches(source: Source, *, batch_size: int) -> Iterator[tuple[Batch, np
 
     Args:
       source: where the records are.
-      batch_size: records a batch. The last batch is filled up by repeating its last record.
+      batch_size: records per batch. The last batch is filled up by repeating its last record.
 
     Yields:
       `(batch, weight)`: the batch has also each record's number, `index`; weight `[batch_size]`

@@ -1,6 +1,6 @@
-"""Downloads and prepares image sets: `python -m drawjax.data.prepare mnist binarized_mnist`.
+"""Downloads and prepares data sets: `python -m drawjax.data.prepare mnist binarized_mnist`.
 
-Sets are written in the array_record format, which is read without TensorFlow. TFDS's own builders
+They are written in the array_record format, which is read without TensorFlow. TFDS's own builders
 need TensorFlow for this one step: `pip install 'drawjax[prepare]'`. `svhn_numbers` and folders of
 pictures of your own (`NAME --from-folder FOLDER`, see `drawjax.data.picture_folder`) do not.
 """
@@ -94,14 +94,14 @@ class PrepareConfig(Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.names == ():
-            raise ValueError("name a set, or several")
+            raise ValueError("name a data set, or several")
         if self.from_folder is not None and (len(self.names) != 1 or self.manual_dir):
             raise ValueError("--from-folder takes one NAME, and no --manual-dir")
         if self.size is not None and not self.from_folder:
             raise ValueError("--size goes with --from-folder")
 
 
-DESCRIPTION = "Downloads and prepares image sets."
+DESCRIPTION = "Downloads and prepares data sets of images."
 
 
 def prepare_all(config: PrepareConfig) -> int:

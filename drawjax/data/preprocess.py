@@ -136,7 +136,7 @@ def binarize(
       key: PRNG key, consumed by `dynamic` only.
 
     Returns:
-      The same shape, float32.
+      The same shape; float32 for `dynamic` and `threshold`, else as it was.
 
     Raises:
       ValueError: on another method.

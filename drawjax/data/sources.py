@@ -209,7 +209,7 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
 
 
 def _with_repeats(images: ImageSet) -> ImageSet:
-    """With a note where a picture is in two splits; for images of one's own, held in memory."""
+    """With a note where a picture is in two splits; for images of the caller's, held in memory."""
     digests = {
         split: [hashlib.sha256(image).digest() for image in np.ascontiguousarray(part.images)]
         for split, part in images.parts.items()

@@ -73,10 +73,10 @@ def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) ->
       name: what is found first of: the folder of a run (its best checkpoint is taken); a folder
         that `save_pretrained` wrote; a model that comes with the package, `mnist`, `mnist_static`,
         `mnist_no_attention`, `mnist_classes`, `two_digits` or `cifar10`, which draw, `ram4` or
-        `ram8`, which name the class of cluttered digits (docs/results.md says how good each is);
+        `ram8`, which classify cluttered digits (docs/results.md says how good each is);
         `OWNER/NAME` of the Hugging Face hub, for which `huggingface_hub` has to be installed; it is
         not asked where a folder `OWNER` is here.
-      precision: type of the matrix products' inputs; None: the one it was trained with.
+      precision: type of the inputs of matrix products; None: the one it was trained with.
 
     Returns:
       A `drawjax.Draw` or a `drawjax.Ram`, ready for use: `model.generate(16, key=key).images`.
