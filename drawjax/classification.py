@@ -1,5 +1,6 @@
 """Classification by glimpses: the Differentiable RAM on cluttered digits (Sec. 4.1)."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -8,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from drawjax import data, figures, modules, ram, report
+from drawjax import data, figures, modules, ram
 from drawjax.config import ClassificationConfig
-from drawjax.evaluation import over_images
 from drawjax.experiment import Experiment, compiled
-from drawjax.training.metrics import read_metrics
+from drawjax.files import read_metrics
 
 __all__ = ["Classification"]
 
@@ -84,7 +84,7 @@ class Classification(Experiment[ClassificationConfig]):
             finest / output.windows.intensity[..., None, None, None],
             titles=[f"{label}, named {name}" for label, name in zip(labels, named, strict=True)],
         )
-        report.save_drawing(
+        figures.save_drawing(
             folder / "glimpses.drawing.json",
             np.broadcast_to(images, (len(output.patches), *images.shape)),
             title=f"Where the model looks at {split} images",
@@ -96,20 +96,13 @@ class Classification(Experiment[ClassificationConfig]):
         self, params: Any, source: data.Source, count: int = _SHOWN
     ) -> tuple[jax.Array, np.ndarray, ram.RamOutput]:
         """The first images of a source in their clutter, their labels, and what is seen of them."""
-        batch, _ = next(data.eval_batches(source, batch_size=min(count, len(source))))
-        keys = data.image_keys(self.evaluation_key, batch["index"])
-        images, output = self._outputs(params, batch, keys, self.pool(source))
+        batch, keys, pool = self.first(source, count)
+        images, output = self._outputs(params, batch, keys, pool)
         return images, batch["label"], output
 
     def _values(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
         """Each image's cross-entropy, `loss`, and if it is misclassified after each glimpse."""
-        pool = self.pool(source)
-        return over_images(
-            lambda batch, keys: self._losses(params, batch, keys, pool),
-            source,
-            self.evaluation_key,
-            batch_size=self.config.eval_batch_size,
-        )
+        return self.of_each(functools.partial(self._losses, params), source)
 
     def _see(self, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool) -> jax.Array:
         return data.preprocess(self.config.data, batch["image"], keys, pool, training=training)

@@ -6,7 +6,6 @@ Flags are read before JAX is loaded, so that `--help` and a wrong flag need not 
 import contextlib
 import dataclasses
 import fractions
-import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -20,7 +19,6 @@ import runpy
 import signal
 import sys
 import traceback
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, TextIO, TypeVar
 
@@ -74,7 +72,7 @@ class Options(Checked):
 
 
 def main(
-    presets: Mapping[str, ExperimentConfig],
+    presets: Mapping[str, ExperimentConfig] | Callable[[], Mapping[str, ExperimentConfig]],
     *,
     model: Callable[..., Any] | None = None,
     dataset: Any = None,
@@ -87,7 +85,7 @@ def main(
 
     Args:
       presets: configs by name, for `--preset`; flags replace their values. The first is the
-        default.
+        default. Or a function that makes them, once the command has begun.
       model: as for `drawjax.train`.
       dataset: as for `drawjax.train`.
       optimizer: as for `drawjax.train`.
@@ -109,7 +107,7 @@ def main(
 
 
 def run_experiment(
-    presets: Mapping[str, Config],
+    presets: Mapping[str, Config] | Callable[[], Mapping[str, Config]],
     run: Callable[[Sequence[Config]], Sequence[Any]],
     argv: Sequence[str] | None = None,
     *,
@@ -118,46 +116,42 @@ def run_experiment(
     """Runs an experiment as the command line asks, alone or as a sweep, and ends the process.
 
     Args:
-      presets: as in `parse`.
+      presets: as in `main`.
       run: does what configs say. It is given several only in a sweep, and then such as can be
         trained side by side; it returns one result a config, `Diverged` among them.
       argv: the arguments; None: the process's.
       description: what `--help` says first.
     """
-    run_command(lambda: _experiment(presets, run, argv, description))
 
+    def experiment() -> None:
+        chosen = presets() if callable(presets) else presets
+        config, options = parse(chosen, argv, description=description, options=Options())
 
-def _experiment(
-    presets: Mapping[str, Config],
-    run: Callable[[Sequence[Config]], Sequence[Any]],
-    argv: Sequence[str] | None,
-    description: str | None,
-) -> None:
-    config, options = parse(presets, argv, description=description, options=Options())
+        with _named_extra("training"):
+            import jax
 
-    with _named_extra("training"):
-        import jax
+            from drawjax.training import Diverged, hosts
 
-        from drawjax.training import Diverged, hosts
+        sweep = _sweep(config, options)
+        hosts.connect(
+            options.coordinator, options.processes, options.process,
+            indexed=options.sweep_index is not None,
+        )  # fmt: skip
+        if not hosts.is_first():
+            logging.getLogger().setLevel(logging.WARNING)
+        if options.debug_nans:  # else as JAX_DEBUG_NANS says
+            jax.config.update("jax_debug_nans", True)
+        if sweep is not None:
+            from drawjax.training import sweeps
 
-    sweep = _sweep(config, options)
-    hosts.connect(
-        options.coordinator, options.processes, options.process,
-        indexed=options.sweep_index is not None,
-    )  # fmt: skip
-    if not hosts.is_first():
-        logging.getLogger().setLevel(logging.WARNING)
-    if options.debug_nans:  # else as JAX_DEBUG_NANS says
-        jax.config.update("jax_debug_nans", True)
-    if sweep is not None:
-        from drawjax.training import sweeps
+            points, groups = sweep
+            sweeps.run_groups(points, groups, run)
+            return
+        (outcome,) = run([config])
+        if isinstance(outcome, Diverged):
+            raise outcome
 
-        points, groups = sweep
-        sweeps.run_groups(points, groups, run)
-        return
-    (outcome,) = run([config])
-    if isinstance(outcome, Diverged):
-        raise outcome
+    run_command(experiment)
 
 
 def _sweep(config: Any, options: Options) -> Any:
@@ -487,8 +481,9 @@ def parse_or_raise(
     if isinstance(default, Mapping):
         chosen, arguments = _preset(arguments, list(default))
         config = default[chosen]
-    types = _types(config) | ({} if options is None else _types(options))
-    known = ["--help", *(["--preset"] if chosen else []), *types]
+    names = [name for part in (config, options) if part is not None for name, *_ in leaves(part)]
+    known = ["--help", *(["--preset"] if chosen else [])]
+    known += ["--" + name.replace("_", "-") for name in names]
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         own = (flag, flag.replace("no-", "", 1))
@@ -497,7 +492,7 @@ def parse_or_raise(
                 fail(f"unknown flag {flag}{nearest(flag, known)}")
     parsed = read(
         _together(default, options, chosen), arguments, description=description or "",
-        prog=_prog(), types=types,
+        prog=_prog(),
     )  # fmt: skip
     return parsed.config if options is None else (parsed.config, parsed.options)
 
@@ -526,7 +521,6 @@ def read(
     description: str = "",
     prog: str | None = None,
     markers: Sequence[Any] = (),
-    types: Mapping[str, Any] | None = None,
 ) -> T:
     """Replaces fields of a nested dataclass by what flags say.
 
@@ -538,19 +532,21 @@ def read(
       description: what `--help` says first.
       prog: the command that `--help` names.
       markers: tyro's, for all flags.
-      types: of the flags' values, which say where `none` and `1e4` are None and 10000; None: those
-        of the fields.
 
     Raises:
       ValueError: for a flag that cannot be read, or a value that the dataclass refuses.
     """
-    arguments = _spelled(arguments, _types(default) if types is None else types)
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.partition("=")
+        if not argument or (flag.startswith("--") and equals and not value):  # "." as a path
+            flag = next((n for n in (flag, before) if n.startswith("--")), "an argument")
+            raise ValueError(f"{flag} must not be empty; leave it out for the default")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 type(default), default=default, args=arguments, description=description,
-                prog=prog, config=tuple(markers),
+                prog=prog, config=tuple(markers), registry=_TYPES,
             )  # fmt: skip
     except SystemExit as stop:
         if not stop.code:
@@ -611,46 +607,40 @@ def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]
     return chosen, others
 
 
-def _spelled(arguments: Sequence[str], types: Mapping[str, Any]) -> list[str]:
-    """The arguments with none and null as None, and 1e4 as 10000, where a flag's type takes it.
-
-    Raises:
-      ValueError: if one is empty, which would be the current folder as a path.
-    """
-    spelled, flag = [], ""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        name, equals, value = argument.partition("=")
-        if not argument or (argument.startswith("--") and equals and not value):
-            flag = next((n for n in (name, before) if n.startswith("--")), "an argument")
-            raise ValueError(f"{flag} must not be empty; leave it out for the default")
-        if argument.startswith("--"):
-            flag = name.replace("_", "-")
-            if equals:
-                argument = f"{name}={_value(value, types.get(flag))}"
-        else:
-            argument = _value(argument, types.get(flag))
-        spelled.append(argument)
-    return spelled
+_TYPES = tyro.constructors.ConstructorRegistry()
 
 
-def _value(text: str, hint: Any) -> str:
-    among = typing.get_args(hint) or (hint,)
-    if type(None) in among and text.lower() in ("none", "null"):
-        return "None"
-    if int in among and re.fullmatch(r"[+-]?[\d_.]+[eE]\+?\d{1,2}", text):
-        with contextlib.suppress(ValueError):
-            number = fractions.Fraction(text.replace("_", ""))
-            return str(number) if number.denominator == 1 else text
-    return text
+@_TYPES.primitive_rule
+def _whole(info: Any) -> Any:
+    """Whole numbers, 1e4 as well."""
+
+    def read(texts: list[str]) -> int:
+        text = texts[0].replace("_", "")
+        # Bounded, since 1e999999999 would take all memory.
+        number = fractions.Fraction(text) if re.fullmatch(r".+[eE]\+?\d{1,2}", text) else int(text)
+        if number.denominator != 1:
+            raise ValueError(f"{texts[0]} is no whole number")
+        return int(number)
+
+    return _primitive("INT", read, int) if info.type is int else None
 
 
-def _types(config: Any) -> dict[str, Any]:
-    """The types of a nested dataclass's fields, by flag."""
-    hints = functools.cache(typing.get_type_hints)  # once a class
-    return {
-        "--" + name.replace("_", "-"): hints(cls)[field.name]
-        for name, _, field, cls in leaves(config)
-    }
+@_TYPES.primitive_rule
+def _none(info: Any) -> Any:
+    """None, as none and null as well."""
+
+    def read(texts: list[str]) -> None:
+        if texts[0].lower() not in ("none", "null"):
+            raise ValueError(f"{texts[0]} is not None")
+
+    return _primitive("{None}", read, type(None)) if info.type is type(None) else None
+
+
+def _primitive(metavar: str, read: Callable[[list[str]], Any], kind: type) -> Any:
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar=metavar, instance_from_str=read,
+        is_instance=lambda value: type(value) is kind, str_from_instance=lambda value: [str(value)],
+    )  # fmt: skip
 
 
 def _prog() -> str:

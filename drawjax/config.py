@@ -269,12 +269,6 @@ class DrawConfig(Checked):
         """The type of the inputs of matrix products; None: as they come, float64 under x64."""
         return "bfloat16" if self.precision == "bfloat16" else None
 
-    def glimpse_features(self, image_shape: tuple[int, int, int]) -> int:
-        """How many numbers a flat glimpse has: image and error image, each of the read size."""
-        height, width, channels = image_shape
-        pixels = height * width if self.read_size is None else self.read_size**2
-        return 2 * pixels * channels
-
 
 @dataclasses.dataclass(frozen=True)
 class RamConfig(Checked):
@@ -429,6 +423,8 @@ class ExperimentConfig(Checked):
     init_from: str | None = option(None, path=True)
     """A pretrained model's name or folder, or a run's folder, whose parameters training starts
     from; None: fresh ones. evaluate, draw: those of workdir's run, or, if there is none, these."""
+    eval_batch_size: int = option(200, low=1, harmless=True)
+    """Images per batch in evaluation; changes no figure beyond rounding."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -446,8 +442,6 @@ class GenerationConfig(ExperimentConfig):
 
     data: GenerationDataConfig = dataclasses.field(default_factory=GenerationDataConfig)
     model: DrawConfig = dataclasses.field(default_factory=DrawConfig)
-    eval_batch_size: int = option(200, low=1, harmless=True)
-    """Images per batch in evaluation; changes no figure beyond rounding."""
     importance_samples: int = option(0, low=0, harmless=True)
     """K of the importance-weighted bound on the test set; 0 leaves it out."""
     importance_images: int | None = option(None, low=2, harmless=True)

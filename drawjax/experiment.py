@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from drawjax import data, modules
 from drawjax.config import ExperimentConfig
+from drawjax.evaluation import over_images
 from drawjax.training import Task, streams
 from drawjax.training.task import BatchIterator
 
@@ -93,6 +95,21 @@ class Experiment(Task, Generic[Config]):
             seed=seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+        )
+
+    def first(self, source: data.Source, count: int) -> tuple[data.Batch, jax.Array, data.Batch]:
+        """The first images of a source: a batch, the keys they are evaluated by, and the pool."""
+        batch, _ = next(data.eval_batches(source, batch_size=min(count, len(source))))
+        return batch, data.image_keys(self.evaluation_key, batch["index"]), self.pool(source)
+
+    def of_each(self, function: Callable[..., Any], source: data.Source) -> dict[str, np.ndarray]:
+        """What `function(batch, keys, pool)` gives for each image of a source."""
+        pool = self.pool(source)
+        return over_images(
+            lambda batch, keys: function(batch, keys, pool),
+            source,
+            self.evaluation_key,
+            batch_size=self.config.eval_batch_size,
         )
 
     def validate(self, params: Any) -> dict[str, float]:

@@ -5,6 +5,7 @@ file, whole or not at all, and raises ValueError if its images are anything else
 A window that is not finite, as after a diverged step, is not drawn.
 """
 
+import base64
 import io
 import itertools
 import math
@@ -22,7 +23,7 @@ from PIL import Image, ImageDraw
 from drawjax import attention
 from drawjax.attention import Window
 from drawjax.attention.window import as_arrays
-from drawjax.files import write_atomically
+from drawjax.files import to_json, write_atomically
 
 __all__ = [
     "class_rows",
@@ -324,7 +325,7 @@ def save_curves(
 
     Args:
       path: picture to write; its suffix is the format.
-      entries: of `metrics.jsonl`, as `drawjax.training.metrics.read_metrics` gives them.
+      entries: of `metrics.jsonl`, as `drawjax.files.read_metrics` gives them.
       names: which of their values to plot.
       unit: of the values.
     """
@@ -454,3 +455,67 @@ def _save(path: str | pathlib.Path, page: Image.Image, *more: Image.Image, **opt
         options["append_images"] = more
     page.save(buffer, **options)
     write_atomically(path, buffer.getvalue())
+
+
+def save_drawing(
+    path: str | pathlib.Path,
+    frames: Shaped[np.ndarray, "T count height width channels"],
+    *,
+    title: str,
+    description: str,
+    write: tuple[Window, attention.PatchSize] | None = None,
+    read: tuple[Window, attention.PatchSize] | None = None,
+    kl: Sequence[float] | None = None,
+    beside: Shaped[np.ndarray, "count height width channels"] | None = None,
+) -> None:
+    """Writes what the report's player needs of drawing sequences, as JSON.
+
+    Args:
+      path: JSON file to write; the report takes all `*.drawing.json` of a folder.
+      frames: floats in [0, 1], or bytes.
+      title: a line above the player.
+      description: for those who do not see the picture.
+      write: write windows, fields `[T, count]`, and their N; None without.
+      read: read windows alike.
+      kl: nats of each step, mean over images.
+      beside: still images, shown to the left of each drawing: what is redrawn.
+
+    Raises:
+      ValueError: if frames, windows or still images are of other shapes or values.
+    """
+    frames = image_bytes("frames", frames, 5)
+    still = None
+    if beside is not None:
+        still = _sprite(image_bytes("beside", beside, 4)[None])
+    steps, count, height, width, _ = frames.shape
+    drawing = {
+        "title": title,
+        "description": description,
+        "steps": steps,
+        "count": count,
+        "height": height,
+        "width": width,
+        "sprite": _sprite(frames),
+        "beside": still,
+        "write": _corners(write),
+        "read": _corners(read),
+        "kl": None if kl is None else [float(value) for value in kl],
+    }
+    write_atomically(pathlib.Path(path).expanduser(), to_json(drawing))
+
+
+def _sprite(frames: np.ndarray) -> str:
+    """One PNG of all frames of bytes, as a data URL: a column per image, a row per step."""
+    steps, count, height, width, channels = frames.shape
+    sheet = frames.transpose(0, 2, 1, 3, 4).reshape(steps * height, count * width, channels)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _corners(windows: tuple[Window, attention.PatchSize] | None) -> list[Any] | None:
+    """Corners of `outlines`, flat: `[T][count][8]`."""
+    if windows is None:
+        return None
+    corners, _ = outlines(*windows)
+    return np.round(corners.reshape(*corners.shape[:2], 8), 2).tolist()

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON that every reader takes."""
+"""Files that appear whole or not at all, JSON that every reader takes, and a run's read back."""
 
 import json
 import math
@@ -68,3 +68,37 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+      OSError: if it cannot be opened.
+      ValueError: if it holds something else; the message names it.
+    """
+    try:
+        fields = json.loads(pathlib.Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold an object, got a {type(fields).__name__}")
+    return fields
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The entries of a run's `metrics.jsonl`, oldest first; a torn last line is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    entries = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entries.append(not_null(json.loads(line)))
+            except json.JSONDecodeError:
+                break
+    return entries
+
+
+def not_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as they were before `to_json`, which writes null for what is not finite."""
+    return {name: math.nan if value is None else value for name, value in values.items()}

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from drawjax import data, draw, evaluation, figures, modules, report
+from drawjax import data, draw, evaluation, figures, modules
 from drawjax.config import GenerationConfig
 from drawjax.experiment import Experiment, compiled
-from drawjax.training.metrics import read_metrics
+from drawjax.files import read_metrics
 
 __all__ = ["Generation", "noise"]
 
@@ -146,7 +146,7 @@ class Generation(Experiment[GenerationConfig]):
 
         shown = slice(0, every * _ROWS, every)
         frames, windows = _frames(model, prior, shown), _picked(prior.write_windows, shown)
-        report.save_drawing(
+        figures.save_drawing(
             folder / "prior.drawing.json",
             frames,
             title="Drawn from the prior",
@@ -155,7 +155,7 @@ class Generation(Experiment[GenerationConfig]):
         )
         first = slice(0, _ROWS)
         again = _frames(model, redrawn, first)
-        report.save_drawing(
+        figures.save_drawing(
             folder / f"{split}.drawing.json",
             again,
             title=f"{split.capitalize()} images redrawn",
@@ -191,23 +191,13 @@ class Generation(Experiment[GenerationConfig]):
 
     def _parts(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
         """The loss of each image of a source in nats, and its parts."""
-        pool = self.pool(source)
-        values = evaluation.over_images(
-            lambda batch, keys: self._losses(params, batch, keys, pool),
-            source,
-            self.evaluation_key,
-            batch_size=self.config.eval_batch_size,
-        )
+        values = self.of_each(functools.partial(self._losses, params), source)
         parts = {name: value.astype(float) for name, value in values.items()}
         return {"loss": parts["reconstruction"] + parts["latent"], **parts}
 
     def first_images(self, source: data.Source, count: int) -> tuple[jax.Array, jax.Array | None]:
         """The first images of a source as evaluation sees them, and what they are drawn by."""
-        count = min(count, len(source))
-        batch, _ = next(data.eval_batches(source, batch_size=count))
-        return self._see(
-            batch, data.image_keys(self.evaluation_key, batch["index"]), self.pool(source)
-        )
+        return self._see(*self.first(source, count))
 
     def _inputs(
         self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False

@@ -93,12 +93,9 @@ class Draw(nnx.Module):
         if config.write_size is not None:
             patch = config.write_size**2 * self._canvas_shape[2]
 
-        self.encoder = LSTM(
-            config.glimpse_features(image_shape) + units + given,
-            units,
-            key=next(keys),
-            dtype=dtype,
-        )
+        pixels = height * width if config.read_size is None else config.read_size**2
+        glimpse = 2 * pixels * channels  # of the image and of the error image
+        self.encoder = LSTM(glimpse + units + given, units, key=next(keys), dtype=dtype)
         self.decoder = LSTM(latents + given, units, key=next(keys), dtype=dtype)
         self.mean = Dense(units, latents, key=next(keys), dtype=dtype)
         self.log_scale = Dense(units, latents, key=next(keys), dtype=dtype)
@@ -234,6 +231,11 @@ class Draw(nnx.Module):
             ends with the latents.
           condition: as for `generate`.
         """
+        latents = jnp.asarray(latents)
+        if latents.ndim != 3:
+            raise ValueError(
+                f"latents must be [t, batch, {self.latent_size}], got {list(latents.shape)}"
+            )
         noise, batch = None, latents.shape[1]
         rest = self.num_glimpses - len(latents)
         if key is not None and rest > 0:
@@ -504,16 +506,16 @@ def abstract(model: Any, config: Any, image_shape: tuple[int, int, int]) -> tupl
       config: its config.
       image_shape: `(height, width, channels)`.
     """
-    graph = None
+    graphs = []
 
     def make(key: jax.Array) -> Any:
-        nonlocal graph
         graph, params = split(model(config, image_shape, key=key))
+        graphs.append(graph)
         return params
 
     key = jax.random.key(0, impl=PRNG)
     params = jax.eval_shape(make, key)
-    assert graph is not None
+    graph = graphs[-1]
     if graph.constants:
         with jax.ensure_compile_time_eval():
             graph, _ = split(model(config, image_shape, key=key))

@@ -26,7 +26,6 @@ __all__ = [
     "discretized_logistic_loss",
     "gaussian_kl",
     "gaussian_log_density",
-    "gaussian_loss",
     "reconstruction_loss",
 ]
 
@@ -124,28 +123,6 @@ def discretized_logistic_loss(
         jnp.where(images > 1 - half, jax.nn.log_sigmoid(-lower), middle),
     )
     return -jnp.sum(log_mass, axis=(-3, -2, -1))
-
-
-def gaussian_loss(
-    means: Float[Array, "*batch height width channels"],
-    images: Float[Array, "*batch height width channels"],
-    log_scale: Float[Array, "*#batch #height #width channels"] | Float[Array, " channels"],
-) -> Float[Array, "*batch"]:
-    """Minus the log-density of images under normal distributions around means.
-
-    A density of intensities in [0, 1], not a probability: it may well be negative, and is not to be
-    compared with figures for 8-bit images.
-
-    Args:
-      means: `[*batch, height, width, channels]`.
-      images: the same shape.
-      log_scale: log of the standard deviation, as for `discretized_logistic_loss`.
-
-    Returns:
-      Nats per image, `[*batch]`.
-    """
-    log_scale = _like(images, log_scale)
-    return -jnp.sum(gaussian_log_density(images, means, log_scale), axis=(-2, -1))
 
 
 def gaussian_kl(
@@ -266,7 +243,11 @@ class DiscretizedLogistic:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """Real-valued pixels with normal noise; its values are densities."""
+    """Real-valued pixels with normal noise.
+
+    Its values are densities of intensities in [0, 1], not probabilities: a loss may well be
+    negative, and is not to be compared with figures for 8-bit images.
+    """
 
     logits: Float[Array, "*batch height width channels"]  #: the canvas
     log_scale: Float[Array, "..."]  #: of the standard deviation; broadcasts with the canvas
@@ -279,8 +260,9 @@ class Gaussian:
     def log_prob(
         self, images: Float[Array, "*batch height width channels"]
     ) -> Float[Array, "*batch"]:
-        """Minus `gaussian_loss`, `[*batch]`."""
-        return -gaussian_loss(self.mean, images, self.log_scale)
+        """The log-density of images, `[*batch]`."""
+        log_scale = _like(images, self.log_scale)
+        return jnp.sum(gaussian_log_density(images, self.mean, log_scale), axis=(-2, -1))
 
     def sample(self, key: jax.Array) -> Float[Array, "*batch height width channels"]:
         """Real values, some of which lie outside of [0, 1]."""

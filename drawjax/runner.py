@@ -9,7 +9,6 @@ a loss of its own:
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Callable, Collection, Sequence
@@ -29,7 +28,7 @@ from drawjax.config import (
     from_flat,
 )
 from drawjax.experiment import Experiment
-from drawjax.files import read_back, to_json, write_atomically
+from drawjax.files import read_back, read_json, to_json, write_atomically
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError, RunWriter, hosts, train_points
 from drawjax.training.checkpoints import difference
@@ -128,6 +127,8 @@ def train_all(
       given: fields that the user named, `model.hidden_size`: a ValueError where one would be
         ignored, for what a model was trained with or for a custom optimizer.
     """
+    for config in configs:
+        _kind(config)
     training = configs[0].mode == "train"
     if not training:
         asked = configs
@@ -163,8 +164,8 @@ def train_all(
         # 3. Train, from the newest checkpoint on, or from `init_from` or fresh parameters.
         outcomes: list[Any] = [None] * len(configs)
         if training:
-            tasks[0].show = _shown_by(tasks, runs)  # pyright: ignore[reportAttributeAccessIssue]
-            outcomes = train_points(tasks[0], [config.train for config in configs], runs)
+            trained = [config.train for config in configs]
+            outcomes = train_points(tasks[0], trained, runs, show=_shown_by(tasks, runs))
 
         # 4. Evaluate the best checkpoint, and draw.
         results: list[Any] = []
@@ -205,7 +206,7 @@ def load_run(
       RunError: if there is no such run, it has no checkpoint yet, or it trained another class.
     """
     folder = pathlib.Path(folder).expanduser()
-    draws = "model.latent_size" in read_config(folder)
+    draws = "data.binarization" in read_config(folder)
     run: Any = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
     if config is not None:
         run = dataclasses.replace(run, model=config)
@@ -231,10 +232,7 @@ def experiment_of(
     Raises:
       ValueError: if there is no such model of such images, or `experiment` is of other configs.
     """
-    kind = next((k for of, k in _EXPERIMENTS.items() if isinstance(config, of)), None)
-    if kind is None:
-        names = " or a ".join(of.__name__ for of in _EXPERIMENTS)
-        raise ValueError(f"config must be a {names}, got a {type(config).__name__}")
+    kind = _kind(config)
     chosen: Any = kind if experiment is None else experiment
     if not (isinstance(chosen, type) and issubclass(chosen, kind)):
         raise ValueError(
@@ -242,6 +240,15 @@ def experiment_of(
             f"{_name(chosen)}"
         )
     return chosen(config, images, model, optimizer=optimizer)
+
+
+def _kind(config: Any) -> type[Experiment]:
+    """The experiment that a config is of."""
+    for of, kind in _EXPERIMENTS.items():
+        if isinstance(config, of):
+            return kind
+    names = " or a ".join(of.__name__ for of in _EXPERIMENTS)
+    raise ValueError(f"config must be a {names}, got a {type(config).__name__}")
 
 
 def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
@@ -343,9 +350,7 @@ def _read_results(folder: pathlib.Path) -> dict[str, Any]:
     """What a run's results.json says; a torn one is quarantined, and says nothing."""
     path = folder / "results.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
+        return read_json(path) if path.exists() else {}
     except ValueError:
         aside = path.rename(path.with_name(path.name + ".broken"))
         _log.warning("%s cannot be read; quarantined as %s", path, aside.name)
@@ -359,7 +364,7 @@ def _write_results(folder: pathlib.Path, results: dict[str, Any]) -> None:
 def _shown_by(
     experiments: Sequence[Experiment], runs: Sequence[RunWriter]
 ) -> Callable[[pathlib.Path, Any], None]:
-    """Keeps the pictures and reports of runs up to date while they train, for `Task.show`."""
+    """Keeps the pictures and reports of runs up to date while they train."""
     by_folder = {run.workdir: e for e, run in zip(experiments, runs, strict=True)}
 
     def show(folder: pathlib.Path, params: Any) -> None:

@@ -8,7 +8,6 @@ still replaces a choice; `--help` lists them with the values for 28x28 gray imag
 import contextlib
 import dataclasses
 import logging
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -79,26 +78,20 @@ def fitted(
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """The command line; ends the process."""
-    presets = dict(PRESETS)
+    cli.main(lambda: _presets(argv), description=__doc__, argv=argv)
 
-    def look() -> None:
-        config, sharp = _asked(argv)
-        if config.mode != "train":  # the run's folder says how it was trained
-            return
-        if config.data.name is None and config.data.folder is None:
-            raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
-        size = config.data.size or _size(config.data.folder)
-        form = dataclasses.replace(config.data, size=size, binarization="none")
-        base = dataclasses.replace(PRESETS["images"], data=form)
-        presets["images"] = fitted(data.load(None, form), base, sharp=sharp)
 
-    try:
-        cli.run_command(look)
-    except SystemExit as stop:
-        asked = sys.argv[1:] if argv is None else argv
-        if stop.code or {"-h", "--help"} & set(asked):
-            raise
-    cli.main(presets, description=__doc__, argv=argv)
+def _presets(argv: Sequence[str] | None) -> dict[str, GenerationConfig]:
+    """`PRESETS`, fitted to the images that flags name."""
+    config, sharp = _asked(argv)
+    if config.mode != "train":  # the run's folder says how it was trained
+        return PRESETS
+    if config.data.name is None and config.data.folder is None:
+        raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
+    size = config.data.size or _size(config.data.folder)
+    form = dataclasses.replace(config.data, size=size, binarization="none")
+    base = dataclasses.replace(PRESETS["images"], data=form)
+    return {"images": fitted(data.load(None, form), base, sharp=sharp)}
 
 
 def _asked(argv: Sequence[str] | None) -> tuple[GenerationConfig, bool | None]:

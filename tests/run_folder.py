@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from drawjax import attention, report
+from drawjax import attention, figures
 
 STEPS, COUNT = 6, 3  # of a drawing
 
@@ -79,17 +79,17 @@ def write_run(
     rng = np.random.default_rng(0)
     frames = rng.uniform(size=(STEPS, COUNT, 10, 8, channels)) * 0.3  # darker than the windows
     if classifies:
-        report.save_drawing(
+        figures.save_drawing(
             folder / "glimpses.drawing.json", frames, title="Where the model looks",
             description="3 images.", read=(windows(), 3),
         )  # fmt: skip
     else:
-        report.save_drawing(
+        figures.save_drawing(
             folder / "prior.drawing.json", frames, title="Drawn from the prior",
             description="3 images drawn from noise in 6 steps.",
             write=(windows(), 3) if attends else None,
         )  # fmt: skip
-        report.save_drawing(
+        figures.save_drawing(
             folder / "test.drawing.json", frames, title="Test images redrawn",
             description="3 test images redrawn in 6 steps.", kl=[6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
             write=(windows(), 3) if attends else None,

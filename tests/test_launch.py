@@ -134,13 +134,14 @@ def test_help_waits_for_no_heavy_library():
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.parametrize("module", ["experiments.mnist_generation", "drawjax.report"])
 @pytest.mark.parametrize("arguments", [("--help",), ("--nope",)])
-def test_flags_are_read_before_jax_is_loaded(arguments):
+def test_flags_are_read_before_jax_is_loaded(module, arguments):
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['mnist_generation', *{arguments!r}]\n"
+        f"sys.argv = ['command', *{arguments!r}]\n"
         "try:\n"
-        "    runpy.run_module('experiments.mnist_generation', run_name='__main__')\n"
+        f"    runpy.run_module({module!r}, run_name='__main__')\n"
         "except SystemExit:\n"
         "    print(sorted({'jax', 'flax', 'grain', 'optax'} & set(sys.modules)))\n"
     )

@@ -211,6 +211,12 @@ def test_methods_are_one_line_each_and_say_what_comes_out():
     assert model.complete(drawn.images, known, key=key).images.shape == (2, 6, 5, 1)
 
 
+@pytest.mark.parametrize("latents", [jnp.zeros(4), [0.0] * 4, np.zeros((3, 4))])
+def test_latents_have_three_axes(latents, own_errors):
+    with pytest.raises(ValueError, match=r"latents must be \[t, batch, 4\], got "):
+        _small().from_latents(latents)
+
+
 def test_methods_compile_once_a_shape():
     traced = []
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax import report
+from drawjax import figures, report
 from drawjax.report.__main__ import ReportConfig
 from drawjax.report.__main__ import report as write_page
 from drawjax.report.reading import read_run
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_named(run, capsys):
 def test_a_window_of_one_filter_has_no_extent(tmp_path):
     path = tmp_path / "x.drawing.json"
     frames = np.zeros((6, 3, 4, 4, 3))
-    report.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
+    figures.save_drawing(path, frames, title="t", description="d", read=(windows(), 1))
     assert json.loads(path.read_text())["read"][0][0] == [4.5, 3.5] * 4
 
 
@@ -200,7 +200,7 @@ def test_a_drawing_is_json_whatever_is_not_finite(tmp_path):
     kl = [math.nan, math.inf, 1.0, 1.0, 1.0, 1.0]
     write = (windows(center_x=math.nan), 3)
     frames = np.zeros((6, 3, 4, 4, 1))
-    report.save_drawing(path, frames, title="t", description="d", write=write, kl=kl)
+    figures.save_drawing(path, frames, title="t", description="d", write=write, kl=kl)
     drawing = _strict(path.read_text())
     assert drawing["kl"] == [None, None, 1, 1, 1, 1]
     assert drawing["write"][0][0] == [None] * 8
@@ -213,7 +213,7 @@ def _sheet(path):
 
 def test_a_drawing_of_bytes_is_shown_as_it_is(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 5, 1)).astype(np.uint8)
-    save = functools.partial(report.save_drawing, title="t", description="d")
+    save = functools.partial(figures.save_drawing, title="t", description="d")
     save(tmp_path / "bytes.json", frames, beside=frames[0])
     save(tmp_path / "floats.json", frames / 255, beside=frames[0] / 255)
     assert (tmp_path / "bytes.json").read_bytes() == (tmp_path / "floats.json").read_bytes()

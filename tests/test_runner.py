@@ -17,9 +17,10 @@ from flax import nnx
 from PIL import Image
 
 import drawjax
-from drawjax import figures, modules, runner
+from drawjax import data, figures, modules, runner
 from drawjax.classification import Classification
 from drawjax.config import (
+    Checked,
     ClassificationConfig,
     ClutterDataConfig,
     DrawConfig,
@@ -30,9 +31,9 @@ from drawjax.config import (
     TrainConfig,
     option,
 )
+from drawjax.files import read_metrics
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError
-from drawjax.training.metrics import read_metrics
 from drawjax.training.run import read_best
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -623,8 +624,20 @@ def test_a_config_with_a_field_of_ones_own_is_of_its_experiment(tmp_path):
     assert drawjax.load_run(config.workdir).config == CONFIG.model
     with pytest.raises(RunError, match=r"holds another run \(weight: 2.0 there, 3.0 now\)"):
         drawjax.train(dataclasses.replace(config, weight=3.0), dataset=IMAGES, experiment=Weighted)
-    with pytest.raises(ValueError, match="config must be a GenerationConfig or a Classification"):
-        drawjax.train(ExperimentConfig(workdir=str(tmp_path / "other")), dataset=IMAGES)
+    for wrong in (ExperimentConfig(workdir=str(tmp_path / "other")), "mnist", CONFIG.train):
+        with pytest.raises(ValueError, match="config must be a GenerationConfig or a Classifi"):
+            drawjax.train(wrong, dataset=IMAGES)
+
+
+def test_a_test_that_is_no_mapping_is_kept_and_reported(tmp_path):
+    class Short(Generation):
+        def test(self, params, done):
+            return {"test": 3.0}
+
+    config = config_in(tmp_path / "run")
+    assert drawjax.train(config, dataset=IMAGES, experiment=Short)["test"] == 3.0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"] == 3.0
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_importance_samples_do_nothing_to_a_drawing(finished):
@@ -651,6 +664,41 @@ def test_a_model_with_a_config_of_its_own_is_read(tmp_path):
     assert model.config == config.model
     with pytest.raises(RunError, match=r"has model\.width, .* its model has a config of its own"):
         drawjax.load_run(config.workdir, model=Own)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BareConfig(Checked):
+    _prefix = "model."
+
+    read_size: int = 2
+    write_size: int = 3
+    remat: bool = False
+    clip_ratio: float | None = None
+
+
+def test_a_model_whose_config_names_no_latents_is_read(tmp_path):
+    class Bare(modules.Draw):
+        def __init__(self, config, image_shape, *, key):
+            super().__init__(CONFIG.model, image_shape, key=key)
+
+    config = dataclasses.replace(config_in(tmp_path / "run"), model=_BareConfig())
+    drawjax.train(config, model=Bare, dataset=IMAGES)
+    assert drawjax.load_run(config.workdir, model=Bare, config=_BareConfig()).latent_size == 4
+
+
+def test_images_that_were_loaded_are_not_formed_again(tmp_path):
+    form = GenerationDataConfig(binarization="dynamic", invert=True, train_on_validation=True)
+    images = data.load(IMAGES, form)
+    assert data.load(images, form) is images
+    config = dataclasses.replace(config_in(tmp_path / "run"), data=form)
+    drawjax.train(config, dataset=images)
+    assert drawjax.train(config, dataset=IMAGES)["steps"] == config.train.steps  # the same images
+    with pytest.raises(
+        ValueError, match=r"loaded with data\.invert, unlike this config"
+    ):
+        drawjax.train(CONFIG, dataset=images)
+    with pytest.raises(ValueError, match=r"loaded without data\.binarization static"):
+        data.load(images, dataclasses.replace(form, binarization="static"))
 
 
 def test_a_run_starts_where_another_ended_and_needs_it_once(finished, tmp_path):

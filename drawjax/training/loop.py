@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import logging
+import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +24,12 @@ _log = logging.getLogger(__name__)
 
 _SHOW_EVERY = 10.0  # seconds, unless there are new parameters to show
 
+Show = Callable[[pathlib.Path, Any], None]
 
-def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
+
+def train(
+    task: Task, config: TrainConfig, run: RunWriter, *, show: Show | None = None
+) -> TrainState:
     """Trains until `config.steps`, going on from the run's newest checkpoint.
 
     A run that was interrupted, however often, ends with the same bits as one that was not.
@@ -33,6 +38,7 @@ def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
       task: what to train.
       config: how.
       run: where to; its lock is held by the caller.
+      show: as for `train_points`.
 
     Returns:
       The state after the last step.
@@ -42,14 +48,18 @@ def train(task: Task, config: TrainConfig, run: RunWriter) -> TrainState:
       Interrupted: after a signal (see `hosts.Interrupts`), once the state is saved.
       RunError: if the run cannot be continued or saved.
     """
-    (outcome,) = train_points(task, [config], [run])
+    (outcome,) = train_points(task, [config], [run], show=show)
     if isinstance(outcome, Diverged):
         raise outcome
     return outcome
 
 
 def train_points(
-    task: Task, configs: Sequence[TrainConfig], runs: Sequence[RunWriter]
+    task: Task,
+    configs: Sequence[TrainConfig],
+    runs: Sequence[RunWriter],
+    *,
+    show: Show | None = None,
 ) -> list[TrainState | Diverged]:
     """Trains points of a sweep side by side in one program, each into its own folder.
 
@@ -59,6 +69,9 @@ def train_points(
       task: what to train.
       configs: how; they differ only in the fields of `step.Hyperparams` other than `steps`.
       runs: where to, one a config.
+      show: `show(folder, params)` puts pictures and reports into a run's folder; called on the
+        first process alone, with averaged parameters after a validation, with None some seconds
+        later.
 
     Returns:
       For each config the state after the last step, or why there is none.
@@ -67,7 +80,7 @@ def train_points(
       Interrupted: after a signal (see `hosts.Interrupts`), once all are saved.
       RunError: if a run cannot be continued or saved.
     """
-    return _Loop(task, configs, runs).run()
+    return _Loop(task, configs, runs, show).run()
 
 
 @dataclasses.dataclass
@@ -85,8 +98,14 @@ class _Point:
 class _Loop:
     """The state of a training loop, and what it does every so many steps."""
 
-    def __init__(self, task: Task, configs: Sequence[TrainConfig], runs: Sequence[RunWriter]):
-        self._task = task
+    def __init__(
+        self,
+        task: Task,
+        configs: Sequence[TrainConfig],
+        runs: Sequence[RunWriter],
+        show: Show | None,
+    ):
+        self._task, self._shown_by = task, show
         self._config = config = configs[0]  # what steers the loop is the same in all of them
         self._program = Program(task, configs)
         self._seeds = [config.seed for config in configs]
@@ -233,10 +252,10 @@ class _Loop:
             self._show(point, params)
 
     def _show(self, point: _Point, params: Any = None) -> None:
-        """Has the task show how far the run is; what that takes does not count as training."""
-        if not hosts.is_first():
+        """Has it shown how far the run is; what that takes does not count as training."""
+        if self._shown_by is None or not hosts.is_first():
             return
-        show = functools.partial(self._task.show, point.run.workdir, params)
+        show = functools.partial(self._shown_by, point.run.workdir, params)
         with self._progress.resting():
             try:
                 self._interrupts.unless_stopped(show)

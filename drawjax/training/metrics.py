@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import pathlib
@@ -12,11 +11,11 @@ from typing import Any
 
 import tqdm
 
-from drawjax.files import to_json, write_atomically
+from drawjax.files import not_null, read_metrics, to_json, write_atomically
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
-__all__ = ["Means", "MetricWriter", "Progress", "read_metrics"]
+__all__ = ["Means", "MetricWriter", "Progress"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Means:
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Means":
         """What `dataclasses.asdict` gave, come through JSON."""
-        return cls(saved["steps"], saved["skipped"], _numbers(saved["sums"]))
+        return cls(saved["steps"], saved["skipped"], not_null(saved["sums"]))
 
     def add(self, values: Mapping[str, Any], *, skipped: bool) -> None:
         """Counts one step, and adds its scalars if it was not skipped."""
@@ -118,24 +117,6 @@ class MetricWriter:
 
     def _event(self, step: int, **what: Any) -> None:
         self._events.write_event(self._messages.Event(wall_time=time.time(), step=step, **what))
-
-
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The entries of a run's `metrics.jsonl`, oldest first; a torn last line is left out."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
-    entries = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                entries.append(_numbers(json.loads(line)))
-            except json.JSONDecodeError:
-                break
-    return entries
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they were before `to_json`, which writes null for what is not finite."""
-    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 class Progress:

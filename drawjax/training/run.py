@@ -12,7 +12,6 @@ WORKDIR/best/N/          averaged parameters with the lowest validation loss
 
 import dataclasses
 import fcntl
-import json
 import logging
 import math
 import os
@@ -23,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from drawjax.config import PRNG, TrainConfig, flatten, harmless_fields
-from drawjax.files import read_back, remove_drafts, to_json, write_atomically
+from drawjax.files import read_back, read_json, remove_drafts, to_json, write_atomically
 from drawjax.training import checkpoints, hosts
 from drawjax.training.checkpoints import Checkpoints
 from drawjax.training.errors import RunError
@@ -311,12 +310,9 @@ def restore(runs: Sequence[RunWriter], like: TrainState) -> list[tuple[TrainStat
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_bytes())
+        return read_json(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(fields, dict):
-        raise RunError(f"{path} must hold an object, got a {type(fields).__name__}")
-    return fields
+        raise RunError(str(error)) from error
 
 
 def _check_same(

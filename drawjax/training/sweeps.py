@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import logging
 import math
 import pathlib
@@ -24,11 +23,10 @@ import tyro
 
 from drawjax import cli, figures
 from drawjax.config import flatten, nearest
-from drawjax.files import write_atomically
+from drawjax.files import read_json, read_metrics, write_atomically
 from drawjax.training import hosts
 from drawjax.training.checkpoints import steps
 from drawjax.training.errors import Diverged
-from drawjax.training.metrics import read_metrics
 from drawjax.training.step import Hyperparams, make_mesh
 
 _log = logging.getLogger(__name__)
@@ -167,7 +165,7 @@ def table(points: Sequence[Point]) -> list[dict[str, Any]]:
         row = {"index": point.index, "folder": point.config.workdir, **point.values}
         path = pathlib.Path(point.config.workdir) / "results.json"
         if path.exists():
-            row |= _numbers(json.loads(path.read_text()))
+            row |= _numbers(read_json(path))
         rows.append(row)
     return rows
 

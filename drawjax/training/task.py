@@ -1,7 +1,6 @@
 """What the loop must know of an experiment."""
 
 import abc
-import pathlib
 from typing import Any, Protocol
 
 import jax
@@ -56,10 +55,3 @@ class Task(abc.ABC):
         Empty if the task does not validate.
         """
         return {}
-
-    def show(self, folder: pathlib.Path, params: PyTree | None) -> None:  # noqa: B027 (optional)
-        """Puts pictures and reports into a run's folder.
-
-        Called on the first process alone: with averaged parameters after a validation, with None
-        some seconds later.
-        """

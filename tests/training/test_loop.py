@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 
+from drawjax.files import read_metrics
 from drawjax.training import (
     Diverged,
     Interrupted,
@@ -29,7 +30,6 @@ from drawjax.training import (
     train,
     train_points,
 )
-from drawjax.training.metrics import read_metrics
 from drawjax.training.run import restore
 from tests.training import toy
 from tests.training.toy import ToyConfig
@@ -39,10 +39,10 @@ def _config(**changes):
     return ToyConfig(train=dataclasses.replace(toy.CONFIG, **changes))
 
 
-def _train(folder, config=None, **parts):
+def _train(folder, config=None, show=None, **parts):
     config = config or _config()
     with RunWriter(folder, config, keep=config.train.keep_checkpoints) as run:
-        return train(toy.task(config, **parts), config.train, run)
+        return train(toy.task(config, **parts), config.train, run, show=show)
 
 
 @pytest.fixture(scope="module")
@@ -295,9 +295,7 @@ def test_the_last_evaluation_is_made_up_for(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_task_shows_parameters_after_an_evaluation_and_metrics_in_between(
-    tmp_path, monkeypatch
-):
+def test_parameters_are_shown_after_an_evaluation_and_metrics_in_between(tmp_path, monkeypatch):
     shown = []
 
     def show(folder, params):

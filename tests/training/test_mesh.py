@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from drawjax.training.metrics import read_metrics
+from drawjax.files import read_metrics
 from tests.training import on_eight, toy
 
 ROOT = pathlib.Path(__file__).parents[2]

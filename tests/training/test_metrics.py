@@ -2,8 +2,9 @@ import logging
 
 import pytest
 
+from drawjax.files import read_metrics
 from drawjax.training import RunError
-from drawjax.training.metrics import MetricWriter, Progress, read_metrics
+from drawjax.training.metrics import MetricWriter, Progress
 
 
 def test_entries_are_read_back(tmp_path):

@@ -7,9 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from drawjax.files import to_json
+from drawjax.files import read_metrics, to_json
 from drawjax.training import Diverged, RunWriter, sweeps, train
-from drawjax.training.metrics import read_metrics
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
