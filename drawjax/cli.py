@@ -142,7 +142,7 @@ def run_experiment(
         if options.debug_nans:  # else as JAX_DEBUG_NANS says
             jax.config.update("jax_debug_nans", True)
         if sweep is not None:
-            from drawjax.training import sweeps
+            from drawjax import sweeps
 
             points, groups = sweep
             sweeps.run_groups(points, groups, run)
@@ -162,7 +162,7 @@ def _sweep(config: Any, options: Options) -> Any:
         if options.sweep_parallel is not None:
             fail("--sweep-parallel is of the points of a --sweep, and there is none")
         return None
-    from drawjax.training import sweeps
+    from drawjax import sweeps
 
     try:
         points = sweeps.expand(config, options.sweep)

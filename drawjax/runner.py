@@ -114,7 +114,7 @@ def train_all(
     experiment: type[Experiment] | None = None,
     given: Collection[str] = (),
 ) -> list[dict[str, Any] | Diverged]:
-    """As `train`, for points of a sweep that can be trained side by side (`training.sweeps`).
+    """As `train`, for points of a sweep that can be trained side by side (`drawjax.sweeps`).
 
     With several processes all of them train; the first alone evaluates and draws.
 

@@ -10,10 +10,10 @@ import subprocess
 import pytest
 import yaml
 
-from drawjax import cli
+from drawjax import cli, sweeps
 from drawjax.config import DrawConfig, GenerationConfig, TrainConfig
 from drawjax.experiments.mnist_generation import PRESETS
-from drawjax.training import Interrupted, sweeps
+from drawjax.training import Interrupted
 from tests.docs import pages
 from tests.docs.pages import ROOT
 from tests.docs.test_blocks import check_project_command

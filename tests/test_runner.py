@@ -693,9 +693,7 @@ def test_images_that_were_loaded_are_not_formed_again(tmp_path):
     config = dataclasses.replace(config_in(tmp_path / "run"), data=form)
     drawjax.train(config, dataset=images)
     assert drawjax.train(config, dataset=IMAGES)["steps"] == config.train.steps  # the same images
-    with pytest.raises(
-        ValueError, match=r"loaded with data\.invert, unlike this config"
-    ):
+    with pytest.raises(ValueError, match=r"loaded with data\.invert, unlike this config"):
         drawjax.train(CONFIG, dataset=images)
     with pytest.raises(ValueError, match=r"loaded without data\.binarization static"):
         data.load(images, dataclasses.replace(form, binarization="static"))

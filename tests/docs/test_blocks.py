@@ -38,8 +38,7 @@ import matplotlib
 import pytest
 import yaml
 
-from drawjax import cli
-from drawjax.training import sweeps
+from drawjax import cli, sweeps
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT, Block
 

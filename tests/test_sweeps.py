@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from drawjax import sweeps
 from drawjax.files import read_metrics, to_json
-from drawjax.training import Diverged, RunWriter, sweeps, train
+from drawjax.training import Diverged, RunWriter, train
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
