@@ -162,6 +162,8 @@ def _sweep(config: Any, options: Options) -> Any:
         if options.sweep_parallel is not None:
             fail("--sweep-parallel is of the points of a --sweep, and there is none")
         return None
+    if options.sweep_index is not None and options.sweep_parallel is not None:
+        fail("--sweep-index runs one point alone; leave out --sweep-parallel")
     from drawjax import sweeps
 
     try:
@@ -484,12 +486,18 @@ def parse_or_raise(
     names = [name for part in (config, options) if part is not None for name, *_ in leaves(part)]
     known = ["--help", *(["--preset"] if chosen else [])]
     known += ["--" + name.replace("_", "-") for name in names]
+    seen: set[str] = set()
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         own = (flag, flag.replace("no-", "", 1))
         if flag.startswith("--") and not any(name in known for name in own):
             if not flag.startswith("--tyro-"):
                 fail(f"unknown flag {flag}{nearest(flag, known)}")
+        if flag.startswith("--") and flag != "--sweep":
+            name = next((name for name in own if name in known), flag)
+            if name in seen:
+                fail(f"{name} is given twice")
+            seen.add(name)
     parsed = read(
         _together(default, options, chosen), arguments, description=description or "",
         prog=_prog(),

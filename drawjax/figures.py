@@ -139,6 +139,8 @@ def save_grid(
       labels: a short text after each of those.
       scale: screen pixels per image pixel; default: chosen by the image's size.
     """
+    if labels is not None and beside is None:
+        raise ValueError("labels are of the images beside, and there are none")
     images = image_bytes("images", images, 4)
     scale = scale or _scale(images)
     rows = _rows([_cell(image, scale) for image in images], columns)
@@ -382,8 +384,10 @@ def _outlines(
     windows: Window | None, patch_size: attention.PatchSize | None, *shape: int
 ) -> np.ndarray:
     """Corners and standard deviation, `[*shape, 9]` or more; NaN where there is none to draw."""
-    if windows is None or patch_size is None:
+    if windows is None:
         return np.full((*shape, 9), math.nan)
+    if patch_size is None:
+        raise ValueError("windows need a patch_size, their N")
     corners, deviations = outlines(windows, patch_size)
     return np.concatenate([corners.reshape(*deviations.shape, 8), deviations[..., None]], axis=-1)
 

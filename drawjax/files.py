@@ -1,11 +1,12 @@
 """Files that appear whole or not at all, JSON that every reader takes, and a run's read back."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _DRAFT = ".drawjax-{}.tmp"
@@ -32,16 +33,26 @@ def write_together(files: Mapping[pathlib.Path, str | bytes]) -> None:
     try:
         for path, draft in drafts.items():
             content = files[path]
-            with draft.open("xb") as file:  # with the mode that the umask says
+            with _named(path), draft.open("xb") as file:  # with the mode that the umask says
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut may leave a new name with nothing in it
         for path, draft in drafts.items():
-            draft.replace(path)
+            with _named(path):
+                draft.replace(path)
     except BaseException:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Errors name the file that was meant, and not its draft."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def remove_drafts(folder: pathlib.Path) -> None:
@@ -87,15 +98,17 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The entries of a run's `metrics.jsonl`, oldest first; a torn last line is left out."""
+    """The entries of a run's `metrics.jsonl`, oldest first; torn lines are left out."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
     entries = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             try:
-                entries.append(not_null(json.loads(line)))
+                entry = json.loads(line)
             except json.JSONDecodeError:
-                break
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry:
+                entries.append(not_null(entry))
     return entries
 
 

@@ -15,8 +15,10 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -152,7 +154,13 @@ def grid(policy: Policy, rows: int, columns: int) -> Policy:
     """Moves windows to the middle of one cell of the image after the other, row by row.
 
     After the last cell comes the first again.
+
+    Raises:
+      ValueError: if rows or columns are not whole numbers of at least one.
     """
+    for name, count in (("rows", rows), ("columns", columns)):
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, got {count}")
 
     def moved(state: State) -> Window:
         (height, width), t = state.images.shape[1:3], state.glimpse
@@ -171,7 +179,11 @@ def salient(
     """Moves windows to the most salient pixel, the first of several in reading order.
 
     Pixels less than `radius` from an earlier center count only where there are no others.
+
+    Raises:
+      ValueError: if the radius is negative or NaN.
     """
+    _check_radius(radius)
     return lambda state: _moved(policy(state), *_best(state, saliency(state), radius))
 
 
@@ -201,7 +213,11 @@ def inhibit(policy: Policy, radius: float) -> Policy:
 
     One that would be is moved to the nearest pixel that is not, the first of several in reading
     order; where there is none it stays, on the nearest pixel.
+
+    Raises:
+      ValueError: if the radius is negative or NaN.
     """
+    _check_radius(radius)
 
     def moved(state: State) -> Window:
         window = policy(state)
@@ -231,6 +247,11 @@ def _best(state: State, values: jax.Array, radius: float) -> tuple[jax.Array, ja
     best = jnp.argmax(jnp.where(taken, -jnp.inf, values).reshape(len(values), -1), axis=1)
     width = values.shape[2]
     return columns[0, best % width], rows[best // width, 0]
+
+
+def _check_radius(radius: Any) -> None:
+    if not isinstance(radius, jax.core.Tracer) and not radius >= 0:
+        raise ValueError(f"radius must be at least 0, got {radius}")
 
 
 def _pixels(state: State) -> tuple[jax.Array, jax.Array]:

@@ -31,7 +31,7 @@ from drawjax.experiment import Experiment
 from drawjax.files import read_back, read_json, to_json, write_atomically
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError, RunWriter, hosts, train_points
-from drawjax.training.checkpoints import difference
+from drawjax.training.checkpoints import checksum, difference
 from drawjax.training.run import (
     has_best,
     has_checkpoints,
@@ -55,7 +55,8 @@ _OPTIMIZER = {  # what is the optimizer's own business
     f"train.{name}"
     for name in ("learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay")
 }
-_TESTED = {"importance_samples", "importance_images"}  # by what evaluation alone is changed
+# What evaluation alone looks at.
+_TESTED = {"importance_samples", "importance_images", "eval_batch_size"}
 # Where the images lie, which says nothing of what they are: the run's record has a digest of them.
 _PLACES = ("dir", "folder")
 # A model trained without them starts with zeros here, which is what it had: N(0, 1).
@@ -284,9 +285,14 @@ def _finish(
     # Fewer than the config's where it was stopped before its end; None for others' parameters.
     steps = max(run.steps(), default=None)
     # Of these parameters: a run may have been evaluated before its end, or by others' parameters.
-    finished = (before.get("steps"), before.get("validation")) == (steps, read_back(validation))
+    which = {"steps": steps, "validation": read_back(validation)}
+    if steps is None:
+        which["checksum"] = checksum(params)
+    finished = which == {name: before.get(name) for name in which}
     # "figures" is added once they are drawn: a run that is killed before draws when it goes on.
     figures = {"figures": steps}
+    if hasattr(config, "samples"):
+        figures["samples"] = config.samples
     if config.mode == "draw":
         results = before
         experiment.draw(params, folder, final=True)
@@ -300,14 +306,17 @@ def _finish(
             **experiment.test(params, before if finished and config.mode == "train" else {}),
             "parameters": modules.parameter_count(params),
             "image_shape": list(experiment.image_shape),
-            "steps": steps,
-            "seconds": before["seconds"] if finished else round(run.seconds, 1),
-            "device": before["device"] if finished else hosts.devices(),
+            **which,
+            "seconds": round(run.seconds, 1),
+            "device": hosts.devices(),
         }
+        if finished:
+            results |= {name: before[name] for name in ("seconds", "device") if name in before}
         if finished and isinstance(results.get("test"), dict):  # hours, that nobody asks to lose
             results["test"] = _importance(before) | results["test"]
         _say(experiment, results)
-        if read_back({**results, **figures}) == before:
+        known = config.mode == "train" and (folder / "report.html").exists()
+        if known and read_back({**results, **figures}) == before:
             _log.info("this run is finished; --mode evaluate or --mode draw does either again")
             _log.info("done: %s", folder)
             return before
@@ -324,7 +333,9 @@ def _finish(
 
 def _importance(results: dict[str, Any]) -> dict[str, Any]:
     """The importance-weighted bound in some results, where they have one."""
-    test = results.get("test", {})
+    test = results.get("test")
+    if not isinstance(test, dict):
+        return {}
     return {name: value for name, value in test.items() if name.startswith("importance_")}
 
 
@@ -413,7 +424,9 @@ def _as_trained(config: Config) -> Config:
 
 def _config_of_source(config: Config, source: str) -> Config:
     """What the run in another folder was started with; a config's own images are not of it."""
-    return _as_trained(dataclasses.replace(config, workdir=source, data=type(config.data)()))
+    elsewhere = {name: None for name in _PLACES if hasattr(config.data, name)}
+    data = dataclasses.replace(config.data, **elsewhere)
+    return _as_trained(dataclasses.replace(config, workdir=source, data=data))
 
 
 def _with_model_of(config: Config) -> Config:
@@ -458,7 +471,10 @@ def _initial_params(experiment: Experiment) -> Any:
 
 
 def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., Any]) -> Any:
-    graph, like = modules.abstract(model, config.model, tuple(read_record(folder)["image_shape"]))
+    shape = read_record(folder).get("image_shape")
+    if not isinstance(shape, list):
+        raise RunError(f"{folder} holds no run: run.json does not say the image_shape")
+    graph, like = modules.abstract(model, config.model, tuple(shape))
     return modules.merge(graph, read_best(folder, like)[0])
 
 

@@ -26,7 +26,7 @@ from drawjax.config import flatten, nearest
 from drawjax.files import read_json, read_metrics, write_atomically
 from drawjax.training import hosts
 from drawjax.training.checkpoints import steps
-from drawjax.training.errors import Diverged
+from drawjax.training.errors import Diverged, RunError
 from drawjax.training.step import Hyperparams, make_mesh
 
 _log = logging.getLogger(__name__)
@@ -134,15 +134,23 @@ def run_groups(
     Raises:
       ValueError: before any runs, if one cannot be spread over the devices.
       Diverged: once all have run, if one or more diverged.
+      RunError: once all others have run, if one or more could not.
     """
     if getattr(points[0].config, "mode", "train") == "train":
         for group in groups:
             make_mesh(group[0].config.train.batch_size, points=len(group))
-    diverged = []
+    diverged, failed = [], []
     for number, group in enumerate(groups, start=1):
         names = ", ".join(_folder(point.values) for point in group)
         _log.info("sweep, part %d of %d: %s", number, len(groups), names)
-        outcomes = action([point.config for point in group])
+        try:
+            outcomes = action([point.config for point in group])
+        except (RunError, ValueError) as error:  # the others have nothing to do with it
+            if len(groups) == 1:
+                raise
+            _log.error("%s: %s", names, error)
+            failed += group
+            continue
         diverged += [
             point
             for point, outcome in zip(group, outcomes, strict=True)
@@ -153,19 +161,25 @@ def run_groups(
     if diverged:
         names = ", ".join(_folder(point.values) for point in diverged)
         raise Diverged(f"{len(diverged)} of {len(points)} points diverged: {names}")
+    if failed:
+        names = ", ".join(_folder(point.values) for point in failed)
+        raise RunError(f"{len(failed)} of {len(points)} points could not be run: {names}")
 
 
 def table(points: Sequence[Point]) -> list[dict[str, Any]]:
     """A row per point: index, folder, what was swept, and the numbers of its results.json.
 
-    A point that has none yet has only the first of these.
+    A point that has none yet, or a torn one, has only the first of these.
     """
     rows = []
     for point in points:
         row = {"index": point.index, "folder": point.config.workdir, **point.values}
         path = pathlib.Path(point.config.workdir) / "results.json"
         if path.exists():
-            row |= _numbers(read_json(path))
+            try:
+                row |= _numbers(read_json(path))
+            except ValueError as error:
+                _log.warning("%s", error)
         rows.append(row)
     return rows
 

@@ -86,6 +86,14 @@ def test_a_grid_has_its_images_in_rows(tmp_path, count, columns, rows):
         assert (pixels[top : top + 16, left : left + 16] == shades[i]).all()
 
 
+def test_what_would_not_be_drawn_is_refused(tmp_path):
+    images = np.zeros((4, 6, 5, 1))
+    with pytest.raises(ValueError, match="labels are of the images beside, and there are none"):
+        figures.save_grid(tmp_path / "grid.png", images, labels=["1"] * 4)
+    with pytest.raises(ValueError, match="windows need a patch_size"):
+        figures.save_sequence(tmp_path / "drawn.png", images[None], _windows(1, 4))
+
+
 def test_a_grid_is_square_by_default_and_scaled_to_be_seen(tmp_path):
     figures.save_grid(tmp_path / "grid.png", np.zeros((9, 28, 28, 3)))
     assert _pixels(tmp_path / "grid.png").shape == (3 * 86 + 2, 3 * 86 + 2, 3)

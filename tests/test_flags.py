@@ -62,6 +62,7 @@ def test_none_is_read_where_it_is_a_value(text):
     (["--inner.size", "1.5e0"], "Error parsing --inner.size"),
     (["--inner.size", "1e999999999"], "Error parsing --inner.size"),
     (["--preset", "a"], "unknown flag --preset"),
+    (["--inner.size", "2", "--inner.size=3"], "--inner.size is given twice"),
 ])  # fmt: skip
 def test_a_bad_flag_ends_with_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -338,5 +338,13 @@ def test_what_is_not_finite_is_null_in_json(tmp_path):
 def test_errors_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"fields \[T, batch\], got \[5\]"):
         gaze.scanpath(_windows(STEPS), SIZE)
+    for rows, columns, name in ((0, 3, "rows"), (1.5, 2, "rows"), (2, -1, "columns")):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1"):
+            gaze.grid(None, rows, columns)
+    for radius in (-3.0, float("nan")):
+        with pytest.raises(ValueError, match="radius must be at least 0"):
+            gaze.inhibit(None, radius)
+        with pytest.raises(ValueError, match="radius must be at least 0"):
+            gaze.salient(None, None, radius)
     with pytest.raises(ValueError, match=r"written to .csv or .json, got s.txt"):
         gaze.save_scanpath(tmp_path / "s.txt", _windows(STEPS, BATCH), SIZE)

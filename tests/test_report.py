@@ -301,6 +301,11 @@ def test_runs_of_one_name_are_told_apart_by_their_place(tmp_path):
     assert [run["name"] for run in shown] == ["first/mnist", "second/mnist"]
 
 
+def test_a_run_named_twice_is_shown_once_and_by_width_and_height(run):
+    (shown,) = _data(report.write_report([run, run]))
+    assert ["Image", "8 x 10 pixels, 1 channel(s)"] in shown["facts"]
+
+
 def test_no_text_ends_or_hides_the_data(run):
     config = json.loads((run / "config.json").read_text())
     text = "a <!-- b <script> c </script> d"

@@ -249,6 +249,42 @@ def test_a_run_without_an_evaluated_checkpoint_is_said(copied, mode):
         drawjax.train(dataclasses.replace(config, mode=mode), dataset=IMAGES)
 
 
+def test_best_parameters_that_are_gone_are_evaluated_again(copied):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    entries = read_metrics(folder)
+    shutil.rmtree(folder / "best")
+    assert drawjax.train(config, dataset=IMAGES)["test"]["loss"] == results["test"]["loss"]
+    assert read_metrics(folder) == entries
+
+
+@pytest.mark.parametrize(("gone", "said"), [
+    ("checkpoints", r"its best parameters, of step \d, and no checkpoint to go on from"),
+    ("config.json", "holds checkpoints, and no config.json"),
+])  # fmt: skip
+def test_a_run_that_lost_a_part_does_not_begin_anew(copied, gone, said):
+    config, _ = copied
+    folder = pathlib.Path(config.workdir)
+    path = folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    best = sorted(folder.glob("best/*"))
+    with pytest.raises(RunError, match=said):
+        drawjax.train(config, dataset=IMAGES)
+    assert sorted(folder.glob("best/*")) == best
+    assert read_metrics(folder)
+
+
+def test_another_number_of_samples_and_a_report_that_is_gone_are_made(copied):
+    config, results = copied
+    folder = pathlib.Path(config.workdir)
+    (folder / "report.html").unlink()
+    assert drawjax.train(config, dataset=IMAGES) == results
+    assert (folder / "report.html").exists()
+    before = (folder / "samples.png").read_bytes()
+    drawjax.train(dataclasses.replace(config, samples=9), dataset=IMAGES)
+    assert (folder / "samples.png").read_bytes() != before
+
+
 class Small(Generation):
     """Adds the size of the parameters to the loss."""
 
@@ -596,6 +632,41 @@ def test_an_importance_weighted_bound_outlives_an_evaluation_without_one(copied)
     assert drawjax.train(asked, dataset=IMAGES)["test"]["importance_samples"] == 4
 
 
+def test_a_bound_of_other_parameters_is_not_kept(finished, tmp_path):
+    source = shutil.copytree(finished[0].workdir, tmp_path / "source")
+    config = dataclasses.replace(
+        config_in(tmp_path / "run"), mode="evaluate", init_from=str(source), importance_samples=2
+    )
+    weighted = drawjax.train(config, dataset=IMAGES)["test"]
+    plain = dataclasses.replace(config, importance_samples=0)
+    assert drawjax.train(plain, dataset=IMAGES)["test"] == weighted
+    shutil.rmtree(source)
+    drawjax.train(config_in(source, seed=5), dataset=IMAGES)
+    assert "importance_weighted" not in drawjax.train(plain, dataset=IMAGES)["test"]
+
+
+def test_runs_of_other_likelihoods_are_a_start(tmp_path):
+    config = dataclasses.replace(
+        config_in(tmp_path / "first"), data=GenerationDataConfig(binarization="none"),
+        model=dataclasses.replace(CONFIG.model, likelihood="gaussian"),
+    )  # fmt: skip
+    drawjax.train(config, dataset=IMAGES)
+    second = dataclasses.replace(config, workdir=str(tmp_path / "2"), init_from=config.workdir)
+    drawjax.train(second, dataset=IMAGES)
+    drawjax.train(
+        dataclasses.replace(second, workdir=str(tmp_path / "3"), mode="evaluate"), dataset=IMAGES
+    )
+
+
+def test_a_run_that_does_not_say_its_image_shape_is_no_start(copied, tmp_path):
+    source = pathlib.Path(copied[0].workdir)
+    record = json.loads((source / "run.json").read_text())
+    (source / "run.json").write_text(json.dumps(record | {"image_shape": 3}))
+    config = dataclasses.replace(config_in(tmp_path / "new"), init_from=str(source))
+    with pytest.raises(RunError, match=r"run\.json does not say the image_shape"):
+        drawjax.train(config, dataset=IMAGES)
+
+
 def test_results_that_the_summary_cannot_say_are_kept(tmp_path, caplog):
     class Measured(Generation):
         def test(self, params, done):
@@ -642,8 +713,9 @@ def test_a_test_that_is_no_mapping_is_kept_and_reported(tmp_path):
 
 def test_importance_samples_do_nothing_to_a_drawing(finished):
     config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
-    with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
-        runner.train_all([config], dataset=IMAGES, given={"importance_samples"})
+    for name in ("importance_samples", "eval_batch_size"):
+        with pytest.raises(ValueError, match=f"{name} does nothing with --mode draw"):
+            runner.train_all([config], dataset=IMAGES, given={name})
 
 
 @dataclasses.dataclass(frozen=True)

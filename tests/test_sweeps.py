@@ -9,7 +9,7 @@ import pytest
 
 from drawjax import sweeps
 from drawjax.files import read_metrics, to_json
-from drawjax.training import Diverged, RunWriter, train
+from drawjax.training import Diverged, RunError, RunWriter, train
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
@@ -168,6 +168,35 @@ def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_pat
     with pytest.raises(ValueError, match="must divide over 2 devices, got 7"):
         sweeps.run_groups(points, sweeps.grouped(points), lambda configs: pytest.fail("ran"))
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path, caplog):
+    points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), ["width=4,5,6"])
+    done = []
+
+    def action(configs):
+        if configs[0].width == 5:
+            raise ValueError("width must not be 5")
+        done.extend(config.width for config in configs)
+        return [{}] * len(configs)
+
+    with pytest.raises(RunError, match="1 of 3 points could not be run: width=5"):
+        sweeps.run_groups(points, sweeps.grouped(points), action)
+    assert done == [4, 6]
+    assert "width must not be 5" in caplog.text
+    assert (tmp_path / "sweep.csv").exists()
+
+
+def test_torn_results_of_a_point_are_said(tmp_path, caplog):
+    points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), ["width=4,5"])
+    for point, text in zip(points, ['{"test": {"lo', '{"test": {"loss": 2.0}}'], strict=True):
+        folder = pathlib.Path(point.config.workdir)
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(text)
+    first, second = sweeps.table(points)
+    assert "test.loss" not in first
+    assert second["test.loss"] == 2.0
+    assert f"{points[0].config.workdir}/results.json cannot be read" in caplog.text
 
 
 @pytest.mark.slow

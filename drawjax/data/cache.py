@@ -58,8 +58,10 @@ def cached(
     `what` tells the part, and the form in which it is decoded, from others of the set's folder.
     """
     named = os.path.expanduser(os.environ.get("DRAWJAX_CACHE_DIR", "~/.cache/drawjax"))
-    if not os.path.isabs(named) or len(part) < _MIN_IMAGES:  # "" or without a home: nowhere
+    homeless = named.startswith("~")
+    if not named or homeless or len(part) < _MIN_IMAGES:
         return decode(part)
+    named = os.path.abspath(named)
     key = hashlib.sha256(repr((_VERSION, str(folder.resolve()), what)).encode()).hexdigest()[:20]
     arrays = CachedArrays(pathlib.Path(named) / "sets" / f"{key}.npz", _stamp(folder))
     if known := arrays.read():

@@ -9,7 +9,9 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import pathlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,7 +128,10 @@ def split_ranges(
             f"{name} has the splits {dict(counts)}, which is too little to train, validate and test"
         )
     ranges["train"] = "train", 0, left
-    return {split: ranges[split] for split in ("train", "validation", "test")}, rules
+    used = ("train", "validation", "test")
+    if others := [f"{split} ({count:,})" for split, count in counts.items() if split not in used]:
+        rules.append(f"{name}: images of other splits are not used: {', '.join(others)}.")
+    return {split: ranges[split] for split in used}, rules
 
 
 @contextlib.contextmanager
@@ -209,6 +214,8 @@ def _in_memory(name: str, part: Source) -> ArraySource:
 
 def _find(name: str, config: DataConfig) -> pathlib.Path:
     """The newest prepared version of a set, given as `name`, `name/config` or `name:version`."""
+    if os.path.isabs(name) or ".." in name.split("/"):
+        raise ValueError(f"data.name is a set's name, and data.dir its folder's parent; got {name}")
     try:
         folder = data_dir(config)
     except ValueError as error:
@@ -232,5 +239,5 @@ def _find(name: str, config: DataConfig) -> pathlib.Path:
 
 
 def _command(name: str, config: DataConfig) -> str:
-    where = f" --data-dir {config.dir}" if config.dir else ""
+    where = f" --data-dir {shlex.quote(config.dir)}" if config.dir else ""
     return f"`python -m drawjax.data.prepare {name}{where}`"

@@ -55,7 +55,7 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
     """
     if dataset is None or isinstance(dataset, str):
         return _formed(_named(dataset, config), config)
-    for field in ("name", "folder"):
+    for field in ("name", "folder", "dir"):
         if (value := getattr(config, field, None)) is not None:
             raise ValueError(f"data.{field} is {value}, and images are given; leave out one")
     if not isinstance(dataset, ImageSet):
@@ -98,6 +98,8 @@ def from_arrays(
     Raises:
       ValueError: if an array does not hold images, or the splits differ in shape.
     """
+    if labels is not None and not isinstance(labels, Mapping):
+        raise ValueError(f"labels are by split, {{'train': [...]}}, got a {type(labels).__name__}")
     sources: dict[str, ArraySource] = {}
     for split, images in zip(_SPLITS, (train, validation, test), strict=True):
         if images is not None:

@@ -38,7 +38,7 @@ def write_report(
             common = os.path.commonpath([folder.absolute() for folder in folders])
             path = pathlib.Path(common) / "comparison.html"
     path = pathlib.Path(path).expanduser()
-    points = [run.resolve() for folder in folders for run in _points(folder)]
+    points = list(dict.fromkeys(run.resolve() for folder in folders for run in _points(folder)))
     runs = [read_run(run) for run in points]
     if len({run["name"] for run in runs}) < len(runs):  # told apart by where they are
         common = os.path.commonpath(points)

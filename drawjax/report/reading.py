@@ -98,7 +98,7 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, str]]:
     shown = {
         "data": ("Data set used", str),
         "counts": ("Images", counts),
-        "image_shape": ("Image", lambda of: "{} x {} pixels, {} channel(s)".format(*of)),
+        "image_shape": ("Image", lambda of: "{1} x {0} pixels, {2} channel(s)".format(*of)),
         "parameters": ("Parameters", "{:,}".format),
         "device": ("Device", str),
         "seconds": ("Time of the run", time),

@@ -156,7 +156,6 @@ class Checkpoints:
         for pattern in ("*.orbax-checkpoint-tmp*", f"*{_DELETED}"):
             for left in self.folder.glob(pattern):
                 shutil.rmtree(left)
-        self._delete_old()
 
     def _delete_old(self) -> None:
         if self._keep is not None:

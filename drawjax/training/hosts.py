@@ -69,6 +69,9 @@ def connect(
             "processes there are, and which of them, from 0, this is; got "
             + ", ".join(map(str, given))
         )
+    host, _, port = (coordinator or "").rpartition(":")
+    if coordinator is not None and not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator}")
     if coordinator is None and not _scheduled(indexed):
         if _on_tpu():
             try:  # where there is one host it is a run of one process
@@ -120,7 +123,8 @@ def on_first(action: Callable[[], object]) -> None:
         try:
             action()
         except OSError as error:
-            failure, message = error, f"{error.filename} cannot be written: {error.strerror}"
+            what = error.filename or "the run's folder"
+            failure, message = error, f"{what} cannot be written: {error.strerror}"
         except (RunError, ValueError) as error:
             failure, message = error, str(error)
     if message := _gather(message)[0]:

@@ -166,6 +166,9 @@ class _Loop:
     def _restored(self, runs: Sequence[RunWriter]) -> tuple[TrainState, int, list[Means]]:
         """The state at the newest checkpoint that all points have, or the initial one."""
         found = restore(runs, self._program.abstract)
+        if not found:
+            for run in runs:
+                run.check_fresh(self._config.checkpoint_every)
         for run in runs:
             run.go_back(int(found[0][0].step) if found else 0)
         if not found:
@@ -228,7 +231,8 @@ class _Loop:
         if step % self._config.eval_every and step != self._config.steps:
             return
         for number, point in enumerate(self._points):
-            if point.diverged or (missing and point.writer.has(step, "validation")):
+            known = point.writer.has(step, "validation")
+            if point.diverged or (missing and known and point.run.has_best()):
                 continue
             average = self._program.take(self._state, number).ema_params
             # Placed anew, as a checkpoint's are too: one compiled program serves both.
@@ -244,7 +248,8 @@ class _Loop:
                 raise ValueError("validation must give a loss, by which the best are chosen")
             check_metrics(values, taken=("step", "split"))
             values = {name: np.asarray(value).item() for name, value in values.items()}
-            point.writer.write(step, "validation", values)
+            if not known:
+                point.writer.write(step, "validation", values)
             point.run.save_best(step, average, values)
             listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""

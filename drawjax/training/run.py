@@ -213,6 +213,20 @@ class RunWriter:
         """The steps of which there is a checkpoint, the newest first."""
         return checkpoints.steps(self._states.folder)
 
+    def has_best(self) -> bool:
+        """Whether there is an evaluated checkpoint."""
+        return bool(checkpoints.steps(self._best.folder))
+
+    def check_fresh(self, checkpoint_every: int) -> None:
+        """Raises RunError if the run, which has no checkpoint, has taken steps that had one."""
+        best = max(checkpoints.steps(self._best.folder), default=0)
+        finished = best and (self.workdir / "results.json").exists()
+        if best > checkpoint_every or finished:
+            raise RunError(
+                f"{self.workdir} holds its best parameters, of step {best}, and no checkpoint to "
+                "go on from; --mode evaluate takes them, and another folder begins anew"
+            )
+
     def _seconds_before(self) -> float:
         """How long the run had taken at its newest checkpoint."""
         try:
@@ -265,6 +279,8 @@ class RunWriter:
         record = read_record(folder)
         if (folder / "config.json").exists():
             _check_same(folder, record, fields, config, facts, free)
+        elif checkpoints.steps(folder / "checkpoints") or checkpoints.steps(folder / "best"):
+            raise RunError(f"{folder} holds checkpoints, and no config.json that says of what")
         write_atomically(folder / "config.json", to_json(fields, indent=2) + "\n")
         write_atomically(folder / "run.json", to_json(facts | record, indent=2) + "\n")
 

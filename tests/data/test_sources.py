@@ -7,7 +7,14 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from drawjax.data import ArraySource, DataNotFoundError, GenerationDataConfig, load, prepared
+from drawjax.data import (
+    ArraySource,
+    DataNotFoundError,
+    GenerationDataConfig,
+    from_arrays,
+    load,
+    prepared,
+)
 from tests.data.tiny_sets import picture, png, write_set, write_tiny_set
 
 
@@ -453,7 +460,25 @@ def test_gray_values_that_are_drawn_once_are_said(tmp_path):
         assert not any("gray value" in note for note in notes)
 
 
-@pytest.mark.parametrize("field", ["name", "folder"])
+def test_labels_are_by_split():
+    with pytest.raises(ValueError, match=r"labels are by split, .* got a list"):
+        from_arrays(np.zeros((8, 6, 5), np.uint8), labels=[1, 2])
+
+
+@pytest.mark.parametrize("name", ["/data/mnist", "../mnist"])
+def test_a_path_is_no_name_of_a_set(tmp_path, name):
+    with pytest.raises(ValueError, match=r"data\.name is a set's name, and data\.dir its folder"):
+        _load(tmp_path, name)
+
+
+def test_splits_that_are_not_used_are_said(tmp_path):
+    splits = {"train": _gray(20), "test": _gray(5), "val": _gray(7)}
+    write_set(tmp_path, "any_set", _image(9, 7, 1), splits)
+    notes = _load(tmp_path, "any_set").notes
+    assert "any_set: images of other splits are not used: val (7)." in notes
+
+
+@pytest.mark.parametrize("field", ["name", "folder", "dir"])
 def test_a_set_named_beside_given_images_is_refused(field):
     config = GenerationDataConfig(binarization="none", **{field: "mine"})
     with pytest.raises(ValueError, match=rf"data\.{field} is mine, and images are given"):

@@ -110,6 +110,13 @@ def test_addresses_by_flag(joined):
         hosts.connect("10.0.0.1:1234", 4, 4)
 
 
+@pytest.mark.parametrize("address", ["localhost", "localhost:abc", ":1", "here:", "here:70000"])
+def test_what_is_no_address_is_one_line(joined, address):
+    with pytest.raises(ValueError, match=f"--coordinator must be HOST:PORT, got {address}"):
+        hosts.connect(address, 2, 0)
+    assert joined == []
+
+
 def test_others_that_cannot_be_reached_are_one_error(monkeypatch):
     def fail(*given, **how):
         raise RuntimeError("deadline exceeded")

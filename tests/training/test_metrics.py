@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -43,6 +44,14 @@ def test_going_on_takes_out_what_came_after(tmp_path):
     assert [(e["step"], e["loss"]) for e in read_metrics(tmp_path)] == [
         (5, 5.0), (10, 10.0), (15, 0.5),
     ]  # fmt: skip
+
+
+def test_a_torn_line_takes_no_others_with_it(tmp_path):
+    lines = [{"step": step, "split": "train", "loss": 1.0} for step in (1, 2)]
+    torn = ['{"step": 1, "sp', "null", "[1]", '{"a": 1}', '{"step": "one", "split": "train"}']
+    text = "\n".join([json.dumps(lines[0]), *torn, json.dumps(lines[1])])
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode() + b"\n\xe9\n")
+    assert read_metrics(tmp_path) == lines
 
 
 def test_no_metrics_are_no_entries(tmp_path):

@@ -189,6 +189,16 @@ def test_where_none_can_be_read_none_is_touched(tmp_path):
         assert run.steps() == [5]
 
 
+def test_fewer_to_keep_deletes_nothing_before_a_save(tmp_path):
+    with RunWriter(tmp_path, CONFIG) as run:
+        for step in (5, 10):
+            run.save(_state(step), {})
+    with RunWriter(tmp_path, CONFIG, keep=1) as run:
+        assert run.steps() == [10, 5]  # 10 may be torn
+        run.save(_state(15), {})
+        assert run.steps() == [15]
+
+
 def test_the_best_parameters_are_kept(tmp_path, caplog):
     with RunWriter(tmp_path, CONFIG) as run:
         with pytest.raises(RunError, match="no evaluated checkpoint yet"):
