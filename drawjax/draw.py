@@ -23,12 +23,12 @@ import math
 from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from drawjax.attention import Window
-from drawjax.checks import check_images, check_keys, is_floating
 from drawjax.objective import Bernoulli, Likelihood, Normal
 from drawjax.scan import scan, vary_like
 
@@ -53,6 +53,7 @@ __all__ = [
 Images = Shaped[Array | np.ndarray, "batch height width channels"]  # floats or booleans
 Noise = Float[Array | np.ndarray, "T batch Z"]
 Condition = Shaped[Array | np.ndarray, "batch features"]  # floats
+_ROUNDING = 1e-6  # by which a resize may leave [0, 1]; no loss minds
 Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of an LSTM
 
 
@@ -563,6 +564,10 @@ def _checked_condition(model: Model, condition: Any, state: State) -> jax.Array 
     return None if condition is None else jnp.asarray(condition, state.canvas.dtype)
 
 
+def _is_floating(values: Any) -> bool:
+    return jnp.issubdtype(values.dtype, jnp.floating)
+
+
 def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
     """Noise or latents in the canvas's type, if they fit the model."""
     noise = jnp.asarray(noise)
@@ -574,6 +579,19 @@ def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
     return noise.astype(jax.eval_shape(lambda: model.initial_state(1)).canvas.dtype)
 
 
+def check_keys(keys: Any, batch: int) -> jax.Array:
+    """PRNG keys `[batch]`, new-style ones of old-style ones; ValueError for any others."""
+    keys = jnp.asarray(keys)
+    if keys.dtype == jnp.uint32 and keys.ndim == 2:
+        keys = jax.random.wrap_key_data(keys)
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != (batch,):
+        raise ValueError(
+            f"keys must be a PRNG key per image [{batch}], as of jax.random.split, got "
+            f"{list(keys.shape)} {keys.dtype}"
+        )
+    return keys
+
+
 def check_condition(model: Model, condition: Any, batch: int) -> None:
     """Raises ValueError unless a condition fits a model and so many images."""
     size = model.condition_size if isinstance(model, ConditionalModel) else 0
@@ -583,7 +601,56 @@ def check_condition(model: Model, condition: Any, batch: int) -> None:
         raise ValueError("this model is unconditional, got a condition")
     got = type(condition).__name__
     if isinstance(condition, jax.Array | np.ndarray):
-        if condition.shape == (batch, size) and is_floating(condition):
+        if condition.shape == (batch, size) and _is_floating(condition):
             return
         got = f"{list(condition.shape)} {condition.dtype}"
     raise ValueError(f"condition must be an array of floats [{batch}, {size}], got {got}")
+
+
+def known_values(values: jax.Array | np.ndarray) -> np.ndarray | None:
+    """The values of an array where they are known: outside of `jit`, and all on this process."""
+    if isinstance(values, jax.core.Tracer):
+        return None
+    if isinstance(values, jax.Array) and not values.is_fully_addressable:
+        return None
+    return np.asarray(values)  # in NumPy, since inside `jit` JAX would trace what is done with it
+
+
+def check_classes(name: str, labels: jax.Array | np.ndarray, num_classes: int) -> None:
+    """Raises ValueError for a label that is known and none of the classes."""
+    values = known_values(labels)
+    if values is not None and len(wrong := values[(values < 0) | (values >= num_classes)].ravel()):
+        raise ValueError(f"{name} must be classes 0 to {num_classes - 1}, got {wrong[0]}")
+
+
+def check_images(images: Any, image_shape: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError unless images are `[batch, height, width, channels]` in [0, 1].
+
+    Values are looked at where they are known, outside of `jit`.
+
+    Args:
+      images: what was given.
+      image_shape: the model's `(height, width, channels)`; None: any.
+    """
+    if not isinstance(images, jax.Array | np.ndarray):
+        raise ValueError(f"images must be an array, got {type(images).__name__}")
+    if images.ndim != 4:
+        raise ValueError(
+            f"images must have shape [batch, height, width, channels], got {list(images.shape)}"
+        )
+    if image_shape is not None and images.shape[1:] != tuple(image_shape):
+        listed = ", ".join(map(str, image_shape))
+        first = images.shape[-1] not in (1, 2, 3, 4) and images.shape[1] in (1, 2, 3, 4)
+        hint = ": channels come last, np.moveaxis(images, 1, -1)" if first else ""
+        raise ValueError(
+            f"images must have the model's shape [batch, {listed}], got {list(images.shape)}{hint}"
+        )
+    if not (_is_floating(images) or images.dtype == bool):
+        raise ValueError(
+            f"images must be floats in [0, 1] (divide bytes by 255), got {images.dtype}"
+        )
+    values = known_values(images)
+    if values is not None and values.size:
+        low, high = values.min(), values.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise ValueError(f"images must lie in [0, 1], got values from {low!s} to {high!s}")

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from drawjax import attention, ram
 from drawjax.attention import PatchSize, Window
 from drawjax.attention.window import as_arrays
-from drawjax.checks import check_keys
+from drawjax.draw import check_keys
 from drawjax.files import to_json, write_atomically
 from drawjax.ram import Policy, State
 from drawjax.scan import vary_like

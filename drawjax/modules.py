@@ -32,7 +32,6 @@ from jaxtyping import Array, Bool, Float, Shaped
 from drawjax import attention, draw, ram
 from drawjax.attention import Window
 from drawjax.cells import LSTM, Cell, Dense, GlimpseNet, widened
-from drawjax.checks import check_classes, check_images
 from drawjax.config import PRNG, DrawConfig, RamConfig
 from drawjax.draw import DrawOutput, State
 from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, Normal
@@ -283,7 +282,7 @@ class Draw(nnx.Module):
 
     def _with_images(self, images: Any, condition: Any) -> Any:
         """The features beside images, once these are checked."""
-        check_images(images)
+        draw.check_images(images)
         return self._features(condition, len(images))
 
     def _features(self, condition: Any, batch: int) -> Any:
@@ -299,7 +298,7 @@ class Draw(nnx.Module):
         labels = jnp.broadcast_to(given, (batch,)) if given.ndim == 0 else given
         if labels.ndim > 2 or len(labels) != batch:
             raise ValueError(f"condition must have a class for each of {batch}, got {given}")
-        check_classes("condition", given, classes)
+        draw.check_classes("condition", given, classes)
         # Many labels per image, all 0 but one that is 1, are none.
         one_hot = known and classes > 2 and given.shape[1:] == (classes,) and batch > 0
         if one_hot and (given.max(1) == 1).all() and (given.sum(1) == 1).all():
@@ -387,7 +386,7 @@ class Ram(nnx.Module):
 
     def classify(self, images: draw.Images) -> RamOutput:
         """Looks at images and names their classes; `.logits` is `[batch, classes]`."""
-        check_images(images)
+        draw.check_images(images)
         return _call(ram.classify, self, images)
 
     def __repr__(self) -> str:

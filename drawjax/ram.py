@@ -22,8 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.checks import check_classes, check_images
-from drawjax.draw import Images, of_each
+from drawjax.draw import Images, check_classes, check_images, of_each
 from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]

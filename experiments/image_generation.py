@@ -88,7 +88,7 @@ def _presets(argv: Sequence[str] | None) -> dict[str, GenerationConfig]:
         return PRESETS
     if config.data.name is None and config.data.folder is None:
         raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
-    size = config.data.size or _size(config.data.folder)
+    size = config.data.size or _size(config.data.folder, config.data.crop)
     form = dataclasses.replace(config.data, size=size, binarization="none")
     base = dataclasses.replace(PRESETS["images"], data=form)
     return {"images": fitted(data.load(None, form), base, sharp=sharp)}
@@ -110,8 +110,8 @@ def _asked(argv: Sequence[str] | None) -> tuple[GenerationConfig, bool | None]:
     return cli.parse({"images": sharp}, argv, **how)[0], True
 
 
-def _size(folder: str | None) -> int | None:
-    """What a folder's pictures have to be cut and shrunk to; None: nothing."""
+def _size(folder: str | None, crop: int | None = None) -> int | None:
+    """What a folder's pictures have to be cut and shrunk to; None: nothing, or pieces do."""
     if folder is None:
         return None
     from drawjax.data.picture_folder import (
@@ -120,13 +120,14 @@ def _size(folder: str | None) -> int | None:
 
     sizes = picture_sizes(folder)
     (width, height) = max(sizes, default=(0, 0))
-    if len(sizes) < 2 and max(width, height) <= _LARGEST:
+    if len(sizes) < 2 and (crop is not None or max(width, height) <= _LARGEST):
         return None
+    side = max(_SIDE, crop or 0)
     _log.info(
         "%s pictures of %s: the middle square of each, %d x %d pixels (--data.size)",
-        folder, f"{width} x {height}" if len(sizes) == 1 else "several sizes", _SIDE, _SIDE,
+        folder, f"{width} x {height}" if len(sizes) == 1 else "several sizes", side, side,
     )  # fmt: skip
-    return _SIDE
+    return side
 
 
 def _is_black_and_white(images: ImageSet) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from drawjax import checks, data, draw, modules
+from drawjax import data, draw, modules
 from drawjax.attention import Window
 from tests import oracle
 
@@ -520,7 +520,7 @@ def test_keys_of_the_old_style_are_the_same():
 
 def test_what_a_resize_rounds_is_taken():
     for low, high in ((0, 1 + 1.2e-7), (-6e-8, 1)):
-        checks.check_images(np.linspace(low, high, 4, dtype=np.float32).reshape(1, 2, 2, 1))
+        draw.check_images(np.linspace(low, high, 4, dtype=np.float32).reshape(1, 2, 2, 1))
 
 
 @pytest.mark.slow

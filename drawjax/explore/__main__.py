@@ -46,8 +46,8 @@ def explore(config: ExploreConfig) -> None:
         raise NotADirectoryError(f"{config.models} is not a folder")
     models = Models(config.models)
     models.describe()  # a damaged model ends here, not in the page
-    for name in models.left_out:
-        print(f"{name} is left out: it draws by features, which the page has no way to ask for")
+    for name, why in models.left_out.items():
+        print(f"{name} is left out: {why}")
     listener = socket.create_server((_HOST, config.port))
     with listener:
         address = f"http://{_HOST}:{listener.getsockname()[1]}/"

@@ -37,13 +37,19 @@ class Models:
 
     def __init__(self, folder: pathlib.Path | None = None):
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
-        own = pretrained.available("draw", folder) if folder else []
-        self.left_out = [
-            name
-            for name in own
-            if pretrained.describe(pathlib.Path(str(folder), name))["config"].get("condition_size")
-        ]
-        """Those of the folder that draw by features, which the page has no way to ask for."""
+        own = pretrained.available(folder=folder) if folder else []
+        if folder and not own:
+            raise ValueError(
+                f"{folder} holds no folders of models, as drawjax.save_pretrained writes them"
+            )
+        self.left_out: dict[str, str] = {}
+        """Models of the folder that the page cannot show, and why."""
+        for name in own:
+            known = pretrained.describe(pathlib.Path(str(folder), name))
+            if known["kind"] != "draw":
+                self.left_out[name] = "it classifies, and does not draw"
+            elif known["config"].get("condition_size"):
+                self.left_out[name] = "it is conditional on features that the page cannot ask for"
         own = [name for name in own if name not in self.left_out]
         others = [name for name in pretrained.available("draw") if name not in own]
         self._models = {name: pathlib.Path(str(folder), name) for name in own}

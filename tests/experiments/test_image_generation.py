@@ -17,7 +17,7 @@ from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, T
 from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
 from drawjax.training import RunError
-from experiments.image_generation import PRESETS, _asked, fitted
+from experiments.image_generation import PRESETS, _asked, _size, fitted
 
 
 def _fitted(images, caplog):
@@ -79,6 +79,16 @@ def _write(folder, count=12, side=20):
     for i in range(count):
         pixels = rng.integers(0, 256, size=(side + i % 2, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_pieces_are_cut_out_of_whole_pictures(tmp_path):
+    for number, side in enumerate((100, 100, 90)):
+        Image.fromarray(np.full((side, side), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert _size(str(tmp_path)) == 32
+    assert _size(str(tmp_path), crop=64) == 64
+    (tmp_path / "2.png").unlink()
+    assert _size(str(tmp_path)) == 32
+    assert _size(str(tmp_path), crop=64) is None
 
 
 def test_a_folder_that_has_changed_is_another_set(tmp_path):

@@ -31,6 +31,7 @@ def _noise(seed):
 
 def test_models_that_draw_are_offered_and_classifiers_are_not(models):
     offered = models.describe()
+    assert models.left_out == {"looks": "it classifies, and does not draw"}
     assert {model["name"] for model in offered} == {*pretrained.available("draw"), "scribble"}
     assert {
         "name": "scribble",
@@ -44,11 +45,18 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
             models.load(name)
 
 
+def test_a_folder_without_models_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no folders of models"):
+        Models(tmp_path)
+
+
 def test_a_model_that_draws_by_features_is_left_out(tmp_path):
     save_model(tmp_path)
     save_model(tmp_path, "features", dataclasses.replace(CONFIG, condition_size=3))
     models = Models(tmp_path)
-    assert models.left_out == ["features"]
+    assert models.left_out == {
+        "features": "it is conditional on features that the page cannot ask for"
+    }
     assert [model["name"] for model in models.describe()][:2] == ["scribble", "mnist"]
 
 
