@@ -412,10 +412,12 @@ def _set_up_logs() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for chatty in ("jax", "orbax", "tensorflow_datasets", "asyncio"):
+    for chatty in ("jax", "orbax", "tensorflow_datasets"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    # Orbax logs, with tracebacks, what it raises as well.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs, with tracebacks, what it raises as well; and of a save that fails asyncio says, at
+    # some time later, that nobody asked for the rest of its errors.
+    for twice in ("absl", "asyncio"):
+        logging.getLogger(twice).setLevel(logging.CRITICAL)
 
 
 def _logs_above_bars() -> contextlib.AbstractContextManager[None]:
