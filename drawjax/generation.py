@@ -145,7 +145,8 @@ class Generation(Experiment[GenerationConfig]):
         redrawn = self._reconstruct(params, images, condition)
 
         shown = slice(0, every * _ROWS, every)
-        frames, windows = _frames(model, prior, shown), _picked(prior.write_windows, shown)
+        frames = _frames(model, prior, shown)
+        windows = None if write_size is None else _picked(prior.write_windows, shown)
         figures.save_drawing(
             folder / "prior.drawing.json",
             frames,
