@@ -102,7 +102,7 @@ class Classification(Experiment[ClassificationConfig]):
 
     def _values(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
         """Each image's cross-entropy, `loss`, and if it is misclassified after each glimpse."""
-        return self.of_each(functools.partial(self._losses, params), source)
+        return self.over_images(functools.partial(self._losses, params), source)
 
     def _see(self, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool) -> jax.Array:
         return data.preprocess(self.config.data, batch["image"], keys, pool, training=training)

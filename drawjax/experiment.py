@@ -102,7 +102,9 @@ class Experiment(Task, Generic[Config]):
         batch, _ = next(data.eval_batches(source, batch_size=min(count, len(source))))
         return batch, data.image_keys(self.evaluation_key, batch["index"]), self.pool(source)
 
-    def of_each(self, function: Callable[..., Any], source: data.Source) -> dict[str, np.ndarray]:
+    def over_images(
+        self, function: Callable[..., Any], source: data.Source
+    ) -> dict[str, np.ndarray]:
         """What `function(batch, keys, pool)` gives for each image of a source."""
         pool = self.pool(source)
         return over_images(

@@ -31,6 +31,7 @@ __all__ = [
     "outlines",
     "save_animation",
     "save_curves",
+    "save_drawing",
     "save_glimpses",
     "save_grid",
     "save_pairs",
@@ -315,6 +316,53 @@ def save_animation(
     _save(path, *pages, save_all=True, duration=durations, loop=0)
 
 
+def save_drawing(
+    path: str | pathlib.Path,
+    frames: Shaped[np.ndarray, "T count height width channels"],
+    *,
+    title: str,
+    description: str,
+    write: tuple[Window, attention.PatchSize] | None = None,
+    read: tuple[Window, attention.PatchSize] | None = None,
+    kl: Sequence[float] | None = None,
+    beside: Shaped[np.ndarray, "count height width channels"] | None = None,
+) -> None:
+    """Writes what the report's player needs of drawing sequences, as JSON.
+
+    Args:
+      path: JSON file to write; the report takes all `*.drawing.json` of a folder.
+      frames: floats in [0, 1], or bytes.
+      title: a line above the player.
+      description: for those who do not see the picture.
+      write: write windows, fields `[T, count]`, and their N; None without.
+      read: read windows alike.
+      kl: nats of each step, mean over images.
+      beside: still images, shown to the left of each drawing: what is redrawn.
+
+    Raises:
+      ValueError: if frames, windows or still images are of other shapes or values.
+    """
+    frames = image_bytes("frames", frames, 5)
+    still = None
+    if beside is not None:
+        still = _sprite(image_bytes("beside", beside, 4)[None])
+    steps, count, height, width, _ = frames.shape
+    drawing = {
+        "title": title,
+        "description": description,
+        "steps": steps,
+        "count": count,
+        "height": height,
+        "width": width,
+        "sprite": _sprite(frames),
+        "beside": still,
+        "write": _corners(write),
+        "read": _corners(read),
+        "kl": None if kl is None else [float(value) for value in kl],
+    }
+    write_atomically(pathlib.Path(path).expanduser(), to_json(drawing))
+
+
 def save_curves(
     path: str | pathlib.Path,
     entries: Sequence[dict[str, Any]],
@@ -459,53 +507,6 @@ def _save(path: str | pathlib.Path, page: Image.Image, *more: Image.Image, **opt
         options["append_images"] = more
     page.save(buffer, **options)
     write_atomically(path, buffer.getvalue())
-
-
-def save_drawing(
-    path: str | pathlib.Path,
-    frames: Shaped[np.ndarray, "T count height width channels"],
-    *,
-    title: str,
-    description: str,
-    write: tuple[Window, attention.PatchSize] | None = None,
-    read: tuple[Window, attention.PatchSize] | None = None,
-    kl: Sequence[float] | None = None,
-    beside: Shaped[np.ndarray, "count height width channels"] | None = None,
-) -> None:
-    """Writes what the report's player needs of drawing sequences, as JSON.
-
-    Args:
-      path: JSON file to write; the report takes all `*.drawing.json` of a folder.
-      frames: floats in [0, 1], or bytes.
-      title: a line above the player.
-      description: for those who do not see the picture.
-      write: write windows, fields `[T, count]`, and their N; None without.
-      read: read windows alike.
-      kl: nats of each step, mean over images.
-      beside: still images, shown to the left of each drawing: what is redrawn.
-
-    Raises:
-      ValueError: if frames, windows or still images are of other shapes or values.
-    """
-    frames = image_bytes("frames", frames, 5)
-    still = None
-    if beside is not None:
-        still = _sprite(image_bytes("beside", beside, 4)[None])
-    steps, count, height, width, _ = frames.shape
-    drawing = {
-        "title": title,
-        "description": description,
-        "steps": steps,
-        "count": count,
-        "height": height,
-        "width": width,
-        "sprite": _sprite(frames),
-        "beside": still,
-        "write": _corners(write),
-        "read": _corners(read),
-        "kl": None if kl is None else [float(value) for value in kl],
-    }
-    write_atomically(pathlib.Path(path).expanduser(), to_json(drawing))
 
 
 def _sprite(frames: np.ndarray) -> str:

@@ -192,7 +192,7 @@ class Generation(Experiment[GenerationConfig]):
 
     def _parts(self, params: Any, source: data.Source) -> dict[str, np.ndarray]:
         """The loss of each image of a source in nats, and its parts."""
-        values = self.of_each(functools.partial(self._losses, params), source)
+        values = self.over_images(functools.partial(self._losses, params), source)
         parts = {name: value.astype(float) for name, value in values.items()}
         return {"loss": parts["reconstruction"] + parts["latent"], **parts}
 

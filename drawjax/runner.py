@@ -315,8 +315,8 @@ def _finish(
         if finished and isinstance(results.get("test"), dict):  # hours, that nobody asks to lose
             results["test"] = _importance(before) | results["test"]
         _say(experiment, results)
-        known = config.mode == "train" and (folder / "report.html").exists()
-        if known and read_back({**results, **figures}) == before:
+        complete = config.mode == "train" and (folder / "report.html").exists()
+        if complete and read_back({**results, **figures}) == before:
             _log.info("this run is finished; --mode evaluate or --mode draw does either again")
             _log.info("done: %s", folder)
             return before

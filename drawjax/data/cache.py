@@ -58,7 +58,7 @@ def cached(
     `what` tells the part, and the form in which it is decoded, from others of the set's folder.
     """
     named = os.path.expanduser(os.environ.get("DRAWJAX_CACHE_DIR", "~/.cache/drawjax"))
-    homeless = named.startswith("~")
+    homeless = named.startswith("~")  # as expanduser leaves it
     if not named or homeless or len(part) < _MIN_IMAGES:
         return decode(part)
     named = os.path.abspath(named)

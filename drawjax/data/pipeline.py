@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -73,7 +73,7 @@ class ImageSet:
     test: Source
     image_shape: tuple[int, int, int]  #: (height, width, channels)
     notes: tuple[str, ...]  #: what a reader of a result must know of the data
-    form: Mapping[str, bool] | None = None  #: what `load` did to it; None: nothing yet
+    form: Any = None  #: what `load` did to it, `{"data.invert": True, ...}`; None: nothing yet
 
     @property
     def parts(self) -> dict[str, Source]:

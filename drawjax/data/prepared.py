@@ -86,9 +86,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
             part: cached(source, folder, (*ranges[part], config.size), decode)
             for part, source in parts.items()
         }
-    return ImageSet(
-        name, parts["train"], parts["validation"], parts["test"], image_shape, (*notes, *rules)
-    )
+    return ImageSet(name, **parts, image_shape=image_shape, notes=(*notes, *rules))
 
 
 def _channels(name: str, features: Mapping[str, Any], size: int | None) -> int:

@@ -115,9 +115,7 @@ def from_arrays(
         part: ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
         for part, (split, start, stop) in ranges.items()
     }
-    return ImageSet(
-        name, parts["train"], parts["validation"], parts["test"], shapes["train"], tuple(notes)
-    )
+    return ImageSet(name, **parts, image_shape=shapes["train"], notes=tuple(notes))
 
 
 def _labels(split: str, labels: Mapping[str, Any] | None, count: int) -> np.ndarray:
@@ -252,7 +250,7 @@ def _bundled(config: DataConfig, *notes: str) -> ImageSet:
     digits = digits.reshape(-1, 28, 28).astype(np.uint8)
     digits = np.stack([pixels(Image.fromarray(digit), config.size) for digit in digits])
     order = np.random.default_rng(0).permutation(len(digits))  # the file is sorted by class
-    parts: Any = {
+    parts = {
         split: ArraySource(digits[indices], labels[indices].astype(np.int32))
         for split, indices in zip(_SPLITS, np.split(order, [4000, 4500]), strict=True)
     }

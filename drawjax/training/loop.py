@@ -16,7 +16,7 @@ from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.hosts import Interrupts
 from drawjax.training.metrics import Means, MetricWriter, Progress
-from drawjax.training.run import RunWriter, restore
+from drawjax.training.run import RunWriter, has_best, restore
 from drawjax.training.step import Program, TrainState, check_metrics
 from drawjax.training.task import BatchIterator, Task
 
@@ -232,7 +232,7 @@ class _Loop:
             return
         for number, point in enumerate(self._points):
             known = point.writer.has(step, "validation")
-            if point.diverged or (missing and known and point.run.has_best()):
+            if point.diverged or (missing and known and has_best(point.run.workdir)):
                 continue
             average = self._program.take(self._state, number).ema_params
             # Placed anew, as a checkpoint's are too: one compiled program serves both.

@@ -213,10 +213,6 @@ class RunWriter:
         """The steps of which there is a checkpoint, the newest first."""
         return checkpoints.steps(self._states.folder)
 
-    def has_best(self) -> bool:
-        """Whether there is an evaluated checkpoint."""
-        return bool(checkpoints.steps(self._best.folder))
-
     def check_fresh(self, checkpoint_every: int) -> None:
         """Raises RunError if the run, which has no checkpoint, has taken steps that had one."""
         best = max(checkpoints.steps(self._best.folder), default=0)
