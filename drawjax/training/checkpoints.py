@@ -141,7 +141,7 @@ class Checkpoints:
                 f"{_reason(error)}"
             ) from error
         sys.unraisablehook = before
-        hosts.on_first(self._delete_old)
+        self.delete_old()
 
     def quarantine(self, step: int, why: str) -> None:
         """Renames one, so that it is no checkpoint any more, and says why."""
@@ -151,15 +151,16 @@ class Checkpoints:
         """Deletes the checkpoints of these steps."""
         hosts.on_first(lambda: self._delete(steps))
 
+    def delete_old(self) -> None:
+        """Deletes all but the newest ones, as many as are kept."""
+        if self._keep is not None:
+            hosts.on_first(lambda: self._delete(steps(self.folder)[self._keep :]))
+
     def _clean(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for pattern in ("*.orbax-checkpoint-tmp*", f"*{_DELETED}"):
             for left in self.folder.glob(pattern):
                 shutil.rmtree(left)
-
-    def _delete_old(self) -> None:
-        if self._keep is not None:
-            self._delete(steps(self.folder)[self._keep :])
 
     def _delete(self, steps: Iterable[int]) -> None:
         for step in steps:

@@ -170,7 +170,7 @@ class _Loop:
             for run in runs:
                 run.check_fresh(self._config.checkpoint_every)
         for run in runs:
-            run.go_back(int(found[0][0].step) if found else 0)
+            run.go_on_from(int(found[0][0].step) if found else 0)
         if not found:
             return self._program.initial(), 0, [Means() for _ in runs]
         states, progress = zip(*found, strict=True)

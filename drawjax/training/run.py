@@ -189,14 +189,15 @@ class RunWriter:
             self._lowest = metrics["loss"]
             self._delete_beaten()
 
-    def go_back(self, step: int) -> None:
-        """Forgets what there is of later steps than the run goes on from.
+    def go_on_from(self, step: int) -> None:
+        """Deletes the checkpoints that the run, which has read that of this step, does not need.
 
-        It takes those steps anew, and by another schedule perhaps. A point of a sweep may have
-        checkpoints that the others lack.
+        Later ones, since it takes those steps anew, and by another schedule perhaps (a point of a
+        sweep may have checkpoints that the others lack); and older ones than it keeps.
         """
         for kept in (self._best, self._states):
             kept.delete([later for later in checkpoints.steps(kept.folder) if later > step])
+        self._states.delete_old()
         self._lowest = self._lowest_loss()
 
     @property

@@ -189,14 +189,14 @@ def test_where_none_can_be_read_none_is_touched(tmp_path):
         assert run.steps() == [5]
 
 
-def test_fewer_to_keep_deletes_nothing_before_a_save(tmp_path):
+def test_fewer_to_keep_deletes_nothing_before_one_is_read(tmp_path):
     with RunWriter(tmp_path, CONFIG) as run:
         for step in (5, 10):
             run.save(_state(step), {})
     with RunWriter(tmp_path, CONFIG, keep=1) as run:
         assert run.steps() == [10, 5]  # 10 may be torn
-        run.save(_state(15), {})
-        assert run.steps() == [15]
+        run.go_on_from(10)
+        assert run.steps() == [10]
 
 
 def test_the_best_parameters_are_kept(tmp_path, caplog):
@@ -226,7 +226,7 @@ def test_a_run_that_goes_back_has_the_best_that_it_had_there(tmp_path):
         assert read_best(tmp_path, _state().params)[1] == best_metrics(tmp_path) == {"loss": 1.0}
     with RunWriter(tmp_path, CONFIG) as run:  # killed, and started again from step 40
         assert losses() == {"30", "70"}
-        run.go_back(40)
+        run.go_on_from(40)
         assert best_metrics(tmp_path) == {"loss": 2.0}
         run.save_best(50, _state(seed=51).params, {"loss": 2.5})
         run.save_best(70, _state(seed=71).params, {"loss": 1.2})
@@ -242,7 +242,7 @@ def test_a_run_that_goes_back_has_no_later_checkpoints(tmp_path):
     with RunWriter(tmp_path, CONFIG) as run:
         for step in (20, 30):
             run.save(_state(step), {})
-        run.go_back(20)
+        run.go_on_from(20)
         assert run.steps() == [20]
         run.save(_state(30, seed=1), {})
     with RunWriter(tmp_path, CONFIG) as run:
