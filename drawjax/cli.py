@@ -485,21 +485,18 @@ def parse_or_raise(
     if isinstance(default, Mapping):
         chosen, arguments = _preset(arguments, list(default))
         config = default[chosen]
-    names = [name for part in (config, options) if part is not None for name, *_ in leaves(part)]
-    known = ["--help", *(["--preset"] if chosen else [])]
-    known += ["--" + name.replace("_", "-") for name in names]
-    seen: set[str] = set()
-    for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
-        own = (flag, flag.replace("no-", "", 1))
-        if flag.startswith("--") and not any(name in known for name in own):
-            if not flag.startswith("--tyro-"):
-                fail(f"unknown flag {flag}{nearest(flag, known)}")
-        if flag.startswith("--") and flag != "--sweep":
-            name = next((name for name in own if name in known), flag)
-            if name in seen:
-                fail(f"{name} is given twice")
-            seen.add(name)
+    fields = [name for part in (config, options) if part is not None for name, *_ in leaves(part)]
+    known = ["help", *(["preset"] if chosen else []), *fields]
+    seen: dict[str, bool] = {}  # and whether a --sweep names it
+    for name, swept in _named(arguments):
+        own = next((n for n in (name, _affirmed(name)) if n in known), None)
+        if own is None and (swept or name.startswith("tyro_")):
+            continue
+        if own is None:
+            fail(f"unknown flag {_flag(name)}{nearest(_flag(name), list(map(_flag, known)))}")
+        if own in seen and own != "sweep" and not (swept and seen[own]):
+            fail(f"{_flag(own)} is given twice")
+        seen[own] = swept
     parsed = read(
         _together(default, options, chosen), arguments, description=description or "",
         prog=_prog(),
@@ -566,18 +563,30 @@ def read(
 
 def given(argv: Sequence[str] | None = None) -> set[str]:
     """The fields that arguments name, `model.hidden_size`, --sweep's too; None: the process's."""
-    names, before = set(), ""
-    for argument in sys.argv[1:] if argv is None else argv:
-        flag, _, rest = argument.partition("=")
-        if "--sweep" in (before, flag):
-            flag = flag if before == "--sweep" else rest.partition("=")[0]
-            names.add(flag.strip().removeprefix("--").replace("-", "_"))
-        elif flag.startswith("--"):
-            name = flag.removeprefix("--").replace("-", "_")
-            # --model.no-remat is --model.remat False.
-            names |= {name, re.sub(r"(^|\.)no_", r"\1", name)}
+    names = [name for name, _ in _named(sys.argv[1:] if argv is None else argv)]
+    return {*names, *map(_affirmed, names)} - {"sweep"}
+
+
+def _named(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The fields that arguments name, in their order, and whether it is a --sweep that does."""
+    before = ""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        swept = argument if before == "--sweep" else value if flag == "--sweep" else ""
+        if field := swept.partition("=")[0].strip():
+            yield field.removeprefix("--").replace("-", "_"), True
+        if flag.startswith("--") and before != "--sweep":
+            yield flag.removeprefix("--").replace("-", "_"), False
         before = argument
-    return names - {""}
+
+
+def _affirmed(name: str) -> str:
+    """`model.remat` of `model.no_remat`, which is that flag with False."""
+    return re.sub(r"(^|\.)no_", r"\1", name, count=1)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def fail(message: str) -> NoReturn:

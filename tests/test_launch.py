@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -67,6 +68,18 @@ def test_the_fields_that_arguments_name_are_given():
         "train.seed", "train.steps",
     }  # fmt: skip
     assert not cli.given(["x", "-1"])
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--train.seed", "5", "--sweep", "train.seed=0,1"],
+    ["--sweep=train.seed=0,1", "--train.seed=5"],
+    ["--sweep", "debug_nans=True", "--no-debug-nans"],
+])  # fmt: skip
+def test_a_field_is_not_both_given_and_swept(arguments, capsys):
+    with pytest.raises(SystemExit):
+        cli.run_experiment(PRESETS, lambda configs: [], arguments)
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: --(train.seed|debug-nans) is given twice\n", said)
 
 
 def test_a_result_that_diverged_is_exit_code_3(capsys):
