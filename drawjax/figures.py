@@ -15,19 +15,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from PIL import Image, ImageDraw
 
 from drawjax import attention
 from drawjax.attention import Window
 from drawjax.attention.window import as_arrays
 from drawjax.files import to_json, write_atomically
+from drawjax.pictures import image_bytes
 
 __all__ = [
     "class_rows",
-    "image_bytes",
     "outlines",
     "save_animation",
     "save_curves",
@@ -41,7 +40,6 @@ __all__ = [
 
 _RED, _GREEN = (230, 30, 30), (40, 200, 60)
 _GROUND = (90, 90, 90)
-_ROUNDING = 0.02  # what arithmetic in bfloat16 may leave outside of [0, 1]
 _GAP = 2  # pixels between the cells of a grid, before scaling
 
 
@@ -69,38 +67,6 @@ def outlines(
         np.where(finite[..., None, None], corners, math.nan),
         np.where(finite, np.sqrt(np.sqrt(variance_x * variance_y)), math.nan),
     )
-
-
-def image_bytes(
-    name: str, images: Any, ndim: int, *, slack: float = _ROUNDING
-) -> UInt8[np.ndarray, "..."]:
-    """Images as the bytes that are shown.
-
-    Args:
-      name: what messages call them.
-      images: `[..., height, width, channels]`, bytes or floats in [0, 1], or True and False.
-      ndim: how many axes they must have.
-      slack: how far outside of [0, 1] floats may lie, which are clipped.
-
-    Raises:
-      ValueError: if they are anything else, or there are none.
-    """
-    images = np.asarray(images)
-    if images.ndim != ndim or images.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"{name} must have {ndim} axes, the last of 1 or 3 channels, got {list(images.shape)}"
-        )
-    if images.size == 0:
-        raise ValueError(f"{name} must not be empty, got {list(images.shape)}")
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype != bool and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"{name} must be floats in [0, 1] or bytes, got {images.dtype}")
-    low, high = float(images.min()), float(images.max())
-    if not (low >= -slack and high <= 1 + slack):
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low} to {high}")
-    images = images.astype(np.promote_types(images.dtype, np.float32))
-    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
 
 
 def class_rows(count: int, classes: int) -> tuple[np.ndarray, int]:
@@ -186,7 +152,6 @@ def save_sequence(
     *,
     columns: int = 11,
     patch_size: attention.PatchSize | None = None,
-    color: tuple[int, int, int] = _RED,
     scale: int | None = None,
 ) -> None:
     """Writes drawing sequences as in Figs. 1 and 7: a row per image, time to the right.
@@ -198,7 +163,6 @@ def save_sequence(
         filters, as wide as the filters' standard deviation, a pixel at most. None draws none.
       columns: how many steps to show, spread evenly; the last is always there.
       patch_size: N of the windows, or `(rows, columns)`.
-      color: of the line.
       scale: screen pixels per image pixel; default: chosen by the image's size.
     """
     frames = image_bytes("frames", frames, 5)
@@ -206,10 +170,7 @@ def save_sequence(
     shown = sorted({round(i) for i in np.linspace(steps - 1, 0, min(columns, steps))})
     scale = scale or _scale(frames)
     outline = _outlines(windows, patch_size, steps, count)
-    rows = [
-        [_cell(frames[t, row], scale, outline[t, row], color) for t in shown]
-        for row in range(count)
-    ]
+    rows = [[_cell(frames[t, row], scale, outline[t, row]) for t in shown] for row in range(count)]
     _save(path, _tile(rows))
 
 
@@ -343,10 +304,21 @@ def save_drawing(
       ValueError: if frames, windows or still images are of other shapes or values.
     """
     frames = image_bytes("frames", frames, 5)
+    steps, count, height, width, _ = frames.shape
+    if kl is not None and len(kl) != steps:
+        raise ValueError(f"kl must be {steps} numbers, got {len(kl)}")
     still = None
     if beside is not None:
-        still = _sprite(image_bytes("beside", beside, 4)[None])
-    steps, count, height, width, _ = frames.shape
+        beside = image_bytes("beside", beside, 4)
+        if beside.shape[:-1] != frames.shape[1:-1]:
+            raise ValueError(
+                f"beside must be {count} images of {height}x{width}, got {list(beside.shape)}"
+            )
+        still = _sprite(beside[None])
+
+    def corners(windows: tuple[Window, attention.PatchSize] | None) -> Any:
+        return None if windows is None else np.round(_outlines(*windows, steps, count)[..., :8], 2)
+
     drawing = {
         "title": title,
         "description": description,
@@ -356,8 +328,8 @@ def save_drawing(
         "width": width,
         "sprite": _sprite(frames),
         "beside": still,
-        "write": _corners(write),
-        "read": _corners(read),
+        "write": corners(write),
+        "read": corners(read),
         "kl": None if kl is None else [float(value) for value in kl],
     }
     write_atomically(pathlib.Path(path).expanduser(), to_json(drawing))
@@ -431,13 +403,15 @@ def _plot_curves(entries: Sequence[dict[str, Any]], names: Sequence[str], unit: 
 def _outlines(
     windows: Window | None, patch_size: attention.PatchSize | None, *shape: int
 ) -> np.ndarray:
-    """Corners and standard deviation, `[*shape, 9]` or more; NaN where there is none to draw."""
+    """Corners and standard deviation, `[*shape, 9]`; NaN where there is none to draw."""
     if windows is None:
         return np.full((*shape, 9), math.nan)
     if patch_size is None:
         raise ValueError("windows need a patch_size, their N")
     corners, deviations = outlines(windows, patch_size)
-    return np.concatenate([corners.reshape(*deviations.shape, 8), deviations[..., None]], axis=-1)
+    if deviations.shape != shape:
+        raise ValueError(f"windows must have fields {list(shape)}, got {list(deviations.shape)}")
+    return np.concatenate([corners.reshape(*shape, 8), deviations[..., None]], axis=-1)
 
 
 def _cell(
@@ -516,11 +490,3 @@ def _sprite(frames: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _corners(windows: tuple[Window, attention.PatchSize] | None) -> list[Any] | None:
-    """Corners of `outlines`, flat: `[T][count][8]`."""
-    if windows is None:
-        return None
-    corners, _ = outlines(*windows)
-    return np.round(corners.reshape(*corners.shape[:2], 8), 2).tolist()

@@ -14,7 +14,7 @@ import numpy as np
 
 from drawjax import attention, cli, data, figures
 from drawjax.config import Checked, option
-from drawjax.data.pictures import open_picture
+from drawjax.pictures import open_picture
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
 

@@ -92,6 +92,22 @@ def test_what_would_not_be_drawn_is_refused(tmp_path):
         figures.save_grid(tmp_path / "grid.png", images, labels=["1"] * 4)
     with pytest.raises(ValueError, match="windows need a patch_size"):
         figures.save_sequence(tmp_path / "drawn.png", images[None], _windows(1, 4))
+    with pytest.raises(ValueError, match=r"windows must have fields \[1, 4\], got \[2, 4\]"):
+        figures.save_sequence(tmp_path / "drawn.png", images[None], _windows(2, 4), patch_size=3)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"write": (_windows(3, 4), 2)}, r"windows must have fields \[2, 4\], got \[3, 4\]"),
+    ({"read": (_windows(2), 2)}, r"windows must have fields \[2, 4\], got \[2\]"),
+    ({"kl": [1.0]}, "kl must be 2 numbers, got 1"),
+    ({"beside": np.zeros((3, 6, 5, 1))}, r"beside must be 4 images of 6x5, got \[3, 6, 5, 1\]"),
+    ({"beside": np.zeros((4, 5, 6, 1))}, r"beside must be 4 images of 6x5, got \[4, 5, 6, 1\]"),
+])  # fmt: skip
+def test_a_drawing_is_of_frames_windows_and_images_of_one_shape(tmp_path, wrong, said):
+    path, frames = tmp_path / "a.drawing.json", np.zeros((2, 4, 6, 5, 1))
+    with pytest.raises(ValueError, match=said):
+        figures.save_drawing(path, frames, title="", description="", **wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_grid_is_square_by_default_and_scaled_to_be_seen(tmp_path):

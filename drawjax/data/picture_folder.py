@@ -11,7 +11,7 @@ TensorFlow is not needed.
 Where all pictures of the set, or of its splits, lie in folders, these are their classes, in the
 order of their names.
 
-Pictures are made plain as `drawjax.data.pictures.plain` says. If all of them are gray the set has
+Pictures are made plain as `drawjax.pictures.plain` says. If all of them are gray the set has
 one channel, else three. Of an animation the first frame is taken.
 """
 
@@ -29,8 +29,8 @@ import tensorflow_datasets as tfds
 import tqdm
 from PIL import Image, ImageOps
 
-from drawjax.data.pictures import is_gray, open_picture
 from drawjax.data.writing import VERSION, RecordsBuilder, note_left_out, write
+from drawjax.pictures import is_gray, open_picture
 
 __all__ = ["folder_set", "picture_sizes", "write_folder"]
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from drawjax.config import DataConfig, data_dir
 from drawjax.data.cache import cached
-from drawjax.data.pictures import plain
 from drawjax.data.pipeline import ArraySource, Batch, DataNotFoundError, ImageSet, Source
+from drawjax.pictures import plain
 
 _IN_MEMORY = 2**30  # bytes of decoded pixels
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # PIL's, by channels

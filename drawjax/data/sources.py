@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from drawjax.config import DataConfig, GenerationDataConfig, data_dir
-from drawjax.data.pictures import is_gray
 from drawjax.data.pipeline import ArraySource, DataNotFoundError, ImageSet
 from drawjax.data.prepared import pixels, prepared, split_ranges
 from drawjax.data.preprocess import binarize_once
-from drawjax.figures import image_bytes
+from drawjax.pictures import image_bytes, is_gray
 
 _ALIASES = {"svhn": "svhn_numbers"}
 OWN_SETS = ("svhn", "svhn_numbers")  # that `prepare` makes without TFDS's builders

@@ -37,32 +37,37 @@ class Models:
 
     def __init__(self, folder: pathlib.Path | None = None):
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
-        own = pretrained.available(folder=folder) if folder else []
-        if folder and not own:
+        self.left_out: dict[str, str] = {}
+        """Models of the folder that the page cannot show, and why."""
+        self._models: dict[str, str | pathlib.Path] = {}
+        if folder is not None:
+            self._add(folder)
+        for name in sorted(pretrained.available("draw"), key=lambda name: (name != "mnist", name)):
+            self._models.setdefault(name, name)
+
+    def _add(self, folder: pathlib.Path) -> None:
+        """Adds the models of a folder, or says why not."""
+        if not (names := pretrained.available(folder=folder)):
             raise ValueError(
                 f"{folder} holds no folders of models, as drawjax.save_pretrained writes them"
             )
-        self.left_out: dict[str, str] = {}
-        """Models of the folder that the page cannot show, and why."""
-        for name in own:
-            known = pretrained.describe(pathlib.Path(str(folder), name))
+        for name in names:
+            known = pretrained.describe(folder / name)
             if known["kind"] != "draw":
                 self.left_out[name] = "it classifies, and does not draw"
             elif known["config"].get("condition_size"):
                 self.left_out[name] = "it is conditional on features that the page cannot ask for"
-        own = [name for name in own if name not in self.left_out]
-        others = [name for name in pretrained.available("draw") if name not in own]
-        self._models = {name: pathlib.Path(str(folder), name) for name in own}
-        self._models |= {name: name for name in sorted(others, key=lambda n: (n != "mnist", n))}
-        self._own = own
+            else:
+                self._models[name] = folder / name
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, image shape, steps and data set of every model; a damaged one is a ValueError.
 
         A person's own models, then `mnist`, then the others.
         """
-        for name in self._own:
-            self.load(name)
+        for name, model in self._models.items():
+            if isinstance(model, pathlib.Path):
+                self.load(name)
         described = {name: pretrained.describe(model) for name, model in self._models.items()}
         return [
             {

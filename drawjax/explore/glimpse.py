@@ -4,7 +4,7 @@ Axes: `height`, `width` and `channels` of the image, `N` filters per side.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,20 +32,16 @@ def glimpse(
             f"at most {MAX_SIDE} pixels and {MAX_PATCH} filters per side, got {pixels.shape} and "
             f"{patch_size}"
         )
-    return _compiled(pixels.shape, patch_size)(pixels, jnp.asarray(logits, jnp.float32))
+    return _numbers(pixels, jnp.asarray(logits, jnp.float32), patch_size)
 
 
-# Bounded: dropped images come in any shape, and each shape and N is a program of its own.
-@functools.lru_cache(maxsize=128)
-def _compiled(shape: tuple[int, int, int], patch_size: int) -> Callable[..., jax.Array]:
-    def run(pixels: jax.Array, logits: jax.Array) -> jax.Array:
-        image = pixels.astype(jnp.float32) / 255
-        window = attention.window_from_logits(logits, shape[:2], patch_size)
-        patch = attention.read(image, window, patch_size)
-        written = attention.write(patch, window, shape[:2])
-        numbers = [window.center_x, window.center_y, window.stride, window.variance]
-        means = attention.filter_means(window, patch_size)
-        fields = [*numbers, window.intensity, *means, patch, written]
-        return jnp.concatenate([jnp.ravel(field) for field in fields])
-
-    return jax.jit(run)
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _numbers(pixels: jax.Array, logits: jax.Array, patch_size: int) -> jax.Array:
+    image, (height, width, _) = pixels.astype(jnp.float32) / 255, pixels.shape
+    window = attention.window_from_logits(logits, (height, width), patch_size)
+    patch = attention.read(image, window, patch_size)
+    written = attention.write(patch, window, (height, width))
+    numbers = [window.center_x, window.center_y, window.stride, window.variance]
+    means = attention.filter_means(window, patch_size)
+    fields = [*numbers, window.intensity, *means, patch, written]
+    return jnp.concatenate([jnp.ravel(field) for field in fields])

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from drawjax import data
-from drawjax.data.pictures import open_picture
+from drawjax.pictures import open_picture
 
 MAX_SIDE = 256  # pixels; larger images are scaled down, so that the page stays live
 MAX_BYTES = 8_000_000  # of an image file

@@ -35,11 +35,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from drawjax.data.pictures import open_picture
 from drawjax.explore import images
 from drawjax.explore.drawing import COUNT, Drawing, Models
 from drawjax.explore.glimpse import MAX_PATCH, glimpse
-from drawjax.files import read_back
+from drawjax.files import to_json
+from drawjax.pictures import open_picture
 
 _PAGE = pathlib.Path(__file__).parent / "page"
 _HEADERS = {
@@ -146,19 +146,13 @@ def _image(pixels: images.Pixels) -> dict[str, Any]:
 
 
 def _drawing(drawing: Drawing) -> Response:
-    return JSONResponse(
-        {
-            "shape": list(drawing.frames.shape),
-            "frames": _base64(drawing.frames),
-            "write": _corners(drawing.write),
-            "read": _corners(drawing.read),
-        }
-    )
-
-
-def _corners(windows: np.ndarray | None) -> Any:
-    """Corners as JSON has them: null where a window is not finite."""
-    return None if windows is None else read_back(windows.tolist())
+    answer = {
+        "shape": drawing.frames.shape,
+        "frames": _base64(drawing.frames),
+        "write": drawing.write,  # null in it where a window is not finite
+        "read": drawing.read,
+    }
+    return Response(to_json(answer), media_type="application/json")
 
 
 def _base64(pixels: np.ndarray) -> str:

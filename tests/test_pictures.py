@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax.data.pictures import open_picture, plain
+from drawjax.pictures import open_picture, plain
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "F", "RGB", "RGBA", "P", "CMYK", "I;16"])

@@ -1,17 +1,20 @@
-"""Pictures of any file format made plain: upright, 8 bits, gray or color, nothing transparent."""
+"""Pictures of any file format made plain (upright, 8 bits, gray or color), and images as bytes."""
 
 import io
 import pathlib
 import warnings
-from typing import IO
+from typing import IO, Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Their decoders run other programs, or draw at a size of their own.
 _NOT_OPENED = {"EPS", "WMF"}
 # Pillow may open their 16 bits of gray as 32; they have no more.
 _AT_MOST_16_BITS = {"PNG", "PPM"}
+_ROUNDING = 0.02  # what arithmetic in bfloat16 may leave outside of [0, 1]
 
 
 def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
@@ -80,3 +83,35 @@ def is_gray(images: Image.Image | np.ndarray) -> bool:
     """Whether all channels of a picture, or of images `[..., channels]`, are equal."""
     pixels = np.asarray(images)
     return bool((pixels[..., 1:] == pixels[..., :1]).all())
+
+
+def image_bytes(
+    name: str, images: Any, ndim: int, *, slack: float = _ROUNDING
+) -> UInt8[np.ndarray, "..."]:
+    """Images as the bytes that are shown.
+
+    Args:
+      name: what messages call them.
+      images: `[..., height, width, channels]`, bytes or floats in [0, 1], or True and False.
+      ndim: how many axes they must have.
+      slack: how far outside of [0, 1] floats may lie, which are clipped.
+
+    Raises:
+      ValueError: if they are anything else, or there are none.
+    """
+    images = np.asarray(images)
+    if images.ndim != ndim or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} must have {ndim} axes, the last of 1 or 3 channels, got {list(images.shape)}"
+        )
+    if images.size == 0:
+        raise ValueError(f"{name} must not be empty, got {list(images.shape)}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype != bool and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"{name} must be floats in [0, 1] or bytes, got {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -slack and high <= 1 + slack):
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low} to {high}")
+    images = images.astype(np.promote_types(images.dtype, np.float32))
+    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
