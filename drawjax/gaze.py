@@ -29,7 +29,6 @@ from drawjax.attention.window import as_arrays
 from drawjax.draw import check_keys
 from drawjax.files import to_json, write_atomically
 from drawjax.ram import Policy, State
-from drawjax.scan import vary_like
 
 __all__ = [
     "coverage",
@@ -111,13 +110,7 @@ def coverage(
     Returns:
       The largest `attention.mask` of the windows at each pixel, between 0 and 1.
     """
-    windows = as_arrays(windows)
-
-    def add(covered: jax.Array, window: Window) -> tuple[jax.Array, None]:
-        return jnp.maximum(covered, attention.mask(window, patch_size, image_shape)[..., 0]), None
-
-    zeros = jnp.zeros((*windows.center_x.shape[1:], *image_shape), windows.center_x.dtype)
-    return jax.lax.scan(add, vary_like(zeros, windows), windows)[0]
+    return jnp.max(attention.mask(windows, patch_size, image_shape)[..., 0], axis=0, initial=0)
 
 
 def learned(model: ram.Model) -> Policy:

@@ -90,18 +90,9 @@ def read_scales(
     """
     if num_scales < 1:
         raise ValueError(f"num_scales must be at least 1, got {num_scales}")
-    grid = rows_and_columns(patch_size)
     image, window = checked("image", image, "[..., height, width, channels]", window)
     window = _scaled(window, num_scales)
-    if not window.upright:
-        return _read_turned(image[..., None, :, :, :], window, grid, filters)
-    *batch, height, width, channels = image.shape
-    rows, columns = separable_filters(window, (height, width), grid, filters)
-    rows, columns, intensity = aligned(image.ndim + 1, rows, columns, window.intensity)
-    every = rows.reshape(*rows.shape[:-3], num_scales * rows.shape[-2], height)
-    lines = _product(every, image.reshape(*batch, height, width * channels))
-    lines = lines.reshape(*lines.shape[:-2], num_scales, rows.shape[-2], width, channels)
-    return intensity * _across(lines, columns)
+    return read(image[..., None, :, :, :], window, patch_size, filters=filters)
 
 
 def write(
@@ -190,7 +181,11 @@ def through_columns(
     # One product of matrices down the height, whatever the channels.
     *batch, height, width, channels = image.shape
     lines = _product(rows, image.reshape(*batch, height, width * channels))
-    return _across(lines.reshape(*lines.shape[:-1], width, channels), columns)
+    *batch, count, _ = lines.shape
+    lines = jnp.swapaxes(lines.reshape(*batch, count, width, channels), -2, -1)
+    patch = _product(lines.reshape(*batch, count * channels, width), _transposed(columns))
+    patch = patch.reshape(*patch.shape[:-2], count, channels, patch.shape[-1])
+    return jnp.swapaxes(patch, -2, -1)
 
 
 def through_grid(
@@ -221,18 +216,6 @@ def _scaled(window: Window, num_scales: int) -> Window:
         variance_y=None if window.variance_y is None else window.variance_y * factors**2,
         shear=None if window.shear is None else window.shear * factors,
     )
-
-
-def _across(
-    lines: Float[Array, "*#batch rows width channels"],
-    columns: Float[Array, "*#batch columns width"],
-) -> Float[Array, "*batch rows columns channels"]:
-    """A patch from an image whose rows have been read: its columns by their filters."""
-    *batch, rows, width, channels = lines.shape
-    lines = jnp.swapaxes(lines, -2, -1).reshape(*batch, rows * channels, width)
-    patch = _product(lines, _transposed(columns))
-    patch = patch.reshape(*patch.shape[:-2], rows, channels, patch.shape[-1])
-    return jnp.swapaxes(patch, -2, -1)
 
 
 @jax.custom_jvp
