@@ -131,11 +131,16 @@ def train_all(
     for config in configs:
         _kind(config)
     training = configs[0].mode == "train"
+    # Asked before the run's own config is read, which names where its parameters came from, too.
+    elsewhere = [_starts_elsewhere(config) for config in configs]
     if not training:
         asked = configs
-        configs = [_with_model_of(c) if _is_untrained(c) else _as_trained(c) for c in configs]
-        for wanted, config in zip(asked, configs, strict=True):
-            _check_given(given, wanted, config)
+        configs = [
+            _with_model_of(config) if other else _as_trained(config)
+            for config, other in zip(asked, elsewhere, strict=True)
+        ]
+        for wanted, config, other in zip(asked, configs, elsewhere, strict=True):
+            _check_given(given, wanted, config, untrained=other)
         if configs[0].mode == "draw" and (unused := _TESTED & set(given)):
             raise ValueError(f"{min(unused)} does nothing with --mode draw; give --mode evaluate")
     elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
@@ -153,8 +158,8 @@ def train_all(
         make_mesh(configs[0].train.batch_size, points=len(configs))
         for task in tasks:
             data.check_batch_size(task.images.train, task.config.train.batch_size)
-    for task in tasks:
-        task.init_params = _initial_params(task)
+    for task, other in zip(tasks, elsewhere, strict=True):
+        task.init_params = _initial_params(task) if other else None
 
     with contextlib.ExitStack() as stack:
         # 2. The runs' folders: locked, and of no other config, model or data than before.
@@ -169,8 +174,9 @@ def train_all(
             outcomes = train_points(tasks[0], trained, runs, show=_shown_by(tasks, runs))
 
         # 4. Evaluate the best checkpoint, and draw.
+        seconds = [run.seconds for run in runs]  # what follows is no part of a run's time
         results: list[Any] = []
-        for task, run, outcome in zip(tasks, runs, outcomes, strict=True):
+        for task, run, outcome, took in zip(tasks, runs, outcomes, seconds, strict=True):
             if isinstance(outcome, Diverged):
                 note = f"Diverged: {outcome}."
                 hosts.on_first(functools.partial(_write_data, task, run.workdir, note))
@@ -181,9 +187,10 @@ def train_all(
             if training or params is None:
                 params, validation = read_best(run.workdir, task.abstract_params)
             params = jax.device_put(jax.device_get(params))  # placed as in training: compiled once
-            result = _finish(task, run, params, validation) if hosts.is_first() else {}
+            result = _finish(task, run, params, validation, took) if hosts.is_first() else {}
             results.append(result)
-        hosts.wait_for_first()
+            # The next point begins with a collective, which would give up after some minutes.
+            hosts.wait_for_first()
     return results
 
 
@@ -277,7 +284,11 @@ def _open(experiment: Experiment) -> RunWriter:
 
 
 def _finish(
-    experiment: Experiment, run: RunWriter, params: Any, validation: dict[str, float]
+    experiment: Experiment,
+    run: RunWriter,
+    params: Any,
+    validation: dict[str, float],
+    seconds: float,
 ) -> dict[str, Any]:
     """Evaluates and draws, into the run's folder, what is missing there or asked for."""
     config, folder = experiment.config, run.workdir
@@ -307,13 +318,16 @@ def _finish(
             "parameters": modules.parameter_count(params),
             "image_shape": list(experiment.image_shape),
             **which,
-            "seconds": round(run.seconds, 1),
+            "seconds": round(seconds, 1),
             "device": hosts.devices(),
         }
         if finished:
             results |= {name: before[name] for name in ("seconds", "device") if name in before}
-        if finished and isinstance(results.get("test"), dict):  # hours, that nobody asks to lose
-            results["test"] = _importance(before) | results["test"]
+        kept, test = before.get("test"), results.get("test")
+        if finished and isinstance(kept, dict) and isinstance(test, dict):
+            # Hours, that nobody asks to lose.
+            weighted = {n: value for n, value in kept.items() if n.startswith("importance_")}
+            results["test"] = weighted | test
         _say(experiment, results)
         complete = config.mode == "train" and (folder / "report.html").exists()
         if complete and read_back({**results, **figures}) == before:
@@ -329,14 +343,6 @@ def _finish(
     report.write_report([folder])
     _log.info("done: %s", folder)
     return results
-
-
-def _importance(results: dict[str, Any]) -> dict[str, Any]:
-    """The importance-weighted bound in some results, where they have one."""
-    test = results.get("test")
-    if not isinstance(test, dict):
-        return {}
-    return {name: value for name, value in test.items() if name.startswith("importance_")}
 
 
 def _say(experiment: Experiment, results: dict[str, Any]) -> None:
@@ -442,7 +448,7 @@ def _with_model_of(config: Config) -> Config:
 
 
 def _initial_params(experiment: Experiment) -> Any:
-    """Parameters to start from, or to evaluate; None where the run's own, or fresh ones, serve.
+    """Parameters of the config's `init_from`.
 
     A learned prior that the source lacks starts as N(0, 1).
 
@@ -452,9 +458,7 @@ def _initial_params(experiment: Experiment) -> Any:
       RunError: if the run holds no checkpoint that can be read.
     """
     config, like = experiment.config, experiment.abstract_params
-    source, training = config.init_from, config.mode == "train"
-    if source is None or (has_checkpoints(config.workdir) if training else _has_begun(config)):
-        return None
+    source = cast(str, config.init_from)
     if pretrained.is_run(source):
         model = _read_model(source, _config_of_source(config, source), experiment.model)
     else:
@@ -478,21 +482,17 @@ def _read_model(folder: str | pathlib.Path, config: Any, model: Callable[..., An
     return modules.merge(graph, read_best(folder, like)[0])
 
 
-def _is_untrained(config: ExperimentConfig) -> bool:
-    """Whether parameters to start from are all there is, so that they are evaluated or drawn."""
-    return config.init_from is not None and not _has_begun(config)
-
-
-def _has_begun(config: ExperimentConfig) -> bool:
-    """Whether there are parameters of the run's own, evaluated or not."""
-    return has_best(config.workdir) or has_checkpoints(config.workdir)
+def _starts_elsewhere(config: ExperimentConfig) -> bool:
+    """Whether parameters of `init_from` are wanted: there are none of the run's own."""
+    begun = has_checkpoints(config.workdir) or (config.mode != "train" and has_best(config.workdir))
+    return config.init_from is not None and not begun
 
 
 def _check_given(
-    given: Collection[str], asked: ExperimentConfig, trained: ExperimentConfig
+    given: Collection[str], asked: ExperimentConfig, trained: ExperimentConfig, *, untrained: bool
 ) -> None:
     """Refuses what would be ignored."""
-    wanted, values, untrained = flatten(asked), flatten(trained), _is_untrained(trained)
+    wanted, values = flatten(asked), flatten(trained)
     for name in sorted(set(given) & values.keys()):
         of_training = name.startswith("train.") and name != "train.seed"  # which draws the figures
         if of_training and untrained:

@@ -141,7 +141,7 @@ def run_groups(
             make_mesh(group[0].config.train.batch_size, points=len(group))
     diverged, failed = [], []
     for number, group in enumerate(groups, start=1):
-        names = ", ".join(_folder(point.values) for point in group)
+        names = _folders(group)
         _log.info("sweep, part %d of %d: %s", number, len(groups), names)
         try:
             outcomes = action([point.config for point in group])
@@ -158,12 +158,13 @@ def run_groups(
         ]
     if hosts.is_first():
         _compare(points, diverged)
-    if diverged:
-        names = ", ".join(_folder(point.values) for point in diverged)
-        raise Diverged(f"{len(diverged)} of {len(points)} points diverged: {names}")
-    if failed:
-        names = ", ".join(_folder(point.values) for point in failed)
-        raise RunError(f"{len(failed)} of {len(points)} points could not be run: {names}")
+    said = [
+        f"{len(those)} of {len(points)} points {how}: {_folders(those)}"
+        for how, those in (("diverged", diverged), ("could not be run", failed))
+        if those
+    ]
+    if said:
+        raise (Diverged if diverged else RunError)("; ".join(said))
 
 
 def table(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -243,6 +244,10 @@ def _with(config: Any, texts: dict[str, str]) -> Any:
     except ValueError as error:
         listed = ", ".join(f"{name}={text}" for name, text in texts.items())
         raise ValueError(f"--sweep {listed}: {error}") from None
+
+
+def _folders(points: Sequence[Point]) -> str:
+    return ", ".join(_folder(point.values) for point in points)
 
 
 def _folder(values: dict[str, Any]) -> str:

@@ -620,6 +620,12 @@ def test_what_was_started_from_is_not_taken_for_what_was_trained(finished, tmp_p
                 dataclasses.replace(config, mode=mode), dataset=IMAGES, experiment=Stopped
             )
     assert not (tmp_path / "run" / "results.json").exists()
+    # Nor where it was killed before its first checkpoint.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    alone = dataclasses.replace(config, mode="evaluate", init_from=None)
+    with pytest.raises(RunError, match="holds no evaluated checkpoint yet"):
+        drawjax.train(alone, dataset=IMAGES, experiment=Stopped)
+    assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_an_importance_weighted_bound_outlives_an_evaluation_without_one(copied):

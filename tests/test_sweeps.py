@@ -9,7 +9,7 @@ import pytest
 
 from drawjax import sweeps
 from drawjax.files import read_metrics, to_json
-from drawjax.training import Diverged, RunError, RunWriter, train
+from drawjax.training import Diverged, RunError, RunWriter, train_points
 from tests.training import toy
 from tests.training.toy import ToyConfig
 
@@ -132,7 +132,7 @@ def test_a_sweep_trains_all_points_and_compares_them(tmp_path, capsys):
     for point in points:
         alone = dataclasses.replace(point.config, workdir=str(tmp_path / str(point.index)))
         with RunWriter(alone.workdir, alone) as run:
-            train(toy.task(alone), alone.train, run)
+            train_points(toy.task(alone), [alone.train], [run])
         one, other = (
             [e["loss"] for e in read_metrics(folder)]
             for folder in (alone.workdir, point.config.workdir)
@@ -218,11 +218,17 @@ def test_points_that_diverge_are_named_when_all_are_done(tmp_path, capsys):
     done = []
 
     def action(configs):
+        if configs[0].width == 5 and configs[0].train.seed == 1:
+            raise ValueError("it cannot")
         done.extend(configs)
         return [{}, Diverged("no")] if configs[0].width == 4 else [Diverged("no")]
 
-    groups = [points[:2], points[2:3]]
-    with pytest.raises(Diverged, match="2 of 4 points diverged: width=4,seed=1, width=5,seed=0"):
+    groups = [points[:2], points[2:3], points[3:]]
+    said = (
+        "2 of 4 points diverged: width=4,seed=1, width=5,seed=0; "
+        "1 of 4 points could not be run: width=5,seed=1"
+    )
+    with pytest.raises(Diverged, match=said):
         sweeps.run_groups(points, groups, action)
     assert len(done) == 3
     assert "diverged" in capsys.readouterr().out

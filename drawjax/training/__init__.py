@@ -2,7 +2,7 @@
 
 from drawjax.config import TrainConfig
 from drawjax.training.errors import Diverged, Interrupted, RunError
-from drawjax.training.loop import train, train_points
+from drawjax.training.loop import train_points
 from drawjax.training.run import RunWriter, has_best, read_best, read_config, read_record, restore
 from drawjax.training.step import Streams, TrainState, streams
 from drawjax.training.task import Task
@@ -22,6 +22,5 @@ __all__ = [
     "read_record",
     "restore",
     "streams",
-    "train",
     "train_points",
 ]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -62,7 +62,8 @@ def read(path: pathlib.Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
     def everything() -> tuple[PyTree, dict[str, Any]]:
         metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path) / "arrays")
-        if differ := difference(metadata.tree, jax.eval_shape(_plain, like)):
+        wanted = jax.eval_shape(optax.tree.unwrap_random_key_data, like)
+        if differ := difference(metadata.tree, wanted):
             top = re.split(r"[. ]", differ)[0]
             raise ValueError(f"it is of another {_CALLED.get(top, top)}: {differ}")
         arrays = ocp.args.StandardRestore(abstract)
@@ -199,19 +200,9 @@ def _on_all(path: pathlib.Path, read: Callable[[], Any]) -> Any:
 def checksum(tree: PyTree) -> int:
     """CRC-32 of all arrays, the same on any devices."""
     value = 0
-    for leaf in jax.tree.leaves(_plain(tree)):
+    for leaf in jax.tree.leaves(optax.tree.unwrap_random_key_data(tree)):
         value = zlib.crc32(np.asarray(leaf).tobytes(), value)
     return value
-
-
-def _plain(tree: PyTree) -> PyTree:
-    """The tree with the numbers behind its keys, which is what is saved of them."""
-
-    def plain(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.random.key_data(leaf) if is_key else leaf
-
-    return jax.tree.map(plain, tree)
 
 
 def _reason(error: BaseException) -> str:

@@ -24,46 +24,19 @@ _log = logging.getLogger(__name__)
 
 _SHOW_EVERY = 10.0  # seconds, unless there are new parameters to show
 
-Show = Callable[[pathlib.Path, Any], None]
-
-
-def train(
-    task: Task, config: TrainConfig, run: RunWriter, *, show: Show | None = None
-) -> TrainState:
-    """Trains until `config.steps`, going on from the run's newest checkpoint.
-
-    A run that was interrupted, however often, ends with the same bits as one that was not.
-
-    Args:
-      task: what to train.
-      config: how.
-      run: where to; its lock is held by the caller.
-      show: as for `train_points`.
-
-    Returns:
-      The state after the last step.
-
-    Raises:
-      Diverged: after `config.max_skipped` skipped steps in a row.
-      Interrupted: after a signal (see `hosts.Interrupts`), once the state is saved.
-      RunError: if the run cannot be continued or saved.
-    """
-    (outcome,) = train_points(task, [config], [run], show=show)
-    if isinstance(outcome, Diverged):
-        raise outcome
-    return outcome
-
 
 def train_points(
     task: Task,
     configs: Sequence[TrainConfig],
     runs: Sequence[RunWriter],
     *,
-    show: Show | None = None,
+    show: Callable[[pathlib.Path, Any], None] | None = None,
 ) -> list[TrainState | Diverged]:
-    """Trains points of a sweep side by side in one program, each into its own folder.
+    """Trains one run, or points of a sweep side by side in one program, each into its own folder.
 
-    Each ends as it would alone, but for rounding. One that diverges does not stop the others.
+    Each goes on from its newest checkpoint: a run that was interrupted, however often, ends with
+    the same bits as one that was not. Points of a sweep end as each would alone, but for rounding.
+    One that diverges, after `max_skipped` skipped steps in a row, does not stop the others.
 
     Args:
       task: what to train.
@@ -103,7 +76,7 @@ class _Loop:
         task: Task,
         configs: Sequence[TrainConfig],
         runs: Sequence[RunWriter],
-        show: Show | None,
+        show: Callable[[pathlib.Path, Any], None] | None,
     ):
         self._task, self._shown_by = task, show
         self._config = config = configs[0]  # what steers the loop is the same in all of them
@@ -148,9 +121,15 @@ class _Loop:
                     if not stop:
                         self._validate(step)
                         stop = self._interrupts.stopping
-                    if last or stop or step % config.checkpoint_every == 0:
+                    saving = last or stop or step % config.checkpoint_every == 0
+                    if saving:
+                        self._fetch(step)
+                    # A checkpoint would take the place of the last good one.
+                    if all(point.diverged for point in self._points):
+                        break
+                    if saving:
                         self._save(step)
-                    if stop or all(point.diverged for point in self._points):
+                    if stop:
                         break
                 if self._interrupts.stopping:
                     raise Interrupted(self._interrupts.signum)
@@ -181,9 +160,7 @@ class _Loop:
             )
         for seed, saved in zip(self._seeds, progress, strict=True):
             self._iterators[seed].set_state(saved["iterator_state"])
-        # Checkpoints of older versions have no means.
-        means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
-        return self._program.put(states), step, means
+        return self._program.put(states), step, [Means.of(p["means"]) for p in progress]
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
@@ -269,7 +246,6 @@ class _Loop:
         point.shown = time.monotonic()
 
     def _save(self, step: int) -> None:
-        self._fetch(step)
         for number, point in enumerate(self._points):
             progress = {
                 "iterator_state": self._iterators[point.config.seed].get_state(),

@@ -27,7 +27,6 @@ from drawjax.training import (
     read_best,
     read_record,
     streams,
-    train,
     train_points,
 )
 from drawjax.training.run import restore
@@ -42,7 +41,10 @@ def _config(**changes):
 def _train(folder, config=None, show=None, **parts):
     config = config or _config()
     with RunWriter(folder, config, keep=config.train.keep_checkpoints) as run:
-        return train(toy.task(config, **parts), config.train, run, show=show)
+        (outcome,) = train_points(toy.task(config, **parts), [config.train], [run], show=show)
+    if isinstance(outcome, Diverged):
+        raise outcome
+    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +394,7 @@ def test_a_run_that_diverges_says_where(tmp_path):
     with RunWriter(tmp_path, config) as run:
         [(state, _)] = restore([run], toy_state(config))
         chex.assert_tree_all_finite(state.params)
+        assert state.step == 15  # and none of a run that has diverged in its place
     with pytest.raises(Diverged):  # again, and not a run without an end
         _train(tmp_path, config, loss=_broken_from(13), batches=_numbered)
 
