@@ -113,7 +113,6 @@ def check_labels(images: ImageSet, num_classes: int) -> None:
             )
 
 
-@functools.lru_cache(maxsize=4)
 def _epoch(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the records in an epoch. Raw bits, as NumPy may change its own permutations."""
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
@@ -162,14 +161,15 @@ def train_batches(
             f"got process {process_index}"
         )
     count, share = len(source), batch_size // process_count
+    # Of this iterator alone: those of a sweep's other seeds would push its orders out.
+    order = functools.lru_cache(maxsize=2)(functools.partial(_epoch, count, seed % 2**64))
 
     def read(number: int) -> Batch:
         """This process's share of a batch, given the batch's number."""
         start = number * batch_size + process_index * share
         epochs, places = np.divmod(np.arange(start, start + share), count)
         records = [
-            _epoch(count, seed % 2**64, epoch)[places[epochs == epoch]]
-            for epoch in range(epochs[0], epochs[-1] + 1)
+            order(epoch)[places[epochs == epoch]] for epoch in range(epochs[0], epochs[-1] + 1)
         ]
         return source.__getitems__(np.concatenate(records))
 
