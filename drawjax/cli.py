@@ -213,7 +213,10 @@ def drawjax(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
       argv: the arguments; None: the process's.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    run_command(lambda: _run_named(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run_named(arguments: list[str]) -> int | None:
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("-h", "--help"):
         print(_usage("drawjax COMMAND ...", _COMMANDS))
@@ -230,9 +233,9 @@ def drawjax(argv: Sequence[str] | None = None) -> NoReturn:
         sys.argv[0] = f"drawjax {name}"
         with _named_extra(sys.argv[0]):
             module: Any = importlib.import_module(path)
-        run, default = getattr(module, function), getattr(module, config)()
-        command(run, default, rest, description=module.DESCRIPTION)
-    sys.exit(0)
+        default = getattr(module, config)()
+        return getattr(module, function)(parse(default, rest, description=module.DESCRIPTION))
+    return None
 
 
 def _train(arguments: list[str]) -> None:
@@ -629,37 +632,32 @@ def _preset(arguments: list[str], names: Sequence[str]) -> tuple[str, list[str]]
 _TYPES = tyro.constructors.ConstructorRegistry()
 
 
-@_TYPES.primitive_rule
-def _whole(info: Any) -> Any:
+def _whole(text: str) -> int:
     """Whole numbers, 1e4 as well."""
+    plain = text.replace("_", "")
+    # Bounded, since 1e999999999 would take all memory.
+    number = fractions.Fraction(plain) if re.fullmatch(r".+[eE]\+?\d{1,2}", plain) else int(plain)
+    if number.denominator != 1:
+        raise ValueError(f"{text} is no whole number")
+    return int(number)
 
-    def read(texts: list[str]) -> int:
-        text = texts[0].replace("_", "")
-        # Bounded, since 1e999999999 would take all memory.
-        number = fractions.Fraction(text) if re.fullmatch(r".+[eE]\+?\d{1,2}", text) else int(text)
-        if number.denominator != 1:
-            raise ValueError(f"{texts[0]} is no whole number")
-        return int(number)
 
-    return _primitive("INT", read, int) if info.type is int else None
+def _none(text: str) -> None:
+    """None, as none and null as well."""
+    if text.lower() not in ("none", "null"):
+        raise ValueError(f"{text} is not None")
 
 
 @_TYPES.primitive_rule
-def _none(info: Any) -> Any:
-    """None, as none and null as well."""
-
-    def read(texts: list[str]) -> None:
-        if texts[0].lower() not in ("none", "null"):
-            raise ValueError(f"{texts[0]} is not None")
-
-    return _primitive("{None}", read, type(None)) if info.type is type(None) else None
-
-
-def _primitive(metavar: str, read: Callable[[list[str]], Any], kind: type) -> Any:
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1, metavar=metavar, instance_from_str=read,
-        is_instance=lambda value: type(value) is kind, str_from_instance=lambda value: [str(value)],
-    )  # fmt: skip
+def _primitive(info: Any) -> Any:
+    for kind, metavar, read in ((int, "INT", _whole), (type(None), "{None}", _none)):
+        if info.type is kind:
+            return tyro.constructors.PrimitiveConstructorSpec(
+                nargs=1, metavar=metavar, instance_from_str=lambda texts, read=read: read(texts[0]),
+                is_instance=lambda value, kind=kind: type(value) is kind,
+                str_from_instance=lambda value: [str(value)],
+            )  # fmt: skip
+    return None
 
 
 def _prog() -> str:

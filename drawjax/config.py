@@ -187,25 +187,18 @@ def _shown(value: Any) -> str:
 
 
 def _check_range(name: str, value: Any, rules: Mapping[str, Any]) -> None:
-    if isinstance(value, tuple):
-        for part in value:
-            _check_range(name, part, rules)
-        return
     low, above, high = (rules.get(rule) for rule in ("low", "above", "high"))
-    if value is None or (low is None and above is None and high is None):
-        return
-    if low is not None and high is not None:
-        if not low <= value <= high:
-            raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
-        return
-    if low is not None and not value >= low:
-        least = "not be negative" if low == 0 else f"be at least {low}"
-        raise ValueError(f"{name} must {least}, got {value}")
-    if above is not None and not value > above:
-        larger = "be positive" if above == 0 else f"be larger than {above}"
-        raise ValueError(f"{name} must {larger}, got {value}")
-    if high is not None and not value <= high:
-        raise ValueError(f"{name} must be at most {high}, got {value}")
+    least = "not be negative" if low == 0 else f"be at least {low}"
+    larger = "be positive" if above == 0 else f"be larger than {above}"
+    for part in value if isinstance(value, tuple) else () if value is None else (value,):
+        for holds, must in (
+            (low is None or high is None or low <= part <= high, f"lie in {low}..{high}"),
+            (low is None or part >= low, least),
+            (above is None or part > above, larger),
+            (high is None or part <= high, f"be at most {high}"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} must {must}, got {part}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,10 +173,10 @@ def best_scales(
     grid = jnp.linspace(-6.0, -0.5, 56)
 
     @jax.jit
-    def emissions(images, means):  # [batch, grid, channels]
+    def emissions(means, images):  # [batch, grid, channels]
         def of(log_scale):
             one = jax.vmap(objective.discretized_logistic_loss, in_axes=(-1, -1, None))
-            return one(images[..., None, :], means[..., None, :], log_scale[None])
+            return one(means[..., None, :], images[..., None, :], log_scale[None])
 
         return jnp.moveaxis(jax.lax.map(of, grid), -1, 0)
 

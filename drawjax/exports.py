@@ -112,7 +112,9 @@ def export_function(
     writers = {"onnx": _onnx, "stablehlo": _stablehlo}
     kind = format or path.suffix.removeprefix(".")
     if kind not in writers:
-        raise ValueError(f"format must be onnx or stablehlo, or the suffix say so, got {path.name}")
+        raise ValueError(
+            f"format must be onnx or stablehlo, or the suffix say so, got {format or path.name}"
+        )
     scope = jax.export.SymbolicScope()
     specs = {
         name: jax.ShapeDtypeStruct(

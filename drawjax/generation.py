@@ -198,7 +198,7 @@ class Generation(Experiment[GenerationConfig]):
 
     def first_images(self, source: data.Source, count: int) -> tuple[jax.Array, jax.Array | None]:
         """The first images of a source as evaluation sees them, and what they are drawn by."""
-        return self._see(*self.first(source, count))
+        return self._compiled_inputs(*self.first(source, count))
 
     def _inputs(
         self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False
@@ -241,7 +241,7 @@ class Generation(Experiment[GenerationConfig]):
             batches, "finding nearest images", total, leave=False, disable=None
         ):
             keys = data.image_keys(self.evaluation_key, batch["index"])
-            yield self._see(batch, keys, self.pool(source))[0], batch["label"], weight
+            yield self._compiled_inputs(batch, keys, self.pool(source))[0], batch["label"], weight
 
     def _bits_per_dimension(self, params: Any) -> dict[str, Any]:
         @jax.jit
@@ -265,7 +265,7 @@ class Generation(Experiment[GenerationConfig]):
         return dict(zip(("reconstruction", "latent"), parts, strict=True))
 
     @compiled
-    def _see(self, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
+    def _compiled_inputs(self, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
         return self._inputs(batch, keys, pool)[:2]
 
     @compiled

@@ -1,7 +1,6 @@
 """Draws with a pretrained model: `python -m drawjax.sample --model mnist --num 64`."""
 
 import dataclasses
-import math
 import pathlib
 
 from drawjax import cli
@@ -62,8 +61,7 @@ def sample(config: SampleConfig) -> None:
     model = pretrained.load_pretrained(config.model)
     if not isinstance(model, Draw):
         raise ValueError(f"{config.model} is a classifier; it draws nothing")
-    classes, columns = model.config.num_classes, math.ceil(math.sqrt(config.num))
-    condition = None
+    classes, condition, columns = model.config.num_classes, None, None
     if config.label is not None:
         condition = np.tile(np.array(config.label), (config.num, 1))
     elif classes is not None:
@@ -77,7 +75,7 @@ def sample(config: SampleConfig) -> None:
     if config.gif:
         windows = jax.tree.map(np.asarray, output.write_windows)
         size = model.config.write_size
-        figures.save_animation(config.gif, means, windows, patch_size=size)
+        figures.save_animation(config.gif, means, windows, columns=columns, patch_size=size)
     print(*filter(None, (out, config.gif)), sep="\n")
 
 

@@ -22,6 +22,7 @@ from tests.commands import said_line
         ("drawjax.data.prepare", ""),
         ("drawjax.report", ""),
         ("benchmarks.step", ""),
+        ("drawjax", "1"),
     ],
 )
 def test_a_reader_that_leaves_ends_a_command_quietly(command, unbuffered):

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -535,6 +536,15 @@ def test_bad_requests_are_one_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "run" / "config.json").write_text('{"model.latent_size": 4}')
     assert _sample(["--model", "run"]) == 1
     assert said_line(capsys).startswith("error: run ")
+
+
+def test_each_class_has_a_row_in_picture_and_animation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawjax.save_pretrained(_model(dataclasses.replace(CONFIG, num_classes=3)), "small")
+    assert _sample(["--model", "small", "--num", "4", "--out", "a.png", "--gif", "a.gif"]) == 0
+    with Image.open("a.png") as grid, Image.open("a.gif") as animation:
+        assert grid.size == animation.size
+        assert grid.height > 3 * grid.width  # a column, where a square is the default
 
 
 def test_a_seed_draws_one_picture_whatever_the_default_implementation(tmp_path, monkeypatch):
