@@ -1,4 +1,4 @@
-"""Normalization in the network on glimpses: `python unfinished/glimpses.py NAME`.
+"""Normalization in the network on glimpses: `PYTHONPATH=. python unfinished/glimpses.py NAME`.
 
 Each variant is the preset `scales` of cluttered_mnist_classification at a rate of 3e-4, 5,000 steps
 of 100 images with the rate falling over the last 60 %, with one change. The test figures that the

@@ -1,4 +1,6 @@
-"""The sweep before the long run with a learned prior: `python unfinished/variants.py NAME`.
+"""The sweep before the long run with a learned prior.
+
+`PYTHONPATH=. python unfinished/variants.py NAME`.
 
 Each variant is the preset `learned_prior` on static binarization, 4,000 steps of 100 images, the
 rate falling over the second half, with one change. Curves go to the logbook, what wins to the

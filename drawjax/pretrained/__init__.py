@@ -8,7 +8,8 @@ NAME/README.md           a card for people and hubs, which nothing reads; yours 
 ```
 
 Each of the first two says what the other has to be, so that files of two models never load as one.
-`python -m drawjax.pretrained RUN NAME` adds the model of a finished run to the package.
+`python -m drawjax.pretrained RUN NAME --commit COMMIT` adds the model of a finished run to the
+package.
 """
 
 import contextlib

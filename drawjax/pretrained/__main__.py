@@ -1,4 +1,4 @@
-"""`python -m drawjax.pretrained RUN NAME`: a finished run's best checkpoint as a model to ship."""
+"""`python -m drawjax.pretrained RUN NAME --commit COMMIT`: a finished run's model, to ship."""
 
 import dataclasses
 import pathlib
