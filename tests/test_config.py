@@ -10,6 +10,7 @@ import pathlib
 import pkgutil
 import re
 import textwrap
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -186,3 +187,23 @@ class _Command(Checked):
 def test_what_cannot_be_taken_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Own(Checked):
+    either: int | str = 1
+    level: Literal[1, 2] = 1
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    names: dict[str, int] | None = None
+    pair: tuple[int, str] = (1, "a")
+
+
+def test_fields_of_other_types_are_taken_as_they_are():
+    own = _Own(either="a", level=2, sizes=[3], names={"a": 1}, pair=[2, "b"])
+    assert own == _Own("a", 2, [3], {"a": 1}, (2, "b"))
+    for changes, message in (
+        ({"level": 3}, "level must be one of 1, 2, got 3"),
+        ({"pair": ("b", 2)}, "pair must be a whole number, got 'b'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _Own(**changes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawjax.pictures import open_picture, plain
+from drawjax.pictures import open_picture, picture_size, plain
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "F", "RGB", "RGBA", "P", "CMYK", "I;16"])
@@ -56,4 +56,4 @@ def test_a_picture_stands_upright():
     lying.getexif()[0x0112] = 6  # turned by a quarter
     file = io.BytesIO()
     lying.save(file, "png", exif=lying.getexif())
-    assert open_picture(file).size == (3, 4)
+    assert open_picture(file).size == picture_size(file) == (3, 4)

@@ -43,7 +43,8 @@ class CachedArrays:
         """Replaces the file; whoever reads meanwhile sees the old or the new."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        np.savez(content, allow_pickle=False, of=np.array(self.stamp), **arrays)
+        saved: dict[str, Any] = {"of": np.array(self.stamp), **arrays}
+        np.savez(content, **saved)
         write_atomically(self.path, content.getvalue())
 
 

@@ -29,8 +29,9 @@ import tensorflow_datasets as tfds
 import tqdm
 from PIL import Image, ImageOps
 
+from drawjax.data.prepared import versions_in
 from drawjax.data.writing import VERSION, RecordsBuilder, note_left_out, write
-from drawjax.pictures import is_gray, open_picture
+from drawjax.pictures import is_gray, open_picture, picture_size
 
 __all__ = ["folder_set", "picture_sizes", "write_folder"]
 
@@ -60,6 +61,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
 
     Raises:
       FileNotFoundError: if there is no such folder.
+      OSError: if a picture cannot be read, as for want of permission.
       ValueError: if the name cannot be used or is in use already, a split has no picture that can
         be read, folders of splits have pictures beside them or name one twice, or links make a
         loop.
@@ -71,7 +73,7 @@ def write_folder(name: str, pictures: str, target: str, size: int | None = None)
     if name in tfds.list_builders(with_community_datasets=False):
         raise ValueError(f"TFDS has a set called {name}; choose another name")
     prepared = pathlib.Path(target) / name
-    for found in (prepared / VERSION, *(path.parent for path in prepared.glob("**/features.json"))):
+    for found in (prepared / VERSION, *versions_in(prepared)):
         if found.exists():
             raise ValueError(f"{found} already exists; remove it or choose another name")
     return _write(name, root, target, size)
@@ -165,14 +167,15 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
 
 
 def picture_sizes(pictures: str) -> set[tuple[int, int]]:
-    """Which `(width, height)` a folder's pictures have, of the first ones that can be read.
+    """Which `(width, height)` a folder's pictures have.
 
     Errors are those of `write_folder`.
     """
     found = set()
-    for path in [file for files in _split_files(_root(pictures)).values() for file in files][:500]:
+    for path in (file for files in _split_files(_root(pictures)).values() for file in files):
         with contextlib.suppress(ValueError):
-            found.add(_open(path, None).size)
+            _check_file(path)
+            found.add(picture_size(path))
     return found
 
 
@@ -216,14 +219,20 @@ def _files(path: pathlib.Path, above: frozenset[str] = frozenset()) -> list[path
 
 def _open(path: pathlib.Path, size: int | None) -> Image.Image:
     """A plain picture in RGB, of the size wanted; a ValueError says why it cannot be read."""
-    if path.name.startswith("."):
-        raise ValueError("hidden")
-    if path.exists() and not path.is_file():  # a pipe, whose reader would wait
-        raise ValueError("not a file")
+    _check_file(path)
     picture = open_picture(path).convert("RGB")
     if size is not None:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     return picture
+
+
+def _check_file(path: pathlib.Path) -> None:
+    if path.name.startswith("."):
+        raise ValueError("hidden")
+    if not path.exists():
+        raise ValueError("no such file or directory")
+    if not path.is_file():  # a pipe, whose reader would wait
+        raise ValueError("not a file")
 
 
 def _text(path: pathlib.PurePath) -> str:

@@ -14,7 +14,7 @@ import sys
 import tyro
 
 from drawjax import cli
-from drawjax.config import Checked, DataConfig, data_dir, nearest, option
+from drawjax.config import Checked, data_dir, nearest, option
 from drawjax.data.sources import OWN_SETS, set_name
 
 __all__ = ["PrepareConfig", "prepare", "prepare_all"]
@@ -52,19 +52,18 @@ def prepare(name: str, folder: str, manual_dir: str | None = None) -> str:
         if version not in ("", VERSION):
             raise ValueError(f"{plain} is prepared as version {VERSION}, got {version}")
         return prepare_svhn(folder, manual_dir)
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ModuleNotFoundError(
-            f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
-            + nearest(name, OWN_SETS)
-        )
     import tensorflow_datasets as tfds
 
     from drawjax.data.writing import write
 
-    plain, known = plain.split("/")[0], tfds.list_builders()
+    plain, known = plain.split("/")[0], tfds.list_builders(with_community_datasets=False)
     if plain not in known:
         near = nearest(plain, [*known, *OWN_SETS])
         raise ValueError(f"TFDS has no set called {plain!r}{near}")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ModuleNotFoundError(
+            f"preparing {name} needs TensorFlow, for this step only: pip install 'drawjax[prepare]'"
+        )
     try:
         return write(tfds.builder(name, data_dir=folder), manual_dir)
     except (ValueError, OSError, ModuleNotFoundError):
@@ -106,7 +105,7 @@ DESCRIPTION = "Downloads and prepares data sets of images."
 
 def prepare_all(config: PrepareConfig) -> int:
     """Prepares what the config names; says of each where it is, or why not. 1 if one failed."""
-    folder = str(data_dir(DataConfig(dir=config.data_dir)))
+    folder = str(data_dir(config.data_dir))
     failed = False
     for name in config.names:
         try:

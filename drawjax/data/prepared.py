@@ -7,6 +7,7 @@ ones are read record by record.
 import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import io
 import os
@@ -54,7 +55,7 @@ def prepared(name: str, config: DataConfig) -> ImageSet:
     if info.file_format.value != "array_record":
         raise DataNotFoundError(
             f"{name} in {folder} is in the {info.file_format.value} format, and only array_record "
-            f"is read without TensorFlow; {_command(name, DataConfig(dir='ANOTHER_FOLDER'))} "
+            f"is read without TensorFlow; {_command(name, 'ANOTHER_FOLDER')} "
             "prepares it beside."
         )
     channels = _channels(name, features, config.size)
@@ -184,8 +185,7 @@ class _Records:
         """Of the split's files and of what is read of them; decoding all images would take long."""
         digest = hashlib.sha256(repr((self.start, self.stop, self.size, self.channels)).encode())
         for path in sorted(self.folder.glob(f"*-{self.split}.array_record*")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(_file_digest(path, path.stat().st_mtime_ns))
         return digest.hexdigest()
 
     def _decode(self, data: bytes) -> np.ndarray:
@@ -194,6 +194,12 @@ class _Records:
         image = image if image.mode == mode else image.convert(mode)
         array = pixels(plain(image) if mode == "RGBA" else image, self.size)
         return array if self.unit == 1 else array * np.uint8(self.unit)
+
+
+@functools.cache  # a file may hold several parts
+def _file_digest(path: pathlib.Path, modified: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _thousands(count: int) -> list[np.ndarray]:
@@ -215,13 +221,13 @@ def _find(name: str, config: DataConfig) -> pathlib.Path:
     if os.path.isabs(name) or ".." in name.split("/"):
         raise ValueError(f"data.name is a set's name, and data.dir its folder's parent; got {name}")
     try:
-        folder = data_dir(config)
+        folder = data_dir(config.dir)
     except ValueError as error:
         raise DataNotFoundError(f"{name} is not prepared: {error}.") from None
     versions = [
-        path.parent
-        for path in (folder / name.replace(":", "/")).glob("**/features.json")
-        if not path.parent.name.startswith("incomplete.")  # TFDS is writing it, or was stopped
+        path
+        for path in versions_in(folder / name.replace(":", "/"))
+        if not path.name.startswith("incomplete.")  # TFDS is writing it, or was stopped
     ]
     kinds = sorted({str(version.parent.relative_to(folder)) for version in versions})
     if len(kinds) > 1:
@@ -232,10 +238,16 @@ def _find(name: str, config: DataConfig) -> pathlib.Path:
             key=lambda path: [int(n) if n.isdigit() else -1 for n in path.name.split(".")],
         )
     raise DataNotFoundError(
-        f"{name} is not prepared in {folder}; {_command(name, config)} prepares it."
+        f"{name} is not prepared in {folder}; {_command(name, config.dir)} prepares it."
     )
 
 
-def _command(name: str, config: DataConfig) -> str:
-    where = f" --data-dir {shlex.quote(config.dir)}" if config.dir else ""
+def versions_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of prepared sets below a folder, behind links too."""
+    pattern = os.path.join(glob.escape(str(folder)), "**", "features.json")
+    return [pathlib.Path(path).parent for path in glob.glob(pattern, recursive=True)]
+
+
+def _command(name: str, folder: str | None) -> str:
+    where = f" --data-dir {shlex.quote(folder)}" if folder else ""
     return f"`python -m drawjax.data.prepare {name}{where}`"

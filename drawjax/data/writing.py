@@ -36,6 +36,11 @@ def write(builder: Any, manual_dir: str | None = None) -> str:
             f"{builder.name} is already in {folder}, in the {form} format, which is not read "
             "without TensorFlow; give another folder with --data-dir"
         )
+    if folder.exists():
+        _log.info(
+            "%s is in %s already; remove that folder to prepare it again", builder.name, folder
+        )
+        return str(folder)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     _log.info("preparing %s in %s", builder.name, folder)

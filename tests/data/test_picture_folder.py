@@ -312,6 +312,25 @@ def test_equal_pictures_in_two_splits_are_counted(tmp_path, pictures):
     notes = " ".join(_load_folder(pictures, tmp_path).notes)
     found = re.findall(r": (\d) images of test are in (?:train|validation) as well\.", notes)
     assert sum(map(int, found)) == 2  # part of train is held out for validation
+    assert _prepare(tmp_path, pictures) == 0
+    assert "images of test are in" in " ".join(_load(tmp_path).notes)
+
+
+def test_a_picture_that_cannot_be_read_ends_it(tmp_path, pictures, monkeypatch):
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(picture_folder, "open_picture", unreadable)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        _load_folder(pictures, tmp_path)
+    assert not (tmp_path / "sets").exists()
+
+
+def test_the_sizes_of_all_pictures_count(tmp_path):
+    for number, side in enumerate([4] * 600 + [5]):
+        Image.new("L", (side, 4)).save(tmp_path / f"{number:04}.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert picture_folder.picture_sizes(str(tmp_path)) == {(4, 4), (5, 4)}
 
 
 @pytest.mark.parametrize("limit", [2**30, 0])

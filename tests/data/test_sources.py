@@ -96,8 +96,8 @@ def test_missing_splits_are_taken_out_of_training_and_it_is_said(tmp_path, split
     result = _load(tmp_path, "any_set")
     parts = (result.train, result.validation, result.test)
     assert tuple(map(len, parts)) == lengths
-    if notes is not None:
-        assert result.notes == notes
+    if notes is not None:  # the made-up pictures of two splits are the same, which is said last
+        assert result.notes[: len(notes)] == notes
     if "validation" not in splits:  # the parts share no image
         images = [
             image.tobytes() for part in parts[: 3 - ("test" in splits)] for image in part.images
@@ -483,3 +483,33 @@ def test_a_set_named_beside_given_images_is_refused(field):
     config = GenerationDataConfig(binarization="none", **{field: "mine"})
     with pytest.raises(ValueError, match=rf"data\.{field} is mine, and images are given"):
         load(np.zeros((8, 6, 5), np.uint8), config)
+
+
+def test_bytes_of_zero_and_one_are_refused():
+    images = np.random.default_rng(0).integers(0, 2, (8, 6, 5), np.uint8)
+    with pytest.raises(ValueError, match="train images are bytes of 0 and 1, all but black"):
+        load(images, GenerationDataConfig())
+    assert set(np.unique(load(images > 0, GenerationDataConfig()).train.images)) == {0, 255}
+
+
+def test_binarizing_zeros_and_ones_is_said_to_change_nothing():
+    images = np.random.default_rng(0).integers(0, 2, (8, 6, 5), np.uint8) > 0
+    said = "arrays: zeros and ones already; binarization changes nothing."
+    assert said in load(images, GenerationDataConfig(binarization="dynamic")).notes
+    assert said not in load(images, GenerationDataConfig()).notes
+
+
+def test_mnist_stands_in_for_its_binarization_and_that_is_said(tmp_path):
+    write_tiny_set(tmp_path, "mnist", train=10, test=2)
+    result = load("binarized_mnist", GenerationDataConfig(dir=str(tmp_path)))
+    assert result.name == "mnist"
+    assert set(np.unique(result.train.images)) == {0, 255}
+    assert result.notes[0].startswith("binarized_mnist is not prepared in")
+    assert result.notes[0].endswith("Going on with mnist.")
+
+
+def test_a_version_behind_a_link_is_found(tmp_path):
+    where = write_tiny_set(tmp_path, "mnist", train=10, test=2)
+    where.rename(tmp_path / "elsewhere")
+    where.symlink_to(tmp_path / "elsewhere")
+    assert _load(tmp_path, "mnist").name == "mnist"
