@@ -14,6 +14,9 @@ loop (`drawjax.scan`).
 A `ConditionalModel` is conditional on features that are given with each image: encoder, decoder
 and prior see them at every step beside their other inputs. Those of a class are `class_features`.
 
+Over several devices: by `jax.jit` on a mesh of Auto axes, or inside of `jax.shard_map`; on a mesh
+of Explicit axes `drawjax.attention` runs and a model's products do not.
+
 Axes: `T` steps, `batch` images, `height`, `width`, `channels`, `Z` latents, `K` samples.
 """
 
@@ -280,6 +283,7 @@ def reconstruct(
     condition: Condition | None = None,
 ) -> DrawOutput:
     """`infer` with the posterior's mean at each step (the model's T); deterministic."""
+    check_images(images)
     num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
     noise = jnp.zeros((num_glimpses, len(images), model.latent_size))
     return infer(model, images, noise, condition=condition)

@@ -119,8 +119,14 @@ def learned(model: ram.Model) -> Policy:
 
 
 def replay(windows: Window) -> Policy:
-    """Given windows one after the other, fields `[T]` or `[T, batch]`; the last one stays."""
+    """Given windows one after the other, fields `[T]` or `[T, batch]`; the last one stays.
+
+    Raises:
+      ValueError: if the windows have no axis T.
+    """
     windows = as_arrays(windows)
+    if not windows.center_x.ndim:
+        raise ValueError("windows must have fields [T] or [T, batch], got a single window")
     return lambda state: jax.tree.map(lambda field: field[state.glimpse], windows)
 
 
@@ -194,7 +200,8 @@ def sensitivity(model: ram.Model, policy: Policy) -> Callable[[State], jax.Array
             patch, _ = model.read(images, state.hidden, window)
             _, hidden = model.recur(state.carry, patch)
             logits = jax.nn.log_softmax(model.logits(hidden, images))
-            return -jnp.sum(jnp.exp(logits) * logits)
+            possible = jnp.maximum(logits, -1e4)  # a class that is not has minus infinity
+            return -jnp.sum(jnp.exp(logits) * possible)
 
         return jnp.linalg.norm(jax.grad(expected_error)(state.images), axis=-1)
 

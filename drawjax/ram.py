@@ -188,9 +188,11 @@ def _checked(
 ) -> tuple[jax.Array, tuple[Any, jax.Array], jax.Array]:
     """Images in the hidden vector's type, the initial state, and the numbers of the glimpses."""
     check_images(images, model.image_shape)
+    if not len(images):
+        raise ValueError("images must not be empty")
     num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
-    if num_glimpses < 1:
-        raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses}")
+    if num_glimpses < 1 or num_glimpses != int(num_glimpses):
+        raise ValueError(f"num_glimpses must be at least 1 and whole, got {num_glimpses}")
     state = model.initial_state(images.shape[0])
     images = jnp.asarray(images, state[1].dtype)
     return images, vary_like(state, images), jnp.arange(num_glimpses)

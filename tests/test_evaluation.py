@@ -102,6 +102,10 @@ def test_fewer_images_are_taken_out_of_what_is_known(tmp_path):
     before = (tmp_path / "importance.npz").read_bytes()
     importance(experiment, params, 3, 5, folder=tmp_path)
     assert (tmp_path / "importance.npz").read_bytes() == before
+    longer = dataclasses.replace(CONFIG.model, num_glimpses=CONFIG.model.num_glimpses + 1)
+    other, _ = experiment_and_params(dataclasses.replace(CONFIG, model=longer))
+    estimate = importance(other, params, 3, 5, folder=tmp_path)  # of the same parameters
+    assert estimate == importance(other, params, 3, 5)
 
 
 def test_what_was_not_finite_is_said_when_it_is_read_back():

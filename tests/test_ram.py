@@ -118,8 +118,12 @@ def test_inputs_are_checked_by_name():
     model = modules.Ram(CONFIG, SHAPE, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got values from 0.0 to 7"):
         model.classify(np.full((2, *SHAPE), 7.0) * np.eye(9)[:7, :, None])
-    with pytest.raises(ValueError, match="num_glimpses must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_glimpses must be at least 1 and whole, got 0"):
         ram.classify(model, np.zeros((2, *SHAPE), np.float32), 0)
+    with pytest.raises(ValueError, match=r"num_glimpses must be at least 1 and whole, got 2\.5"):
+        ram.classify(model, np.zeros((2, *SHAPE), np.float32), 2.5)
+    with pytest.raises(ValueError, match="images must not be empty"):
+        ram.loss(model, np.zeros((0, *SHAPE), np.float32), np.zeros(0, int))
     with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):
         ram.loss(model, np.zeros((2, 7, 8, 2), np.float32), np.zeros(2, int))
     with pytest.raises(ValueError, match=r"\[batch, 7, 9, 2\], got \[2, 7, 8, 2\]"):

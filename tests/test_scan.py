@@ -264,3 +264,35 @@ def test_products_of_the_same_inputs_are_one(x64):
     # Two in place of four: those of `both`, and that of `hidden`.
     assert str(jax.make_jaxpr(ours)(*inputs)).count("dot_general[") == 2
     assert str(jax.make_jaxpr(stock)(*inputs)).count("dot_general[") == 4
+
+
+def test_images_without_a_gradient_are_no_part_of_the_median(x64):
+    rng = np.random.default_rng(0)
+    x, dy = jnp.asarray(rng.normal(size=(5, 3))), rng.normal(size=(5, 4))
+    dy[2:] = 0
+    weights = {"a": (jnp.asarray(rng.normal(size=(3, 4))), jnp.zeros(4))}
+    whole = _one_step(None, weights, x, jnp.asarray(dy))
+    chex.assert_trees_all_close(_one_step(10.0, weights, x, jnp.asarray(dy)), whole)
+    nothing = _one_step(10.0, weights, x, jnp.zeros((5, 4)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing))
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])
+def test_a_limit_that_is_not_positive_is_refused(ratio):
+    with pytest.raises(ValueError, match="clip_ratio must be positive"):
+        scan(lambda state, x: (state, x), jnp.zeros(2), jnp.zeros((3, 2)), clip_ratio=ratio)
+
+
+def test_a_state_may_hold_whole_numbers_where_gradients_are_clipped():
+    kernel = jnp.ones((3, 3)) / 3
+
+    def total(kernel):
+        def body(state, x):
+            hidden, count = state
+            return (jnp.tanh(dense(hidden + x, kernel, jnp.zeros(3))), count + 1), ()
+
+        state = jnp.ones((2, 3)), jnp.zeros(2, jnp.int32)
+        (hidden, count), _ = scan(body, state, jnp.ones((4, 2, 3)), clip_ratio=1e9)
+        return jnp.sum(hidden * count[:, None])
+
+    assert np.all(np.abs(jax.grad(total)(kernel)) > 0)

@@ -17,8 +17,8 @@ stride and a variance of their own along the height (`Window.stride_y`, `Window.
 window that is turned or sheared (`Window.rotation`, `Window.shear`), windows from boxes and back
 and from affine maps, several scales at once, bilinear and triangle filters.
 
-Numerics. Whatever the window, values and gradients are finite (an intensity of zero, by which
-`write` and `paste` divide, apart) and every Gaussian filter sums to one:
+Numerics. Whatever the window, values and gradients are finite (an infinite angle and an intensity
+of zero, by which `write` and `paste` divide, apart) and every Gaussian filter sums to one:
 
 * The exponents of Eq. 21 (log variance, log stride, log intensity) are limited to
   [-20, 40]. Outside, the value stays at the limit and the gradient is zero. At the lower

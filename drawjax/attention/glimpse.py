@@ -88,8 +88,8 @@ def read_scales(
     Raises:
       ValueError: if `num_scales` is not positive, or as `read`.
     """
-    if num_scales < 1:
-        raise ValueError(f"num_scales must be at least 1, got {num_scales}")
+    if num_scales < 1 or num_scales != int(num_scales):
+        raise ValueError(f"num_scales must be at least 1 and whole, got {num_scales}")
     image, window = checked("image", image, "[..., height, width, channels]", window)
     window = _scaled(window, num_scales)
     return read(image[..., None, :, :, :], window, patch_size, filters=filters)
@@ -264,6 +264,8 @@ def checked(
             f"the batch shape of the {name} and of the window must broadcast, "
             f"got {list(batch)} and {list(windows)}"
         ) from None
+    if jnp.issubdtype(pixels.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must hold real numbers, got {pixels.dtype}")
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
         pixels = pixels.astype(jnp.float32)  # integers and booleans
     return pixels, window

@@ -44,13 +44,15 @@ def _factors(
             for x, dy in zip(inputs, gradients, strict=True)
         )
     )
-    limit = ratio * jnp.median(lengths)
-    # An image without a gradient is left alone, and not 0 / 0.
+    # Images without a gradient, as masked ones, would make the median zero.
+    limit = ratio * jnp.nanmedian(jnp.where(lengths > 0, lengths, jnp.nan))
     return jnp.where(lengths > limit, limit / jnp.where(lengths > limit, lengths, 1), 1)
 
 
 def _scaled(tree: Any, factors: jax.Array, axis: int) -> Any:
     def scaled(values: jax.Array) -> jax.Array:
+        if values.dtype == jax.dtypes.float0:  # of integers
+            return values
         shape = [1] * values.ndim
         shape[axis] = -1
         return values * factors.reshape(shape).astype(values.dtype)

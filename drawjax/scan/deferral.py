@@ -38,18 +38,24 @@ def scan(
       remat: recompute the steps in the backward pass in blocks of about sqrt(T), which stores
         about 2 sqrt(T) steps in place of T and costs one more forward pass.
       clip_ratio: scales the gradient that an image sends to weights and state down to this many
-        times the median of its batch, if it is longer. Inputs of products, their outputs and the
-        leaves of state and y then have images as their first axis (after T). An image's length is
-        `sqrt(sum_t norm(x_t)^2 norm(dy_t)^2)` over all products by `dense`, the norm of its dW
-        where the steps' parts are orthogonal. None: no limit. With `remat`, of every block by
-        itself; inside of `jax.shard_map`, of each device's images by themselves.
+        times the median of its batch, if it is longer; images without a gradient do not count.
+        Inputs of products, their outputs and the leaves of state and y then have images as their
+        first axis (after T). An image's length is `sqrt(sum_t norm(x_t)^2 norm(dy_t)^2)` over all
+        products by `dense`, the norm of its dW where the steps' parts are orthogonal. None: no
+        limit. With `remat`, of every block by itself; inside of `jax.shard_map`, of each device's
+        images by themselves.
       images: arrays that the body closes over and that have images as their first axis; for
         `clip_ratio` alone. Where the body closes over other arrays that need a gradient, clipping
         takes a second backward pass.
 
     Returns:
       The last state and the stacked outputs y, as `lax.scan`.
+
+    Raises:
+      ValueError: if `clip_ratio` is not positive.
     """
+    if clip_ratio is not None and not clip_ratio > 0:
+        raise ValueError(f"clip_ratio must be positive, got {clip_ratio}")
 
     def run(state: Any, xs: Any) -> tuple[Any, Any]:
         return _scan(body, state, xs, clip_ratio, images)

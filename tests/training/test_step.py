@@ -270,3 +270,25 @@ def test_parameters_given_to_start_from_are_the_optimizers_too():
         jax.tree.map(np.testing.assert_array_equal, tree, given)
     program.step(state, [next(toy.batches(0))])
     assert not given["in"].is_deleted()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda loss, metrics: (jnp.ones(3), metrics),
+            r"a loss must be a scalar float, got .*\[3\]",
+        ),
+        (lambda loss, metrics: (1, metrics), r"a loss must be a scalar float, got int"),
+        (lambda loss, metrics: loss, r"a loss must come with a dict of metrics, got "),
+        (lambda loss, metrics: (loss, {"kind": "a"}), "metric kind must be a real number, got str"),
+        (lambda loss, metrics: (loss, {"kind": None}), "metric kind must be a real number"),
+        (lambda loss, metrics: (loss, {"kind": loss + 1j}), "metric kind must be a real number"),
+        (lambda loss, metrics: (loss, {"kind": jnp.ones(2)}), "metric kind must be a scalar"),
+        (lambda loss, metrics: (loss, {"loss": loss}), "a metric cannot be called loss"),
+    ],
+)
+def test_a_loss_that_is_no_number_is_named(change, message):
+    task = toy.task(loss=lambda *arguments: change(*toy.loss(*arguments)))
+    with pytest.raises(ValueError, match=message):
+        _steps(CONFIG, 1, task)
