@@ -10,5 +10,6 @@ NAMES = (
 
 if __name__ == "__main__":
     for name in NAMES:
-        print(f"\n## {name}\n", flush=True)
+        if "--json" not in sys.argv:
+            print(f"\n## {name}\n", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)

@@ -41,13 +41,8 @@ def measure() -> list[dict[str, Any]]:
             "generate": name,
             "ms": 1e3 * timed.fastest,
             "images/s": IMAGES / timed.fastest,
-            "times torch": times["torch float32"].fastest / timed.fastest
-            if "torch float32" in times
-            else None,
             "processor ms": 1e3 * timed.processor,
-            "times torch (processor)": times["torch float32"].processor / timed.processor
-            if "torch float32" in times
-            else None,
+            **timing.ratios(times, name, "torch float32"),
         }
         for name, timed in times.items()
     ]

@@ -147,13 +147,8 @@ def measure() -> list[dict[str, Any]]:
             "glimpse and gradient": name,
             "ms": 1e3 * timed.fastest,
             "median ms": 1e3 * timed.median,
-            "times torch": times["torch grid_sample"].fastest / timed.fastest
-            if "torch grid_sample" in times
-            else None,
             "processor ms": 1e3 * timed.processor,
-            "times torch (processor)": times["torch grid_sample"].processor / timed.processor
-            if "torch grid_sample" in times
-            else None,
+            **timing.ratios(times, name, "torch grid_sample"),
         }
         for name, timed in times.items()
     ]

@@ -18,16 +18,17 @@ glimpse   `attention.read` with its gradient, by grid_sample and scale_and_trans
 switches  the step of 200 images under XLA's switches and other unrolled loops, one at a time
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 # One process after another shares the card's memory, and PyTorch with JAX.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -124,7 +125,7 @@ def plain(sizes: Sizes) -> Iterator[dict[str, Any]]:
         shape = config.num_glimpses, sizes.batch, config.latent_size
         noise = jax.random.normal(jax.random.key(2), shape)
         for name, loop in (("drawjax.scan", scan.scan), ("lax.scan", _lax_scan)):
-            with _replaced(draw, "scan", loop):
+            with mock.patch.object(draw, "scan", loop):
 
                 def loss(params, graph=graph, images=images, noise=noise):
                     return jnp.mean(sum(draw.loss(modules.merge(graph, params), images, noise)))
@@ -139,16 +140,6 @@ def plain(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 def _lax_scan(body: Any, state: Any, xs: Any, **_: Any) -> Any:
     return jax.lax.scan(body, state, xs)
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 def torch(sizes: Sizes, compiled: bool = False) -> Iterator[dict[str, Any]]:
@@ -333,14 +324,15 @@ def run(config: GpuConfig) -> None:
             continue
         arguments = ["--part", part, *_tiny(TINY if config.tiny else FULL)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu", *arguments], stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", "benchmarks.gpu", *arguments],
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
         try:
             output, _ = process.communicate(timeout=left)
             if process.returncode:
                 print(f"{part}: failed", file=sys.stderr)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
             output, _ = process.communicate()
             print(f"{part}: stopped, the time is over", file=sys.stderr)
         new = [json.loads(line) for line in output.splitlines() if line.startswith("{")]

@@ -65,13 +65,10 @@ def measure() -> list[dict[str, Any]]:
             flops = problem.model_flops(configs[name], BATCH)
             peak = times[f"matmul {configs[name].precision}"]
             row["model GFLOP/s"] = flops / timed.fastest / 1e9
-            row["matmul GFLOP/s"] = timing.matmul_flops() / peak.fastest / 1e9
+            row["matmul GFLOP/s"] = timing.MATMUL_FLOPS / peak.fastest / 1e9
             row["share"] = row["model GFLOP/s"] / row["matmul GFLOP/s"]
             for port in ("torch", "torch.compile"):
-                if port not in times:
-                    continue
-                row[f"times {port}"] = times[port].fastest / timed.fastest
-                row[f"times {port} (processor)"] = times[port].processor / timed.processor
+                row |= timing.ratios(times, name, port)
         rows.append(row)
     return rows
 

@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
 import platform
 import statistics
 import subprocess
@@ -22,7 +23,16 @@ import jax.numpy as jnp
 
 from drawjax import cli
 
-__all__ = ["Timing", "compare", "environment", "has_torch", "main", "matmul", "matmul_flops"]
+__all__ = [
+    "MATMUL_FLOPS",
+    "Timing",
+    "compare",
+    "environment",
+    "has_torch",
+    "main",
+    "matmul",
+    "ratios",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +62,17 @@ def compare(functions: dict[str, Callable[[], Any]], *, rounds: int = 10) -> dic
     }
 
 
-def matmul(
-    dtype: str, *, batch: int = 100, inputs: int = 520, outputs: int = 1024, repeats: int = 64
-) -> Callable[[], jax.Array]:
-    """A call that runs the encoder's product `repeats` times in one program.
+_BATCH, _INPUTS, _OUTPUTS, _REPEATS = 100, 520, 1024, 64  # of the encoder's product
+MATMUL_FLOPS = 2 * _BATCH * _INPUTS * _OUTPUTS * _REPEATS  # operations of a call of `matmul`'s
 
-    `matmul_flops` of its arguments over its time is the machine's rate at the LSTM's shapes.
+
+def matmul(dtype: str) -> Callable[[], jax.Array]:
+    """A call that runs the encoder's product many times in one program.
+
+    `MATMUL_FLOPS` over its time is the machine's rate at the LSTM's shapes.
     """
-    left = jax.random.normal(jax.random.key(0), (batch, inputs), jnp.float32)
-    right = jax.random.normal(jax.random.key(1), (inputs, outputs), dtype)
+    left = jax.random.normal(jax.random.key(0), (_BATCH, _INPUTS), jnp.float32)
+    right = jax.random.normal(jax.random.key(1), (_INPUTS, _OUTPUTS), dtype)
 
     @jax.jit
     def run(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -69,16 +81,20 @@ def matmul(
             entering = (left + total[:1, :1]).astype(dtype)
             return 1e-9 * jnp.matmul(entering, right, preferred_element_type=jnp.float32)
 
-        return jax.lax.fori_loop(0, repeats, body, jnp.zeros((batch, outputs)))
+        return jax.lax.fori_loop(0, _REPEATS, body, jnp.zeros((_BATCH, _OUTPUTS)))
 
     return lambda: run(left, right)
 
 
-def matmul_flops(
-    *, batch: int = 100, inputs: int = 520, outputs: int = 1024, repeats: int = 64
-) -> int:
-    """Floating point operations of `matmul` with the same arguments."""
-    return 2 * batch * inputs * outputs * repeats
+def ratios(times: dict[str, Timing], name: str, port: str) -> dict[str, float]:
+    """How many times as fast as the port a function is, by the clock and by the processor."""
+    if port not in times:
+        return {}
+    timed, ported = times[name], times[port]
+    return {
+        f"times {port}": ported.fastest / timed.fastest,
+        f"times {port} (processor)": ported.processor / timed.processor,
+    }
 
 
 def has_torch() -> bool:
@@ -89,8 +105,9 @@ def has_torch() -> bool:
 def environment() -> dict[str, Any]:
     """Where and with what the figures came about."""
     git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+        ["git", "describe", "--always", "--dirty"], cwd=pathlib.Path(__file__).parent,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     versions = {"python": platform.python_version(), "jax": jax.__version__}
     if has_torch():
         import torch
@@ -122,7 +139,7 @@ class PrintConfig:
     """How to print."""
 
     json: bool = False
-    """JSON lines, not a table."""
+    """A line of JSON, not a table."""
 
 
 def main(measure: Callable[[], list[dict[str, Any]]], description: str | None) -> NoReturn:
