@@ -70,6 +70,11 @@ class Options(Checked):
     process: int | None = None
     """Which of them this is, from 0."""
 
+    @property
+    def swept(self) -> set[str]:
+        """The fields that `sweep` names."""
+        return {_swept(item) for item in self.sweep}
+
 
 def main(
     presets: Mapping[str, ExperimentConfig] | Callable[[], Mapping[str, ExperimentConfig]],
@@ -281,12 +286,14 @@ def aligned(rows: Sequence[Sequence[str]], place: Callable[[str, int], str] = st
 
 def _print_completion(arguments: list[str]) -> None:
     app, train = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
-    for name, (module, _, config) in _MODULES.items():
-        app.command(getattr(importlib.import_module(module), config), name=name)
-    for name in _experiments():
-        presets = importlib.import_module(f"{_EXPERIMENTS}.{name}").PRESETS
-        everything: Any = type(_together(presets, Options()))
-        train.command(everything, name=name)
+    with _named_extra("completion of all commands"):
+        for name, (module, _, config) in _MODULES.items():
+            app.command(getattr(importlib.import_module(module), config), name=name)
+        for name in _experiments():
+            presets = importlib.import_module(f"{_EXPERIMENTS}.{name}").PRESETS
+            trains = isinstance(next(iter(presets.values())), ExperimentConfig)
+            everything: Any = type(_together(presets, Options() if trains else None))
+            train.command(everything, name=name)
     app.command(train, name="train")
     app.cli(prog="drawjax", args=["--tyro-print-completion", *arguments])
 
@@ -576,11 +583,16 @@ def _named(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for argument in arguments:
         flag, _, value = argument.partition("=")
         swept = argument if before == "--sweep" else value if flag == "--sweep" else ""
-        if field := swept.partition("=")[0].strip():
-            yield field.removeprefix("--").replace("-", "_"), True
+        if field := _swept(swept):
+            yield field, True
         if flag.startswith("--") and before != "--sweep":
             yield flag.removeprefix("--").replace("-", "_"), False
         before = argument
+
+
+def _swept(item: str) -> str:
+    """`train.learning_rate` of `train.learning-rate=1e-3,2e-3`."""
+    return item.partition("=")[0].strip().removeprefix("--").replace("-", "_")
 
 
 def _affirmed(name: str) -> str:

@@ -25,12 +25,14 @@ class SampleConfig(Checked):
     """Class to draw, or several in one image, of a class-conditional model; None: a row of
     each."""
     out: pathlib.Path | None = option(None, path=True)
-    """PNG to write; None: samples_MODEL_SEED.png."""
+    """PNG to write; None: samples_MODEL_SEED.png, with a label samples_MODEL_LABEL_SEED.png."""
     gif: pathlib.Path | None = option(None, path=True)
     """GIF to write too, of the drawing step by step."""
 
     def __post_init__(self):
         super().__post_init__()
+        if self.label == ():
+            raise ValueError("--label needs a class; leave it out for a row of each")
         for name, path, suffix in (("out", self.out, ".png"), ("gif", self.gif, ".gif")):
             if path is not None and path.suffix.lower() != suffix:
                 raise ValueError(f"--{name} must end in {suffix}, got {str(path)!r}")
@@ -68,11 +70,12 @@ def sample(config: SampleConfig) -> None:
         condition, columns = figures.class_rows(config.num, classes)
     key = jax.random.key(config.seed, impl=PRNG)
     output = model.generate(config.num, key=key, condition=condition)
-    means = np.asarray(model.likelihood(output.canvases).mean)
     name = pathlib.Path(config.model).expanduser().absolute().name
-    out = config.out or pathlib.Path(f"samples_{name}_{config.seed}.png")
-    figures.save_grid(out, means[-1], columns=columns)
+    parts = ["samples", name, *(config.label or ()), config.seed]
+    out = config.out or pathlib.Path("_".join(map(str, parts)) + ".png")
+    figures.save_grid(out, np.asarray(output.images), columns=columns)
     if config.gif:
+        means = np.asarray(model.likelihood(output.canvases).mean)
         windows = jax.tree.map(np.asarray, output.write_windows)
         size = model.config.write_size
         figures.save_animation(config.gif, means, windows, columns=columns, patch_size=size)

@@ -170,19 +170,27 @@ def run_groups(
 def table(points: Sequence[Point]) -> list[dict[str, Any]]:
     """A row per point: index, folder, what was swept, and the numbers of its results.json.
 
-    A point that has none yet, or a torn one, has only the first of these.
+    A point that has none yet, or a torn one, has only the first of these; one that diverged, in
+    this process or in another job of an array, has `diverged`.
     """
     rows = []
     for point in points:
         row = {"index": point.index, "folder": point.config.workdir, **point.values}
-        path = pathlib.Path(point.config.workdir) / "results.json"
-        if path.exists():
-            try:
-                row |= _numbers(read_json(path))
-            except ValueError as error:
-                _log.warning("%s", error)
-        rows.append(row)
+        notes = _read(point, "data.json").get("notes", ())
+        if any(note.startswith("Diverged:") for note in notes):
+            row["diverged"] = True
+        rows.append(row | _numbers(_read(point, "results.json")))
     return rows
+
+
+def _read(point: Point, name: str) -> dict[str, Any]:
+    """A file of a point's; nothing if there is none, or a torn one."""
+    path = pathlib.Path(point.config.workdir) / name
+    try:
+        return read_json(path) if path.exists() else {}
+    except ValueError as error:
+        _log.warning("%s", error)
+        return {}
 
 
 def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
@@ -196,13 +204,16 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
     writer.writerows(rows)
     workdir = pathlib.Path(points[0].config.workdir).parent
     workdir.mkdir(parents=True, exist_ok=True)
+    if others := _in_table(workdir / "sweep.csv") - {row["folder"] for row in rows}:
+        _log.info("the table leaves out %d points of another sweep in %s", len(others), workdir)
     write_atomically(workdir / "sweep.csv", text.getvalue())  # jobs of an array may end together
-    shown = ["index", *points[0].values, *(["diverged"] if diverged else [])]
+    shown = ["index", *points[0].values, *(["diverged"] if "diverged" in columns else [])]
     shown += [
         name
         for name in columns
         if name.startswith(("validation.", "test."))
         and not name.endswith(("images", "samples", "standard_error"))
+        and ".loss_by_class." not in name
     ]
     print(
         cli.aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)], str.rjust)
@@ -210,6 +221,13 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
     figures.save_plot(workdir / "sweep.png", lambda: _plot(points))
     _log.info("sweep: %s, %s", workdir / "sweep.csv", workdir / "sweep.png")
     _log.info("`python -m drawjax.report %s` puts its points into one page", workdir)
+
+
+def _in_table(path: pathlib.Path) -> set[str]:
+    """The folders that a sweep's table names."""
+    if not path.exists():
+        return set()
+    return {row.get("folder", "") for row in csv.DictReader(path.read_text().splitlines())}
 
 
 def _plot(points: Sequence[Point]) -> Any:

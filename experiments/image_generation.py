@@ -83,31 +83,38 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _presets(argv: Sequence[str] | None) -> dict[str, GenerationConfig]:
     """`PRESETS`, fitted to the images that flags name."""
-    config, sharp = _asked(argv)
+    (config, options), sharp = _asked(argv)
     if config.mode != "train":  # the run's folder says how it was trained
         return PRESETS
     if config.data.name is None and config.data.folder is None:
         raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
+    if swept := {"data.name", "data.folder", "data.size", "data.crop"} & options.swept:
+        raise ValueError(
+            f"--sweep {min(swept)}: a model is fitted to one form of the images; start a run for "
+            "each value"
+        )
     size = config.data.size or _size(config.data.folder, config.data.crop)
     form = dataclasses.replace(config.data, size=size, binarization="none")
     base = dataclasses.replace(PRESETS["images"], data=form)
     return {"images": fitted(data.load(None, form), base, sharp=sharp)}
 
 
-def _asked(argv: Sequence[str] | None) -> tuple[GenerationConfig, bool | None]:
+def _asked(
+    argv: Sequence[str] | None,
+) -> tuple[tuple[GenerationConfig, cli.Options], bool | None]:
     """What flags say, and whether the images are to be black and white; None: as they look."""
     how = {"description": __doc__, "options": cli.Options()}
     if not {"data.binarization", "model.likelihood"} & cli.given(argv):
-        return cli.parse(PRESETS, argv, **how)[0], None
+        return cli.parse(PRESETS, argv, **how), None
     with contextlib.suppress(ValueError):
-        return cli.parse_or_raise(PRESETS, argv, **how)[0], False
+        return cli.parse_or_raise(PRESETS, argv, **how), False
     plain = PRESETS["images"]
     sharp = dataclasses.replace(
         plain,
         data=dataclasses.replace(plain.data, binarization="dynamic"),
         model=dataclasses.replace(plain.model, likelihood="bernoulli"),
     )
-    return cli.parse({"images": sharp}, argv, **how)[0], True
+    return cli.parse({"images": sharp}, argv, **how), True
 
 
 def _size(folder: str | None, crop: int | None = None) -> int | None:

@@ -542,6 +542,12 @@ def test_each_class_has_a_row_in_picture_and_animation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawjax.save_pretrained(_model(dataclasses.replace(CONFIG, num_classes=3)), "small")
     assert _sample(["--model", "small", "--num", "4", "--out", "a.png", "--gif", "a.gif"]) == 0
+    assert _sample(["--model", "small", "--num", "4", "--label", "2"]) == 0
+    assert _sample(["--model", "small", "--num", "4", "--label", "0", "1"]) == 0
+    assert {"samples_small_2_0.png", "samples_small_0_1_0.png"} <= {
+        *map(str, pathlib.Path().glob("*"))
+    }
+    assert _sample(["--model", "small", "--label"]) == 2
     with Image.open("a.png") as grid, Image.open("a.gif") as animation:
         assert grid.size == animation.size
         assert grid.height > 3 * grid.width  # a column, where a square is the default

@@ -313,3 +313,38 @@ def test_no_text_ends_or_hides_the_data(run):
     page = report.write_report([run]).read_text()
     assert text not in page and "<!--" not in page
     assert _data(run / "report.html")[0]["config"]["data.name"] == text
+
+
+def test_one_path_is_one_folder(run):
+    assert report.write_report(str(run)) == run / "report.html"
+
+
+def test_what_is_no_run_is_left_out_of_a_page_of_many(run, caplog):
+    model = run.parent / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"kind": "draw"}')
+    write_run(run / "seed=1")  # a point of a sweep in the folder of a run
+    with caplog.at_level("INFO"):
+        path = report.write_report([run.parent])
+    assert [data["name"] for data in _data(path)] == ["run"]
+    assert f"left out of {run.parent}, no runs: model" in caplog.text
+    assert [data["name"] for data in _data(report.write_report([run]))] == ["run", "seed=1"]
+
+
+def test_pictures_of_the_test_go_with_its_results(run):
+    (run / "test.drawing.json").write_text((run / "prior.drawing.json").read_text())
+    Image.new("L", (4, 4)).save(run / "reconstructions.png")
+    before = read_run(run)
+    _append(run, split="validation", step=10**6, loss=1.0)
+    after = read_run(run)
+    assert len(after["drawings"]) == len(before["drawings"]) - 1
+    titles = [{picture["title"] for picture in data["pictures"]} for data in (before, after)]
+    assert titles[0] - titles[1] == {"Reconstructions"}
+
+
+def test_a_loss_of_ten_thousand_nats_is_shown_to_the_nat(run):
+    results = json.loads((run / "results.json").read_text())
+    results["test"] |= {"latent": 10684.37, "reconstruction": 9684.37}
+    (run / "results.json").write_text(json.dumps(results))
+    rows = {row[0]: row[-1] for row in read_run(run)["numbers"]["rows"]}
+    assert (rows["Latent loss (KL)"], rows["Reconstruction loss"]) == ("10,684", "9684")

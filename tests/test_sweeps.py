@@ -264,3 +264,31 @@ def test_the_plot_is_made_whatever_matplotlibrc_says(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "sweep.csv", "sweep.png",
     ]  # fmt: skip
+
+
+def test_a_point_that_diverged_in_another_job_stays_named(tmp_path, capsys):
+    points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), ["train.seed=0,1"])
+    folder = pathlib.Path(points[0].config.workdir)
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text('{"notes": ["Diverged: no."]}')
+    sweeps.run_groups(points, [points[1:]], lambda configs: [{}])
+    with (tmp_path / "sweep.csv").open() as file:
+        assert [row["diverged"] for row in csv.DictReader(file)] == ["True", ""]
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_classes_have_no_columns_on_the_terminal_and_another_sweep_is_said(
+    tmp_path, capsys, caplog
+):
+    for seeds in ("0,1", "2,3"):
+        points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), [f"train.seed={seeds}"])
+        folder = pathlib.Path(points[0].config.workdir)
+        folder.mkdir(parents=True)
+        results = {"test": {"loss": 2.0, "loss_by_class": {"0": 1.5}}}
+        (folder / "results.json").write_text(to_json(results))
+        with caplog.at_level("INFO"):
+            sweeps.run_groups(points, [points], lambda configs: [{}, {}])
+    said = capsys.readouterr().out
+    assert "test.loss" in said and "by_class" not in said
+    assert "test.loss_by_class.0" in (tmp_path / "sweep.csv").read_text()
+    assert "the table leaves out 2 points of another sweep" in caplog.text

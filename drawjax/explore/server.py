@@ -36,7 +36,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from drawjax.explore import images
-from drawjax.explore.drawing import COUNT, Drawing, Models
+from drawjax.explore.drawing import Drawing, Models
 from drawjax.explore.glimpse import MAX_PATCH, glimpse
 from drawjax.files import to_json
 from drawjax.pictures import open_picture
@@ -61,7 +61,6 @@ def app(models: Models) -> Starlette:
                 "maxPatch": MAX_PATCH,
                 "builtIn": images.BUILT_IN,
                 "models": models.describe(),
-                "count": COUNT,
             }
         )
 

@@ -69,7 +69,7 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
   const xs = [...new Set(lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
   const ys = lines.flatMap(line => line.points).filter(point => Number.isFinite(point[1]))
     .flatMap(([, y, error = 0]) => [y - error, y + error]);
-  let [x0, x1] = [xs[0], xs.at(-1)], y0 = Math.min(...ys), y1 = Math.max(...ys);
+  let [x0, x1] = [xs[0], xs.at(-1)], y0 = ys.reduce((a, b) => Math.min(a, b)), y1 = ys.reduce((a, b) => Math.max(a, b));
   const room = (y1 - y0) * 0.05 || Math.abs(y1) * 0.1 || 1;
   [y0, y1] = [y0 >= 0 ? Math.max(0, y0 - room) : y0 - room, y1 + room];
   if (x0 === x1) [x0, x1] = [x0 - 1, x1 + 1];

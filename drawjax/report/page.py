@@ -1,24 +1,28 @@
 """The page: run folders in, one HTML file out."""
 
 import importlib.resources
+import logging
 import os
 import pathlib
 import time
 from collections.abc import Sequence
 
 from drawjax.files import to_json, write_atomically
-from drawjax.report.reading import read_run
+from drawjax.report.reading import is_run, read_run
+
+_log = logging.getLogger(__name__)
 
 _PARTS = ("page.css", "chart.js", "player.js", "page.js")
 
 
 def write_report(
-    workdirs: Sequence[str | pathlib.Path], path: str | pathlib.Path | None = None
+    workdirs: str | pathlib.Path | Sequence[str | pathlib.Path],
+    path: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Writes the report of one run, or of several in one page.
 
     Args:
-      workdirs: folders of runs, or of sweeps, which stand for their points.
+      workdirs: a folder, or several, of runs, or of sweeps, which stand for their points.
       path: file to write; default: `report.html` in the folder, or `comparison.html` in the one
         that several folders have in common.
 
@@ -29,6 +33,8 @@ def write_report(
       FileNotFoundError: if a folder holds no run.
       ValueError: if there are no folders, or a file of a run cannot be read.
     """
+    if isinstance(workdirs, str | pathlib.Path):
+        workdirs = [workdirs]
     if not workdirs:
         raise ValueError("name a run's folder, or several")
     folders = [pathlib.Path(workdir).expanduser() for workdir in workdirs]
@@ -57,10 +63,13 @@ def write_report(
 
 
 def _points(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The run that a folder is, or the runs in it."""
+    """The run that a folder is, and the runs in it."""
+    inner = [path.parent for path in sorted(folder.glob("*/config.json"))]
+    points = [point for point in inner if is_run(point)]
+    if others := [point.name for point in inner if point not in points]:
+        _log.info("left out of %s, no runs: %s", folder, ", ".join(others))
     if (folder / "config.json").exists():
-        return [folder]
-    points = sorted(path.parent for path in folder.glob("*/config.json"))
+        return [folder, *points]
     if not points:
         raise FileNotFoundError(f"{folder} holds no run: there is no config.json")
     return points

@@ -3,7 +3,7 @@
 import base64
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
@@ -46,10 +46,12 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
       ValueError: if a file of it cannot be read, or the folder is something else's.
     """
     config = _json(folder / "config.json")
-    if "train.steps" not in config:
+    if not is_run(folder):
         raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
-    results = _results(folder, metrics)
+    written = _json(folder / "results.json")
+    results = _current(written, metrics)
+    gone_on = bool(written) and not results
     started = _json(folder / "data.json")
     data = {**started, **results}
     done = max((entry["step"] for entry in metrics), default=0)
@@ -68,15 +70,23 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "numbers": _numbers(results, metrics),
         "by_glimpse": _by_glimpse(results.get("test", {})),
         "metrics": {split: _curves(metrics, split) for split in ("train", "validation")},
-        "drawings": [_json(path) for path in sorted(folder.glob("*.drawing.json"))],
-        "pictures": _pictures(folder),
+        "drawings": [
+            _json(path)
+            for path in sorted(folder.glob("*.drawing.json"))
+            if not (gone_on and path.name == "test.drawing.json")
+        ],
+        "pictures": _pictures(folder, without=("reconstructions.png",) if gone_on else ()),
         "config": {name: str(value) for name, value in config.items()},
     }
 
 
-def _results(folder: pathlib.Path, metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The run's results, if they are of its best parameters: it may have gone on after them."""
-    results = _json(folder / "results.json")
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder's config.json is a run's."""
+    return "train.steps" in _json(folder / "config.json")
+
+
+def _current(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A run's results, if they are of its best parameters: it may have gone on after them."""
     if not isinstance(results.get("test", {}), dict):  # of a custom `test`
         del results["test"]
     losses = [entry.get("loss", math.nan) for entry in metrics if entry["split"] == "validation"]
@@ -155,7 +165,7 @@ def _with_error(name: str, values: dict[str, Any]) -> str:
     plain = "error" if "error" in values else "loss"
     error = values.get("standard_error" if name == plain else f"{name}_standard_error")
     if not error or not math.isfinite(error):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:,.{digits}f} ± {error:.{digits}f}"
 
@@ -174,9 +184,11 @@ def _curves(metrics: Sequence[dict[str, Any]], split: str) -> dict[str, list[Any
     return columns
 
 
-def _pictures(folder: pathlib.Path) -> list[dict[str, Any]]:
+def _pictures(folder: pathlib.Path, without: Collection[str]) -> list[dict[str, Any]]:
     pictures = []
     for name, (title, description) in _PICTURES.items():
+        if name in without:
+            continue
         try:
             with Image.open(folder / name) as image:
                 width, height = image.size

@@ -15,7 +15,7 @@ from drawjax.config import TrainConfig
 from drawjax.training import hosts
 from drawjax.training.errors import Diverged, Interrupted, RunError
 from drawjax.training.hosts import Interrupts
-from drawjax.training.metrics import Means, MetricWriter, Progress
+from drawjax.training.metrics import Means, MetricWriter, Progress, as_text
 from drawjax.training.run import RunWriter, has_best, restore
 from drawjax.training.step import Program, TrainState, check_metrics
 from drawjax.training.task import BatchIterator, Task
@@ -228,9 +228,8 @@ class _Loop:
             if not known:
                 point.writer.write(step, "validation", values)
             point.run.save_best(step, average, values)
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
-            _log.info("%sstep %d: validation %s", which, step, listed)
+            _log.info("%sstep %d: validation %s", which, step, as_text(values))
             self._show(point, params)
 
     def _show(self, point: _Point, params: Any = None) -> None:

@@ -15,7 +15,7 @@ from drawjax.files import not_null, read_metrics, to_json, write_atomically
 from drawjax.training import hosts
 from drawjax.training.errors import RunError
 
-__all__ = ["Means", "MetricWriter", "Progress"]
+__all__ = ["Means", "MetricWriter", "Progress", "as_text"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +119,14 @@ class MetricWriter:
         self._events.write_event(self._messages.Event(wall_time=time.time(), step=step, **what))
 
 
+def as_text(values: Mapping[str, float]) -> str:
+    """Metrics in a line; large ones to the unit, as losses of large images are."""
+    return ", ".join(
+        f"{name} {value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{name} {value:.4g}"
+        for name, value in values.items()
+    )
+
+
 class Progress:
     """A bar on a terminal, plain log lines elsewhere.
 
@@ -146,7 +154,7 @@ class Progress:
         rate = (step - self._last) * self._batch_size / max(now - self._since, 1e-9)
         self._last, self._since = step, now
         values = {"loss": values["loss"], **values}
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        listed = as_text(values)
         self._bar.set_postfix_str(f"{listed}, {rate:,.0f} images/s")
         if self._bar.disable:
             left = (self._total - step) * self._batch_size / max(rate, 1e-9)

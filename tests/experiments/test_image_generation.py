@@ -17,7 +17,7 @@ from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, T
 from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
 from drawjax.training import RunError
-from experiments.image_generation import PRESETS, _asked, _size, fitted
+from experiments.image_generation import PRESETS, _asked, _size, fitted, run
 
 
 def _fitted(images, caplog):
@@ -58,7 +58,7 @@ def test_what_is_chosen_suits_the_images(caplog):
     ],
 )
 def test_a_flag_brings_what_goes_with_it(flags, likelihood, binarization, sharp, caplog):
-    config, asked = _asked(flags)
+    (config, _), asked = _asked(flags)
     assert (config.model.likelihood, config.data.binarization) == (likelihood, binarization)
     assert asked is sharp
     if sharp is not None:
@@ -158,3 +158,11 @@ def test_from_a_folder_to_drawings_in_one_command(tmp_path):
     assert (tmp_path / "run" / "samples.png").exists()
     again = run("--mode", "draw")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_sweep_over_what_the_model_is_fitted_to_is_refused(tmp_path, capsys):
+    _write(tmp_path / "pictures")
+    arguments = ["--data.folder", str(tmp_path / "pictures"), "--sweep", "data.size=16,64"]
+    with pytest.raises(SystemExit):
+        run(arguments)
+    assert "error: --sweep data.size: a model is fitted to one form" in capsys.readouterr().err
