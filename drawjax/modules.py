@@ -446,7 +446,7 @@ class Structure:
         return self.tree, layout, *values
 
     def __hash__(self) -> int:
-        return hash(self._key() if self.constants else self.tree)
+        return hash(self.tree)  # equal ones have equal hashes; constants need not be read for it
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Structure) and self._key() == other._key()
