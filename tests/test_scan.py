@@ -293,6 +293,6 @@ def test_a_state_may_hold_whole_numbers_where_gradients_are_clipped():
 
         state = jnp.ones((2, 3)), jnp.zeros(2, jnp.int32)
         (hidden, count), _ = scan(body, state, jnp.ones((4, 2, 3)), clip_ratio=1e9)
-        return jnp.sum(hidden * count[:, None])
+        return jnp.sum(hidden * count[:, None].astype(hidden.dtype))
 
     assert np.all(np.abs(jax.grad(total)(kernel)) > 0)

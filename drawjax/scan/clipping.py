@@ -50,7 +50,7 @@ def _factors(
 
 
 def _scaled(tree: Any, factors: jax.Array, axis: int) -> Any:
-    def scaled(values: jax.Array) -> jax.Array:
+    def scaled(values: Any) -> Any:
         if values.dtype == jax.dtypes.float0:  # of integers
             return values
         shape = [1] * values.ndim
