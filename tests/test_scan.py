@@ -283,13 +283,15 @@ def test_a_limit_that_is_not_positive_is_refused(ratio):
         scan(lambda state, x: (state, x), jnp.zeros(2), jnp.zeros((3, 2)), clip_ratio=ratio)
 
 
-def test_a_state_may_hold_whole_numbers_where_gradients_are_clipped():
-    kernel = jnp.ones((3, 3)) / 3
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_state_may_hold_whole_numbers_where_gradients_are_clipped(deferred):
+    kernel, bias = jnp.ones((3, 3)) / 3, jnp.zeros(3)
 
     def total(kernel):
         def body(state, x):
             hidden, count = state
-            return (jnp.tanh(dense(hidden + x, kernel, jnp.zeros(3))), count + 1), ()
+            inner = bias if deferred else jnp.zeros(3)  # made inside, it stays in the loop
+            return (jnp.tanh(dense(hidden + x, kernel, inner)), count + 1), ()
 
         state = jnp.ones((2, 3)), jnp.zeros(2, jnp.int32)
         (hidden, count), _ = scan(body, state, jnp.ones((4, 2, 3)), clip_ratio=1e9)

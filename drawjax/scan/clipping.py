@@ -44,8 +44,11 @@ def _factors(
             for x, dy in zip(inputs, gradients, strict=True)
         )
     )
-    # Images without a gradient, as masked ones, would make the median zero.
-    limit = ratio * jnp.nanmedian(jnp.where(lengths > 0, lengths, jnp.nan))
+    lengths = jnp.atleast_1d(lengths)  # without a product it is a plain zero
+    # The median of images with a gradient: those without, as masked ones, could make it zero.
+    count = jnp.sum(lengths > 0)
+    ordered = jnp.sort(jnp.where(lengths > 0, lengths, jnp.inf))
+    limit = ratio * (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
     return jnp.where(lengths > limit, limit / jnp.where(lengths > limit, lengths, 1), 1)
 
 

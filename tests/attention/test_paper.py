@@ -415,5 +415,5 @@ def test_scales_are_reads_by_wider_windows(x64, num_scales):
         )
         expected = attention.read(images, wider, 4)
         np.testing.assert_allclose(patches[:, :, k], expected, atol=1e-12)
-    with pytest.raises(ValueError, match="num_scales must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_scales must be at least 1 and whole, got 0"):
         attention.read_scales(images, window, 4, 0)
