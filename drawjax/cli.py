@@ -38,6 +38,7 @@ __all__ = [
     "read",
     "run_command",
     "run_experiment",
+    "swept_field",
 ]
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Options(Checked):
     @property
     def swept(self) -> set[str]:
         """The fields that `sweep` names."""
-        return {_swept(item) for item in self.sweep}
+        return {swept_field(item) for item in self.sweep}
 
 
 def main(
@@ -583,15 +584,15 @@ def _named(arguments: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for argument in arguments:
         flag, _, value = argument.partition("=")
         swept = argument if before == "--sweep" else value if flag == "--sweep" else ""
-        if field := _swept(swept):
+        if field := swept_field(swept):
             yield field, True
         if flag.startswith("--") and before != "--sweep":
             yield flag.removeprefix("--").replace("-", "_"), False
         before = argument
 
 
-def _swept(item: str) -> str:
-    """`train.learning_rate` of `train.learning-rate=1e-3,2e-3`."""
+def swept_field(item: str) -> str:
+    """The field that an item of --sweep names: of `train.learning-rate=1e-3` with underscores."""
     return item.partition("=")[0].strip().removeprefix("--").replace("-", "_")
 
 

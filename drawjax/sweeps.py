@@ -64,8 +64,8 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
     axes: dict[str, list[str]] = {}
     known = [name for name in flatten(config) if name != "workdir"]
     for item in sweeps:
-        name, equals, listed = item.partition("=")
-        name = name.strip().removeprefix("--").replace("-", "_")
+        name = cli.swept_field(item)
+        _, equals, listed = item.partition("=")
         if name not in known:
             hint = nearest(name, known)
             raise ValueError(f"--sweep over an unknown field, {name or item!r}{hint}")

@@ -221,8 +221,11 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     if config.invert:
         arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")
-    gray = any(np.any((array > 0) & (array < 255)) for array in arrays.values())
-    if form.binarization == "dynamic" and not gray:
+    dynamic = form.binarization == "dynamic"
+    gray = (static or dynamic) and any(
+        np.any((array > 0) & (array < 255)) for array in arrays.values()
+    )
+    if dynamic and not gray:
         notes.append(f"{images.name}: zeros and ones already; binarization changes nothing.")
     if static and gray:
         notes.append(

@@ -46,7 +46,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
       ValueError: if a file of it cannot be read, or the folder is something else's.
     """
     config = _json(folder / "config.json")
-    if not is_run(folder):
+    if not _is_of_run(config):
         raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
     written = _json(folder / "results.json")
@@ -82,7 +82,11 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 
 def is_run(folder: pathlib.Path) -> bool:
     """Whether a folder's config.json is a run's."""
-    return "train.steps" in _json(folder / "config.json")
+    return _is_of_run(_json(folder / "config.json"))
+
+
+def _is_of_run(config: dict[str, Any]) -> bool:
+    return "train.steps" in config
 
 
 def _current(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:

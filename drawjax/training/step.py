@@ -150,7 +150,7 @@ def train_step(
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
             raise ValueError(f"a loss must come with a dict of metrics, got {type(given).__name__}")
         loss, metrics = given
-        if not _is_real(loss, jnp.floating) or jnp.shape(loss):
+        if not _holds(loss, jnp.floating) or jnp.shape(loss):
             kind = getattr(loss, "dtype", type(loss).__name__)
             raise ValueError(f"a loss must be a scalar float, got {kind} {list(jnp.shape(loss))}")
         check_metrics(metrics, taken=_METRICS)
@@ -192,16 +192,16 @@ def check_metrics(metrics: Mapping[str, Any], *, taken: Collection[str] = ()) ->
     for name, value in metrics.items():
         if name in taken:
             raise ValueError(f"a metric cannot be called {name}, which is one of every run's")
-        if not any(_is_real(value, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        if not _holds(value, jnp.floating, jnp.integer, jnp.bool_):
             raise ValueError(f"metric {name} must be a real number, got {type(value).__name__}")
         if shape := jnp.shape(value):
             raise ValueError(f"metric {name} must be a scalar, got an array of shape {shape}")
 
 
-def _is_real(value: Any, kind: Any) -> bool:
-    """Whether a value is, or an array holds, numbers of a kind; text and None are none."""
+def _holds(value: Any, *kinds: Any) -> bool:
+    """Whether a value is, or an array holds, numbers of one of these kinds; text is none."""
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    return jnp.issubdtype(dtype, kind)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 class Program:
