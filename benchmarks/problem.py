@@ -31,8 +31,8 @@ class _Draw(Task):
     def init(self, key: jax.Array) -> Any:
         return modules.split(modules.Draw(self._config, self._shape, key=key))[1]
 
-    def loss(self, params: Any, batch: jax.Array, key: jax.Array, constants: Any):
-        del constants
+    def loss(self, params: Any, batch: jax.Array, key: jax.Array, constants: Any, step: jax.Array):
+        del constants, step
         config = self._config
         noise = jax.random.normal(key, (config.num_glimpses, batch.shape[0], config.latent_size))
         model = modules.merge(self._graph, params)

@@ -31,9 +31,14 @@ class Classification(Experiment[ClassificationConfig]):
         data.check_labels(images, config.model.num_classes)
 
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, constants: data.Batch
+        self,
+        params: Any,
+        batch: data.Batch,
+        key: jax.Array,
+        constants: data.Batch,
+        step: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The cross-entropy in nats, and the error in percent."""
+        """The cross-entropy in nats, and the error in percent; the step is for subclasses."""
         keys = jax.random.split(key, len(batch["image"]))
         images = self._see(batch, keys, constants, training=True)
         cross_entropy, wrong = ram.loss(self.bound(params), images, batch["label"])

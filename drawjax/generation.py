@@ -40,13 +40,44 @@ class Generation(Experiment[GenerationConfig]):
             data.check_labels(images, self._classes)
 
     def loss(
-        self, params: Any, batch: data.Batch, key: jax.Array, constants: data.Batch
+        self,
+        params: Any,
+        batch: data.Batch,
+        key: jax.Array,
+        constants: data.Batch,
+        step: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Eq. 12 in nats, and its parts."""
+        """Eq. 12 in nats, and its parts; the step is for subclasses."""
         keys = jax.random.split(key, len(batch["image"]))
         reconstruction, latent = self._loss(params, batch, keys, constants, training=True)
         metrics = {"reconstruction": jnp.mean(reconstruction), "latent": jnp.mean(latent)}
         return metrics["reconstruction"] + metrics["latent"], metrics
+
+    def inputs(
+        self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """What `loss` and evaluation make of a batch.
+
+        Args:
+          batch: as the source has it: bytes.
+          keys: PRNG keys of the images, `[batch]`.
+          pool: the source's images from which partners and pieces are taken; `loss` has those of
+            training in its `constants`.
+          training: whether a crop is at a random place; elsewhere it is in the middle.
+
+        Returns:
+          The images that the model sees, `[batch, height, width, channels]` in [0, 1]; the features
+          that they are drawn by, of a model of classes; and a key for the noise of each (`noise`).
+        """
+        pairs = jax.vmap(jax.random.split)(keys)
+        images = data.preprocess(
+            self.config.data, batch["image"], pairs[:, 0], pool, training=training
+        )
+        condition = None
+        if self._classes is not None:
+            labels = data.seen_labels(self.config.data, batch["label"], pairs[:, 0], pool)
+            condition = draw.class_features(labels, self._classes)
+        return images, condition, pairs[:, 1]
 
     def evaluate(self, params: Any, source: data.Source) -> dict[str, Any]:
         """The negative bound (Eq. 12) on every image of a source, one sample of z per image.
@@ -79,7 +110,7 @@ class Generation(Experiment[GenerationConfig]):
             test.get(name) != value for name, value in asked.items()
         ):
             test |= evaluation.importance_weighted(
-                self.bound(params), functools.partial(self._inputs, pool=self.pool(source)), source,
+                self.bound(params), functools.partial(self.inputs, pool=self.pool(source)), source,
                 self.evaluation_key, num_samples=config.importance_samples,
                 count=asked["importance_images"], folder=pathlib.Path(config.workdir),
             )  # fmt: skip
@@ -200,20 +231,6 @@ class Generation(Experiment[GenerationConfig]):
         """The first images of a source as evaluation sees them, and what they are drawn by."""
         return self._compiled_inputs(*self.first(source, count))
 
-    def _inputs(
-        self, batch: data.Batch, keys: jax.Array, pool: data.Batch, *, training: bool = False
-    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-        """From a key per image: what the model sees, what it draws by, and a key for the noise."""
-        pairs = jax.vmap(jax.random.split)(keys)
-        images = data.preprocess(
-            self.config.data, batch["image"], pairs[:, 0], pool, training=training
-        )
-        condition = None
-        if self._classes is not None:
-            labels = data.seen_labels(self.config.data, batch["label"], pairs[:, 0], pool)
-            condition = draw.class_features(labels, self._classes)
-        return images, condition, pairs[:, 1]
-
     def _features(self, labels: np.ndarray) -> jax.Array:
         """What samples of some classes are drawn by; pairs, by theirs and the next one."""
         classes = cast(int, self._classes)
@@ -225,7 +242,7 @@ class Generation(Experiment[GenerationConfig]):
         self, params: Any, batch: Any, keys: jax.Array, pool: data.Batch, *, training: bool
     ) -> tuple[jax.Array, jax.Array]:
         """L^x and L^z of each image in nats, `[batch]`."""
-        images, condition, noise_keys = self._inputs(batch, keys, pool, training=training)
+        images, condition, noise_keys = self.inputs(batch, keys, pool, training=training)
         model, options = self.bound(params), self.config.model
         return draw.loss(
             model, images, noise(model, noise_keys),
@@ -246,7 +263,7 @@ class Generation(Experiment[GenerationConfig]):
     def _bits_per_dimension(self, params: Any) -> dict[str, Any]:
         @jax.jit
         def means(batch, keys, pool):
-            images, condition, noise_keys = self._inputs(batch, keys, pool)
+            images, condition, noise_keys = self.inputs(batch, keys, pool)
             model = self.bound(params)
             output = draw.infer(model, images, noise(model, noise_keys), condition=condition)
             return images, output.images, jnp.sum(cast(jax.Array, output.kl), axis=0)
@@ -266,7 +283,7 @@ class Generation(Experiment[GenerationConfig]):
 
     @compiled
     def _compiled_inputs(self, batch: data.Batch, keys: jax.Array, pool: data.Batch) -> Any:
-        return self._inputs(batch, keys, pool)[:2]
+        return self.inputs(batch, keys, pool)[:2]
 
     @compiled
     def _generate(self, params: Any, noise: jax.Array, condition: Any) -> Any:

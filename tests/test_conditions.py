@@ -167,7 +167,7 @@ def test_a_set_brings_its_labels(tmp_path):
     experiment = Generation(_config(), _set(4))
     batch = _set(4).train.__getitems__([0, 1, 6])
     keys = jax.random.split(KEY, 3)
-    _, condition, _ = experiment._inputs(batch, keys, experiment.constants)
+    _, condition, _ = experiment.inputs(batch, keys, experiment.constants)
     np.testing.assert_array_equal(condition, np.eye(4)[[0, 1, 2]])
     for images, message in (
         (_set(None), "have no label in train"),

@@ -49,7 +49,7 @@ def importance(experiment, params, num_samples, count, source=None, folder=None)
     source = source or experiment.images.test
     return evaluation.importance_weighted(
         experiment.bound(params),
-        functools.partial(experiment._inputs, pool=experiment.pool(source)),
+        functools.partial(experiment.inputs, pool=experiment.pool(source)),
         source, experiment.evaluation_key, num_samples=num_samples, count=count, folder=folder,
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ def seen_and_drawn(experiment, params, count):
     source = experiment.images.test
     batch, _ = next(data.eval_batches(source, batch_size=count))
     keys = data.image_keys(experiment.evaluation_key, batch["index"])
-    seen, _, noise_keys = experiment._inputs(batch, keys, experiment.pool(source))
+    seen, _, noise_keys = experiment.inputs(batch, keys, experiment.pool(source))
     model = experiment.bound(params)
     return seen, draw.infer(model, seen, noise(model, noise_keys))
 

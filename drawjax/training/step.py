@@ -146,10 +146,12 @@ def train_step(
     key = jax.random.fold_in(streams(hyperparams.seed).noise, state.step)
 
     def batch_loss(params: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
-        given = task.loss(params, batch, key, constants)
+        given = task.loss(params, batch, key, constants, state.step)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
-            raise ValueError(f"a loss must come with a dict of metrics, got {type(given).__name__}")
-        loss, metrics = given
+            raise ValueError(
+                f"a loss must return a tuple (loss, dict of metrics), got {type(given).__name__}"
+            )
+        loss, metrics = given[0], dict(given[1])
         if not _holds(loss, jnp.floating) or jnp.shape(loss):
             kind = getattr(loss, "dtype", type(loss).__name__)
             raise ValueError(f"a loss must be a scalar float, got {kind} {list(jnp.shape(loss))}")

@@ -41,9 +41,12 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, params: PyTree, batch: PyTree, key: jax.Array, constants: PyTree
+        self, params: PyTree, batch: PyTree, key: jax.Array, constants: PyTree, step: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """A batch's mean loss, and scalars to log; traced under jit."""
+        """A batch's mean loss, and scalars to log; traced under jit.
+
+        `step`, an int32 scalar, counts the steps that were taken before.
+        """
 
     @abc.abstractmethod
     def batches(self, seed: int) -> BatchIterator:

@@ -69,7 +69,7 @@ def test_steps_are_those_of_adamw_after_clipping():
     for step in range(8):
         key = jax.random.fold_in(streams(config.seed).noise, step)
         gradient = jax.grad(lambda *arguments: task.loss(*arguments)[0])
-        values = gradient(params, next(batches), key, np.ones(2))
+        values = gradient(params, next(batches), key, np.ones(2), step)
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(values)))
         assert norm > config.clip_norm  # else this tests no clipping
         values = jax.tree.map(lambda leaf: leaf * config.clip_norm / norm, values)  # noqa: B023
@@ -92,8 +92,8 @@ def test_the_average_follows_fast_then_slowly():
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_no_parameter_and_is_counted(bad):
-    def loss(params, batch, key, constants):
-        value, metrics = toy.loss(params, batch, key, constants)
+    def loss(params, batch, key, constants, step):
+        value, metrics = toy.loss(params, batch, key, constants, step)
         broken = batch["number"][0] % 2 == 1
         if bad == "loss":
             return jnp.where(broken, jnp.inf, value), metrics
@@ -136,7 +136,7 @@ def test_the_rate_goes_by_one_counter_and_is_logged_as_applied():
         steps=10, learning_rate=0.4, warmup_steps=2, decay_fraction=0.5, clip_norm=1e9, seed=0
     )
 
-    def loss(params, batch, key, constants):
+    def loss(params, batch, key, constants, step):
         bad = (batch["number"][0] % 10 == 2) | (batch["number"][0] % 10 == 7)
         return jnp.where(bad, jnp.nan, 1.0) * jnp.sum(params["w"]), {}
 
@@ -165,13 +165,22 @@ def test_no_two_keys_of_a_run_are_equal():
     assert len({jax.random.key_data(key).tobytes() for key in keys}) == len(keys)
 
 
+def test_a_loss_is_told_how_many_steps_were_taken():
+    def loss(*arguments):
+        value, metrics = toy.loss(*arguments)
+        return value, {**metrics, "before": arguments[-1]}
+
+    _, metrics = _steps(CONFIG, 3, toy.task(loss=loss))
+    assert [int(values["before"]) for values in metrics] == [0, 1, 2]
+
+
 def test_an_optimizer_of_ones_own_is_used_whole():
     task = toy.task(optimizer=optax.sgd(0.1))
     states, metrics = _steps(CONFIG, 2, task)
     assert "learning_rate" not in metrics[0]
     key = jax.random.fold_in(streams(CONFIG.seed).noise, 0)
     batch = next(toy.batches(CONFIG.seed))
-    gradient = jax.grad(lambda *args: task.loss(*args)[0])(states[0].params, batch, key, np.ones(2))
+    gradient = jax.grad(lambda p: task.loss(p, batch, key, np.ones(2), 0)[0])(states[0].params)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, states[0].params, gradient)
     chex.assert_trees_all_close(states[1].params, expected, rtol=1e-5)
 
@@ -190,8 +199,8 @@ def _log_of_less_than_zero(x):
 def _broken(where):
     """A loss that is not finite, for a reason deep inside a loop."""
 
-    def loss(params, batch, key, constants):
-        value, metrics = toy.loss(params, batch, key, constants)
+    def loss(params, batch, key, constants, step):
+        value, metrics = toy.loss(params, batch, key, constants, step)
 
         def body(carry, x):
             if where == "forward":
@@ -280,7 +289,7 @@ def test_parameters_given_to_start_from_are_the_optimizers_too():
             r"a loss must be a scalar float, got .*\[3\]",
         ),
         (lambda loss, metrics: (1, metrics), r"a loss must be a scalar float, got int"),
-        (lambda loss, metrics: loss, r"a loss must come with a dict of metrics, got "),
+        (lambda loss, metrics: loss, r"a loss must return a tuple .loss, dict of metrics., got "),
         (lambda loss, metrics: (loss, {"kind": "a"}), "metric kind must be a real number, got str"),
         (lambda loss, metrics: (loss, {"kind": None}), "metric kind must be a real number"),
         (lambda loss, metrics: (loss, {"kind": loss + 1j}), "metric kind must be a real number"),

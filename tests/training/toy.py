@@ -82,7 +82,7 @@ def predict(params, x):
     return jnp.tanh(x @ params["in"] + params["bias"][None]) @ params["out"]
 
 
-def loss(params, batch, key, constants):
+def loss(params, batch, key, constants, step):
     """Squared error, with noise on the input so that the key matters."""
     x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
     error = jnp.mean((predict(params, x) - batch["y"]) ** 2)
@@ -107,8 +107,8 @@ class Toy(Task):
             "out": jax.random.normal(two, (width, 3)) / width**0.5,
         }
 
-    def loss(self, params, batch, key, constants):
-        return loss(params, batch, key, constants)
+    def loss(self, params, batch, key, constants, step):
+        return loss(params, batch, key, constants, step)
 
     def batches(self, seed):
         return batches(seed, self.config.train.batch_size, self.config.pause)
