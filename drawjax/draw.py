@@ -62,7 +62,12 @@ Carry = Any  # what a recurrent cell hands to its next step, e.g. the (c, h) of 
 
 @runtime_checkable
 class Distribution(Protocol):
-    """A step's latents, posterior or prior; `drawjax.objective.Normal` is one. A pytree."""
+    """A step's latents, posterior or prior; `drawjax.objective.Normal` is one. A pytree.
+
+    A posterior may have `kl(prior)` as well, its KL to the model's prior in nats, `[batch]`. Of one
+    that has not, as it is in no closed form, the loss takes the estimate at its sample z_t,
+    log q(z_t) - log p(z_t).
+    """
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Latents `[batch, Z]` from standard normal noise; zeros give the mean."""
@@ -70,10 +75,6 @@ class Distribution(Protocol):
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-density in nats, `[batch]`."""
-        ...
-
-    def kl(self, prior: Any) -> jax.Array:
-        """KL of this, a posterior, to the model's prior in nats, `[batch]`."""
         ...
 
 
@@ -166,7 +167,7 @@ class DrawOutput:
     read_windows: Window | None = None  #: fields [T, batch]; None without attention
     latents: Float[Array, "*T batch Z"] | None = None  #: z_1..z_T
     posterior: Distribution | None = None  #: Q(Z_t | h^enc_t), fields [T, batch, Z]
-    kl: Float[Array, "*T batch"] | None = None  #: nats, Eq. 10
+    kl: Float[Array, "*T batch"] | None = None  #: nats, Eq. 10 (or its estimate)
     log_ratio: Float[Array, "*T batch"] | None = None  #: log p(z_t) - log q(z_t | h^enc_t), nats
 
 
@@ -199,16 +200,22 @@ def step(
     decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 7
     change, write_window = model.write(h_dec)
     canvas = state.canvas + change  # Eq. 8
+    log_ratio = prior.log_prob(latent) - posterior.log_prob(latent)
     output = DrawOutput(
         canvas,
         of_each(write_window, canvas.shape[0]),
         read_windows=of_each(read_window, canvas.shape[0]),
         latents=latent,
         posterior=posterior,
-        kl=posterior.kl(prior),
-        log_ratio=prior.log_prob(latent) - posterior.log_prob(latent),
+        kl=_kl(posterior, prior, log_ratio),
+        log_ratio=log_ratio,
     )
     return State(canvas, encoder, decoder, h_dec), output
+
+
+def _kl(posterior: Any, prior: Distribution, log_ratio: jax.Array) -> jax.Array:
+    """The KL of Eq. 10 where it has a closed form, else its estimate at the sample."""
+    return posterior.kl(prior) if hasattr(posterior, "kl") else -log_ratio
 
 
 def generation_step(
@@ -250,6 +257,14 @@ def of_each(window: Any, batch: int) -> Any:
     return jax.tree.map(of_all, window)
 
 
+def glimpse_count(model: Any, number: Any) -> int:
+    """How many glimpses are asked for; None: as many as the model takes."""
+    number = model.num_glimpses if number is None else number
+    if number < 1 or number != int(number):
+        raise ValueError(f"num_glimpses must be at least 1 and whole, got {number}")
+    return int(number)
+
+
 def infer(
     model: Model, images: Images, noise: Noise, *, condition: Condition | None = None
 ) -> DrawOutput:
@@ -284,8 +299,7 @@ def reconstruct(
 ) -> DrawOutput:
     """`infer` with the posterior's mean at each step (the model's T); deterministic."""
     check_images(images)
-    num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
-    noise = jnp.zeros((num_glimpses, len(images), model.latent_size))
+    noise = jnp.zeros((glimpse_count(model, num_glimpses), len(images), model.latent_size))
     return infer(model, images, noise, condition=condition)
 
 
@@ -319,10 +333,12 @@ def complete(
       rendering of what it saw. `kl` and `log_ratio` are of the filled-in image of each step.
 
     Raises:
-      ValueError: if the shape of `known` does not fit `images`, or as `infer`.
+      ValueError: if `known` is not booleans of a shape that fits `images`, or as `infer`.
     """
     images, noise, condition, state = _checked(model, images, noise, condition)
     known = jnp.asarray(known)
+    if known.dtype != bool:  # a probability is no answer
+        raise ValueError(f"known must be booleans, got {known.dtype}")
     if known.shape[:-1] != images.shape[:-1] or known.shape[-1] not in (1, images.shape[-1]):
         raise ValueError(
             f"known must have shape {list(images.shape)}, or one channel, got {list(known.shape)}"

@@ -87,8 +87,7 @@ class Draw(nnx.Module):
         keys = iter(jax.random.split(key, 8))
         dtype = config.dtype
         units, latents, given = config.hidden_size, config.latent_size, self.condition_size
-        planes = 2 if config.likelihood_scale == "canvas" else 1
-        self._canvas_shape = (height, width, planes * channels)
+        self._canvas_shape = (height, width, self.canvas_channels)
         patch = math.prod(self._canvas_shape)
         if config.write_size is not None:
             patch = config.write_size**2 * self._canvas_shape[2]
@@ -133,6 +132,11 @@ class Draw(nnx.Module):
     def condition_size(self) -> int:
         """Features that it is conditional on: the classes, or others; 0: none."""
         return self.config.num_classes or self.config.condition_size or 0
+
+    @property
+    def canvas_channels(self) -> int:
+        """Channels of the canvas: as the image has, and as many again if a scale is drawn on it."""
+        return self.image_shape[2] * (2 if self.config.likelihood_scale == "canvas" else 1)
 
     def initial_state(self, batch: int) -> State:
         """The learned c_0, h_0^enc and h_0^dec, for `batch` images."""

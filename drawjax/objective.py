@@ -56,7 +56,14 @@ class Normal:
         return gaussian_log_density(value, self.mean, self.log_scale)
 
     def kl(self, prior: "Normal") -> Float[Array, "*batch"]:
-        """KL to a normal prior in nats, one step of Eq. 10."""
+        """KL to a normal prior in nats, one step of Eq. 10.
+
+        Raises:
+          TypeError: for a prior of another kind, whose fields may well have these names.
+        """
+        if not isinstance(prior, Normal):
+            kind = type(prior).__name__
+            raise TypeError(f"the KL of a Normal is to a Normal prior, got a {kind}")
         return gaussian_kl(self.mean, self.log_scale, prior.mean, prior.log_scale)
 
 

@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from drawjax.attention import Window
-from drawjax.draw import Images, check_classes, check_images, of_each
+from drawjax.draw import Images, check_classes, check_images, glimpse_count, of_each
 from drawjax.scan import scan, vary_like
 
 __all__ = ["Model", "Policy", "RamOutput", "State", "classify", "loss"]
@@ -190,9 +190,7 @@ def _checked(
     check_images(images, model.image_shape)
     if not len(images):
         raise ValueError("images must not be empty")
-    num_glimpses = model.num_glimpses if num_glimpses is None else num_glimpses
-    if num_glimpses < 1 or num_glimpses != int(num_glimpses):
-        raise ValueError(f"num_glimpses must be at least 1 and whole, got {num_glimpses}")
+    num_glimpses = glimpse_count(model, num_glimpses)
     state = model.initial_state(images.shape[0])
     images = jnp.asarray(images, state[1].dtype)
     return images, vary_like(state, images), jnp.arange(num_glimpses)

@@ -494,6 +494,11 @@ def test_other_arguments_are_checked_by_name():
     model = modules.merge(graph, params)
     with pytest.raises(ValueError, match=r"\[3, 7, 5, 2\], or one channel, got \[3, 7, 5\]"):
         draw.complete(model, images, images[..., 0] > 0.5, noise)
+    with pytest.raises(ValueError, match="known must be booleans, got float"):
+        draw.complete(model, images, images, noise)
+    for count in (0, 2.5):
+        with pytest.raises(ValueError, match=f"num_glimpses must be at least 1 .*, got {count}"):
+            draw.reconstruct(model, images, count)
     keys = jax.random.split(jax.random.key(0), 3)
     with pytest.raises(ValueError, match="got 0 and 50"):
         draw.importance_weighted_bound(model, images, keys, num_samples=0)

@@ -6,7 +6,7 @@ import pytest
 from jax.test_util import check_grads
 
 from drawjax import objective
-from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood
+from drawjax.objective import Bernoulli, DiscretizedLogistic, Gaussian, Likelihood, Normal
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -51,6 +51,12 @@ def test_kl_agrees_with_monte_carlo(x64):
     ratios -= objective.gaussian_log_density(latents)
     error = np.std(ratios) / np.sqrt(len(ratios))
     assert abs(np.mean(ratios) - objective.gaussian_kl(mean, log_scale)) < 4 * error
+
+
+def test_a_normal_has_no_kl_to_another_kind_of_prior():
+    other = type("Laplace", (), {"mean": jnp.zeros(()), "log_scale": jnp.zeros(())})()
+    with pytest.raises(TypeError, match="to a Normal prior, got a Laplace"):
+        Normal().kl(other)
 
 
 def test_kl_is_never_negative_near_the_prior():

@@ -16,7 +16,7 @@ import pytest
 import drawjax
 from drawjax import Draw, DrawConfig, attention, data, draw, modules, runner
 from drawjax.config import GenerationConfig
-from drawjax.objective import Normal
+from drawjax.objective import Bernoulli, Normal
 from drawjax.training import RunError, TrainConfig
 from drawjax.training.step import Hyperparams, Program, train_step
 from tests.docs import pages
@@ -127,6 +127,55 @@ def _carries(jaxpr):
                     yield outside.aval.shape
         for inner in jax.extend.core.jaxprs_in_params(eqn.params):
             yield from _carries(inner)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Open:
+    """A posterior whose KL is in no closed form."""
+
+    normal: Normal
+
+    def sample(self, noise):
+        return self.normal.sample(noise)
+
+    def log_prob(self, value):
+        return self.normal.log_prob(value)
+
+
+class _OpenDraw(Draw):
+    def posterior(self, h_enc):
+        return _Open(super().posterior(h_enc))
+
+
+def test_a_posterior_without_a_kl_has_its_estimate():
+    images, noise = _inputs()
+    output = draw.infer(Draw(CONFIG, SHAPE, key=jax.random.key(0)), images, noise)
+    model = _OpenDraw(CONFIG, SHAPE, key=jax.random.key(0))
+    _, latent = draw.loss(model, images, noise)
+    np.testing.assert_allclose(latent, -np.sum(output.log_ratio, axis=0), rtol=1e-5)
+    assert np.abs(latent - np.sum(output.kl, axis=0)).min() > 1e-4
+    np.testing.assert_allclose(draw.infer(model, images, noise).kl, -output.log_ratio, rtol=1e-5)
+
+
+class _Doubled(Draw):
+    """A canvas of two planes, of which the likelihood takes the difference."""
+
+    @property
+    def canvas_channels(self):
+        return 2 * self.image_shape[2]
+
+    def likelihood(self, canvas):
+        return Bernoulli(canvas[..., :1] - canvas[..., 1:])
+
+
+@pytest.mark.parametrize("write_size", [3, None])
+def test_a_canvas_may_have_more_channels_than_the_image(write_size):
+    config = dataclasses.replace(CONFIG, write_size=write_size)
+    model = _Doubled(config, SHAPE, key=jax.random.key(0))
+    output = model.infer(_inputs()[0], key=jax.random.key(1))
+    assert output.canvases.shape == (3, 4, 8, 8, 2)
+    assert output.images.shape == (4, 8, 8, 1)
 
 
 METHODS = ("initial_state", "read", "encode", "posterior", "decode", "write")
