@@ -91,7 +91,8 @@ def from_arrays(
       train: images `[n, height, width]` or `[n, height, width, channels]` with 1 or 3 channels:
         bytes, booleans, or floats in [0, 1] (a resize may miss it by 1e-5), which are rounded to
         256 levels.
-      validation: as `train`, of the same height, width and channels; None: held out of it.
+      validation: as `train`, of the same height, width and channels; None: held out of it, by a
+        fixed key, whatever its order.
       test: likewise; None: `validation`, and then validation images are held out of `train`.
       labels: class numbers `[n]` by split.
       name: what results call the set.
@@ -112,6 +113,11 @@ def from_arrays(
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the splits must have images of one shape, got {shapes}")
     ranges, notes = split_ranges(name, {split: len(source) for split, source in sources.items()})
+    if [split for split, *_ in ranges.values()].count("train") > 1:  # in order of class or of time
+        train = sources["train"]
+        order = np.random.RandomState(0).permutation(len(train))  # the same by any NumPy
+        sources["train"] = ArraySource(train.images[order], train.labels[order])
+        notes.append(f"{name}: the training images are put into a fixed random order first.")
     parts = {
         part: ArraySource(sources[split].images[start:stop], sources[split].labels[start:stop])
         for part, (split, start, stop) in ranges.items()
@@ -144,10 +150,11 @@ def _bytes(split: str, images: Any) -> np.ndarray:
     except ValueError:  # NumPy's, of a list of arrays
         raise ValueError(f"{split} images must be of one shape") from None
     images = images[..., None] if images.ndim == 3 else images
-    images = image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
-    if images.max() == 1:
-        raise ValueError(f"{split} images are bytes of 0 and 1, all but black; give booleans")
-    return images
+    result = image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
+    if result.max() == 1:
+        mend = "give booleans" if images.dtype == np.uint8 else "divide by 255 once"
+        raise ValueError(f"{split} images are of 0 and 1/255, all but black; {mend}")
+    return result
 
 
 def _named(default: str | None, config: DataConfig) -> ImageSet:
@@ -218,6 +225,9 @@ def _formed(images: ImageSet, config: DataConfig) -> ImageSet:
     if images.image_shape[2] > 1 and all(map(is_gray, arrays.values())):
         arrays = {split: array[..., :1] for split, array in arrays.items()}
         notes.append(f"{images.name}: gray images; their channels are equal, and one is used.")
+    if max(array.max(initial=0) for array in arrays.values()) == 1:
+        arrays = {split: 255 * array for split, array in arrays.items()}
+        notes.append(f"{images.name}: bytes of 0 and 1, taken for black and white.")
     if config.invert:
         arrays = {split: 255 - array for split, array in arrays.items()}
         notes.append(f"{images.name}: black and white are swapped.")

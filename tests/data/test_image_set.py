@@ -78,7 +78,7 @@ def test_labels_of_every_split_are_checked(tmp_path, monkeypatch):
 
 def test_floats_just_outside_are_clipped_and_others_named_exactly():
     images = np.array([0.0, 0.5, 1.0, 1.0000001, -1e-6, 1.00001 - 1e-7]).reshape(6, 1, 1)
-    parts = from_arrays(images)
+    parts = from_arrays(images[:4], images[4:5], images[5:])
     seen = np.concatenate([part.images for part in (parts.train, parts.validation, parts.test)])
     np.testing.assert_array_equal(seen.ravel(), [0, 128, 255, 255, 0, 255])
     with pytest.raises(
@@ -95,6 +95,19 @@ def test_floats_just_outside_are_clipped_and_others_named_exactly():
 def test_arrays_that_cannot_be_drawn_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         load(images, GenerationDataConfig(binarization="none"))
+
+
+def test_images_in_order_of_class_are_held_out_of_every_class():
+    classes = np.repeat(np.arange(4), 100)
+    images = np.broadcast_to(classes.astype(np.uint8)[:, None, None], (400, 3, 3)) + 7
+    parts = from_arrays(images, labels={"train": classes})
+    for part in parts.parts.values():
+        assert set(part.labels) == {0, 1, 2, 3}
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels + 7)
+    assert from_arrays(images, labels={"train": classes}).facts() == parts.facts()
+    # What is given by split stays as it is.
+    given = from_arrays(images, images[:5], images[5:9], labels={"train": classes})
+    np.testing.assert_array_equal(given.train.labels, classes)
 
 
 def test_lists_are_arrays():

@@ -487,9 +487,19 @@ def test_a_set_named_beside_given_images_is_refused(field):
 
 def test_bytes_of_zero_and_one_are_refused():
     images = np.random.default_rng(0).integers(0, 2, (8, 6, 5), np.uint8)
-    with pytest.raises(ValueError, match="train images are bytes of 0 and 1, all but black"):
+    with pytest.raises(ValueError, match=r"train images are of 0 and 1/255, .*; give booleans"):
         load(images, GenerationDataConfig())
+    with pytest.raises(ValueError, match="all but black; divide by 255 once"):
+        load(images / 255, GenerationDataConfig())
     assert set(np.unique(load(images > 0, GenerationDataConfig()).train.images)) == {0, 255}
+
+
+def test_a_set_of_bytes_of_zero_and_one_is_black_and_white(tmp_path):
+    ones = np.random.default_rng(0).integers(0, 2, (12, 9, 7, 1), np.uint8)
+    write_set(tmp_path, "ones", _image(9, 7, 1), {"train": [{"image": png(i)} for i in ones]})
+    result = _load(tmp_path, "ones", binarization="static")
+    np.testing.assert_array_equal(result.train.images, 255 * ones[: len(result.train)])
+    assert "ones: bytes of 0 and 1, taken for black and white." in result.notes
 
 
 def test_binarizing_zeros_and_ones_is_said_to_change_nothing():
