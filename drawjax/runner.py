@@ -262,8 +262,9 @@ def _kind(config: Any) -> type[Experiment]:
 def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
     """The images, and a line for each thing that a reader of a result must know of them."""
     images = data.load(dataset, config)
-    for note in images.notes:
-        _log.info("%s", note)
+    if hosts.is_first():
+        for note in images.notes:
+            _log.warning("%s", note)  # seen in Python as well, where nobody asked for a log
     return images
 
 
@@ -396,6 +397,9 @@ def _write_data(experiment: Experiment, folder: pathlib.Path, *notes: str) -> No
     """Writes data.json: the data really used, which the config does not say, and the devices."""
     _read_results(folder)  # a torn file would keep the report from being written
     images = experiment.images
+    if experiment.optimizer is not None:
+        fields = ", ".join(sorted(_OPTIMIZER))
+        notes = (f"The optimizer is the program's own: {fields} are not used.", *notes)
     said = {
         "data": images.name,
         "counts": {split: len(part) for split, part in images.parts.items()},
@@ -501,8 +505,15 @@ def _check_given(
             source = trained.init_from if untrained else trained.workdir
             raise ValueError(
                 f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
-                f"trained; got {wanted[name]}"
+                f"trained; got {wanted[name]}{_otherwise(name, trained, untrained=untrained)}"
             )
+
+
+def _otherwise(name: str, trained: ExperimentConfig, *, untrained: bool) -> str:
+    """How a run's model is evaluated on other data."""
+    if untrained or not name.startswith("data."):
+        return ""
+    return f" (with --init-from {trained.workdir} and another --workdir it would be taken)"
 
 
 def _name(model: Callable[..., Any]) -> str:

@@ -310,6 +310,11 @@ class _Mine(modules.Draw):
     pass
 
 
+@dataclasses.dataclass(frozen=True)
+class _MineConfig(modules.DrawConfig):
+    beta: float = 1.0
+
+
 def _with(model, **parameters):
     for name, value in parameters.items():
         getattr(model, name)[...] = value
@@ -318,6 +323,7 @@ def _with(model, **parameters):
 
 @pytest.mark.parametrize(("model", "options", "said"), [
     (lambda: _Mine(CONFIG, SHAPE, key=jax.random.key(0)), {}, "only Draw and Ram .* got a _Mine"),
+    (lambda: _model(_MineConfig(**dataclasses.asdict(CONFIG))), {}, "got a Draw of a _MineConfig"),
     (_model, {"provenance": {"figures": {1, 2}}}, r"provenance: \{1, 2\} is a set"),
     (_model, {"provenance": {"loss": float("nan")}}, "provenance: .*nan"),
     (_model, {"provenance": {(1, 2): 3}}, "provenance: keys must be str"),

@@ -31,7 +31,7 @@ from drawjax.config import (
     TrainConfig,
     option,
 )
-from drawjax.files import read_metrics
+from drawjax.files import read_json, read_metrics
 from drawjax.generation import Generation
 from drawjax.training import Diverged, RunError
 from drawjax.training.run import read_best
@@ -288,8 +288,8 @@ def test_another_number_of_samples_and_a_report_that_is_gone_are_made(copied):
 class Small(Generation):
     """Adds the size of the parameters to the loss."""
 
-    def loss(self, params, batch, key, constants):
-        loss, metrics = super().loss(params, batch, key, constants)
+    def loss(self, params, batch, key, constants, step):
+        loss, metrics = super().loss(params, batch, key, constants, step)
         size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
         return loss + size, {**metrics, "size": size}
 
@@ -490,6 +490,8 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     entries = read_metrics(tmp_path / "run")
     assert not any("learning_rate" in entry for entry in entries)
     (loss, other) = (e["loss"] for e in entries if e["split"] == "validation")
+    (note,) = (n for n in read_json(tmp_path / "run" / "data.json")["notes"] if "optimizer" in n)
+    assert note.startswith("The optimizer is the program's own: train.clip_norm, ")
     # A rate of zero: nothing is learned. The average of equal parameters rounds.
     assert loss == pytest.approx(other, rel=1e-6)
 
@@ -691,8 +693,8 @@ class _Weighted(GenerationConfig):
 
 def test_a_config_with_a_field_of_ones_own_is_of_its_experiment(tmp_path):
     class Weighted(Generation):
-        def loss(self, params, batch, key, constants):
-            loss, metrics = super().loss(params, batch, key, constants)
+        def loss(self, params, batch, key, constants, step):
+            loss, metrics = super().loss(params, batch, key, constants, step)
             return self.config.weight * loss, metrics
 
     of_ours = {f.name: getattr(CONFIG, f.name) for f in dataclasses.fields(CONFIG)}

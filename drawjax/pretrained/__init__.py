@@ -118,9 +118,9 @@ def save_pretrained(
       dtype: of the parameters in the file; float16 takes half the space.
 
     Raises:
-      ValueError: before any file is touched: if the model is of a class of your own, whose code
-        would not come along, its parameters are not those of its config or not finite, the
-        provenance cannot be written, or the folder is a run's.
+      ValueError: before any file is touched: if the model or its config is of a class of your own,
+        whose code would not come along, its parameters are not those of its config or not finite,
+        the provenance cannot be written, or the folder is a run's.
     """
     if not os.fspath(folder):
         raise ValueError("the folder's name is empty")
@@ -336,10 +336,13 @@ def _check_parameters(found: Mapping[str, str], like: Any, where: str) -> None:
 
 
 def _kind(model: Any) -> str:
-    for kind, (model_class, _) in _KINDS.items():
+    got = type(model).__name__
+    for kind, (model_class, config_class) in _KINDS.items():
         if type(model) is model_class:
-            return kind
-    raise ValueError(f"only Draw and Ram can be saved so, got a {type(model).__name__}")
+            if type(model.config) is config_class:
+                return kind
+            got += f" of a {type(model.config).__name__}"
+    raise ValueError(f"only Draw and Ram of their own configs can be saved so, got a {got}")
 
 
 def _name(path: Any) -> str:
