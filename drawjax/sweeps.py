@@ -145,8 +145,8 @@ def run_groups(
         _log.info("sweep, part %d of %d: %s", number, len(groups), names)
         try:
             outcomes = action([point.config for point in group])
-        except (RunError, ValueError) as error:  # the others have nothing to do with it
-            if len(groups) == 1:
+        except (RunError, ValueError, OSError) as error:  # the others have nothing to do with it
+            if len(groups) == 1 or isinstance(error, BrokenPipeError):
                 raise
             _log.error("%s: %s", names, error)
             failed += group
@@ -204,7 +204,8 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
     writer.writerows(rows)
     workdir = pathlib.Path(points[0].config.workdir).parent
     workdir.mkdir(parents=True, exist_ok=True)
-    if others := _in_table(workdir / "sweep.csv") - {row["folder"] for row in rows}:
+    ours = {pathlib.Path(row["folder"]).name for row in rows}  # the workdir may have moved
+    if others := {pathlib.Path(f).name for f in _in_table(workdir / "sweep.csv")} - ours:
         _log.info("the table leaves out %d points of another sweep in %s", len(others), workdir)
     write_atomically(workdir / "sweep.csv", text.getvalue())  # jobs of an array may end together
     shown = ["index", *points[0].values, *(["diverged"] if "diverged" in columns else [])]

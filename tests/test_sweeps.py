@@ -170,13 +170,14 @@ def test_a_point_that_does_not_fit_the_devices_stops_all_before_any_runs(tmp_pat
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path, caplog):
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError])  # of a set that is not there
+def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path, caplog, kind):
     points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), ["width=4,5,6"])
     done = []
 
     def action(configs):
         if configs[0].width == 5:
-            raise ValueError("width must not be 5")
+            raise kind("width must not be 5")
         done.extend(config.width for config in configs)
         return [{}] * len(configs)
 
@@ -292,3 +293,9 @@ def test_classes_have_no_columns_on_the_terminal_and_another_sweep_is_said(
     assert "test.loss" in said and "by_class" not in said
     assert "test.loss_by_class.0" in (tmp_path / "sweep.csv").read_text()
     assert "the table leaves out 2 points of another sweep" in caplog.text
+    caplog.clear()
+    (tmp_path / "moved").symlink_to(tmp_path)
+    points = sweeps.expand(ToyConfig(workdir=str(tmp_path / "moved")), ["train.seed=2,3"])
+    with caplog.at_level("INFO"):
+        sweeps.run_groups(points, [points], lambda configs: [{}, {}])
+    assert "another sweep" not in caplog.text

@@ -160,7 +160,7 @@ class _Loop:
             )
         for seed, saved in zip(self._seeds, progress, strict=True):
             self._iterators[seed].set_state(saved["iterator_state"])
-        return self._program.put(states), step, [Means.of(p["means"]) for p in progress]
+        return self._program.put(states), step, [_means(p) for p in progress]
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
@@ -178,12 +178,19 @@ class _Loop:
         """Notes that a point has diverged, after so many skipped steps in a row."""
         if point.diverged or in_row < self._config.max_skipped:
             return
-        point.diverged = Diverged(
+        said = (
             f"no finite loss or gradient in {self._config.max_skipped} steps in a row, the last of "
-            f"them step {step} (batch {step - 1}); the last good checkpoint is {point.run.newest()}"
+            f"them step {step} (batch {step - 1})"
         )
-        if len(self._points) > 1:
+        if len(self._points) > 1:  # those that go on take its checkpoints with them
+            point.diverged = Diverged(said)
             _log.warning("%s: %s", point.run.workdir, point.diverged)
+            return
+        newest = point.run.newest()
+        good = (
+            "there is no checkpoint" if newest is None else f"the last good checkpoint is {newest}"
+        )
+        point.diverged = Diverged(f"{said}; {good}")
 
     def _log(self, step: int) -> None:
         """Writes the means over the steps since the last row."""
@@ -251,3 +258,8 @@ class _Loop:
                 "means": dataclasses.asdict(point.means),
             }
             point.run.save(self._program.take(self._state, number), progress)
+
+
+def _means(progress: dict[str, Any]) -> Means:
+    """The sums that a checkpoint holds; those of version 0.1 have none."""
+    return Means.of(progress["means"]) if "means" in progress else Means()

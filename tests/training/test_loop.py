@@ -285,6 +285,18 @@ def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(whole, tm
     assert _validation(tmp_path) == _validation(folder)
 
 
+def test_a_run_of_version_0_1_goes_on_whose_checkpoints_have_no_means(whole, tmp_path, monkeypatch):
+    save = RunWriter.save
+
+    def older(run, state, progress):
+        save(run, state, {"iterator_state": progress["iterator_state"]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "save", older)
+        _train(tmp_path, _config(steps=15))
+    chex.assert_trees_all_equal(_train(tmp_path), whole[0])
+
+
 def test_the_last_evaluation_is_made_up_for(tmp_path):
     state = _train(tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -355,8 +367,8 @@ def test_more_steps_before_the_decay_are_as_if_asked_for_at_once(tmp_path):
 
 
 def _broken_from(number):
-    def loss(params, batch, key, constants):
-        value, metrics = toy.loss(params, batch, key, constants)
+    def loss(params, batch, key, constants, step):
+        value, metrics = toy.loss(params, batch, key, constants, step)
         return jnp.where(jnp.any(batch["order"] >= number), jnp.nan, value), metrics
 
     return loss
@@ -397,6 +409,8 @@ def test_a_run_that_diverges_says_where(tmp_path):
         assert state.step == 15  # and none of a run that has diverged in its place
     with pytest.raises(Diverged):  # again, and not a run without an end
         _train(tmp_path, config, loss=_broken_from(13), batches=_numbered)
+    with pytest.raises(Diverged, match=r"\(batch 3\); there is no checkpoint$"):
+        _train(tmp_path / "new", config, loss=_broken_from(0), batches=_numbered)
 
 
 def toy_state(config):
@@ -406,8 +420,8 @@ def toy_state(config):
 
 
 def test_skipped_steps_are_counted_and_left_out_of_the_means(tmp_path, caplog):
-    def loss(params, batch, key, constants):
-        value, metrics = toy.loss(params, batch, key, constants)
+    def loss(params, batch, key, constants, step):
+        value, metrics = toy.loss(params, batch, key, constants, step)
         return jnp.where(jnp.any(batch["order"] % 5 == 0), jnp.nan, value), metrics
 
     with caplog.at_level(logging.WARNING):
@@ -478,8 +492,8 @@ def test_points_go_on_from_the_newest_checkpoint_they_share(tmp_path, caplog):
 def test_one_point_that_diverges_does_not_stop_the_others(tmp_path, caplog):
     configs = [_config(seed=seed, max_skipped=4) for seed in (1, 2)]
 
-    def loss(params, batch, key, constants):
-        value, metrics = toy.loss(params, batch, key, constants)
+    def loss(params, batch, key, constants, step):
+        value, metrics = toy.loss(params, batch, key, constants, step)
         return jnp.where(jnp.any(batch["order"] >= batch["limit"]), jnp.nan, value), metrics
 
     def batches(seed):
