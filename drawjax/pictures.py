@@ -1,6 +1,7 @@
 """Pictures of any file format made plain (upright, 8 bits, gray or color), and images as bytes."""
 
 import contextlib
+import errno
 import io
 import pathlib
 import warnings
@@ -43,10 +44,11 @@ def open_picture(file: str | pathlib.Path | IO[bytes] | bytes) -> Image.Image:
 
 
 def picture_size(file: str | pathlib.Path | IO[bytes] | bytes) -> tuple[int, int]:
-    """The width and height of `open_picture(file)`, from the file's head alone."""
+    """The width and height of `open_picture(file)`, as far as the file's head says."""
     with _opened(file) as picture:
         width, height = picture.size
-        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        # PNG's own `getexif` reads all of the pixels.
+        turned = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
     return (height, width) if turned else (width, height)
 
 
@@ -68,8 +70,10 @@ def _opened(file: str | pathlib.Path | IO[bytes] | bytes) -> Iterator[Image.Imag
             limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
             raise ValueError(f"more than {limit:.0f} million pixels") from None
         except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others
-            if isinstance(error, OSError) and error.strerror:
-                raise
+            # Of a damaged icon Pillow seeks to a negative place, which is an invalid argument.
+            if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
+                name = error.filename or (file if isinstance(file, str | pathlib.Path) else None)
+                raise OSError(error.errno, error.strerror, name and str(name)) from error
             raise ValueError("damaged") from None
 
 

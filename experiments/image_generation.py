@@ -20,6 +20,8 @@ from drawjax.data import ImageSet
 _LOOKED_AT = 500  # images
 _SIDE, _LARGEST = 32, 64  # pixels: what is cut out of pictures that are larger, or of several sizes
 
+_FORM = {f"data.{name}" for name in ("name", "folder", "size", "crop", "pair_size")}  # fitted to
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,12 @@ PRESETS = {
         ),
     ),
 }  # fmt: skip
+_PLAIN = PRESETS["images"]
+_SHARP = dataclasses.replace(  # of black and white
+    _PLAIN,
+    data=dataclasses.replace(_PLAIN.data, binarization="dynamic"),
+    model=dataclasses.replace(_PLAIN.model, likelihood="bernoulli"),
+)
 
 
 def fitted(
@@ -85,17 +93,17 @@ def _presets(argv: Sequence[str] | None) -> dict[str, GenerationConfig]:
     """`PRESETS`, fitted to the images that flags name."""
     (config, options), sharp = _asked(argv)
     if config.mode != "train":  # the run's folder says how it was trained
-        return PRESETS
+        return {"images": _SHARP} if sharp else PRESETS
     if config.data.name is None and config.data.folder is None:
         raise ValueError("which images? give --data.folder FOLDER or --data.name SET")
-    if swept := {"data.name", "data.folder", "data.size", "data.crop"} & options.swept:
+    if swept := _FORM & options.swept:
         raise ValueError(
             f"--sweep {min(swept)}: a model is fitted to one form of the images; start a run for "
             "each value"
         )
     size = config.data.size or _size(config.data.folder, config.data.crop)
     form = dataclasses.replace(config.data, size=size, binarization="none")
-    base = dataclasses.replace(PRESETS["images"], data=form)
+    base = dataclasses.replace(_PLAIN, data=form)
     return {"images": fitted(data.load(None, form), base, sharp=sharp)}
 
 
@@ -108,13 +116,7 @@ def _asked(
         return cli.parse(PRESETS, argv, **how), None
     with contextlib.suppress(ValueError):
         return cli.parse_or_raise(PRESETS, argv, **how), False
-    plain = PRESETS["images"]
-    sharp = dataclasses.replace(
-        plain,
-        data=dataclasses.replace(plain.data, binarization="dynamic"),
-        model=dataclasses.replace(plain.model, likelihood="bernoulli"),
-    )
-    return cli.parse({"images": sharp}, argv, **how), True
+    return cli.parse({"images": _SHARP}, argv, **how), True
 
 
 def _size(folder: str | None, crop: int | None = None) -> int | None:

@@ -1,8 +1,10 @@
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from drawjax.pictures import open_picture, picture_size, plain
 
@@ -57,3 +59,18 @@ def test_a_picture_stands_upright():
     file = io.BytesIO()
     lying.save(file, "png", exif=lying.getexif())
     assert open_picture(file).size == picture_size(file) == (3, 4)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_an_error_of_the_system_names_the_file(tmp_path, monkeypatch, number):
+    path = tmp_path / "one.png"
+    Image.new("L", (4, 3)).save(path)
+
+    def fail(picture):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    # Of a damaged icon Pillow seeks to a place before the file's beginning.
+    kind, said = (ValueError, "^damaged$") if number == errno.EINVAL else (OSError, "one.png")
+    with pytest.raises(kind, match=said):
+        open_picture(path)

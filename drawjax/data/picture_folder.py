@@ -175,7 +175,8 @@ def picture_sizes(pictures: str) -> set[tuple[int, int]]:
     for path in (file for files in _split_files(_root(pictures)).values() for file in files):
         with contextlib.suppress(ValueError):
             _check_file(path)
-            found.add(picture_size(path))
+            if picture_size(path) not in found:
+                found.add(open_picture(path).size)  # one that is damaged has no say
     return found
 
 

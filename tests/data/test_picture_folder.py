@@ -1,4 +1,5 @@
 import importlib.util
+import io
 import os
 import pathlib
 import re
@@ -330,6 +331,9 @@ def test_the_sizes_of_all_pictures_count(tmp_path):
     for number, side in enumerate([4] * 600 + [5]):
         Image.new("L", (side, 4)).save(tmp_path / f"{number:04}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    whole = io.BytesIO()
+    Image.effect_noise((40, 30), 50).save(whole, "png")
+    (tmp_path / "cut.png").write_bytes(whole.getvalue()[:-400])  # has a head that says its size
     assert picture_folder.picture_sizes(str(tmp_path)) == {(4, 4), (5, 4)}
 
 

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import drawjax
-from drawjax import data
+from drawjax import cli, data, runner
 from drawjax.config import DrawConfig, GenerationConfig, GenerationDataConfig, TrainConfig
 from drawjax.data.picture_folder import folder_set
 from drawjax.data.sources import from_arrays
 from drawjax.training import RunError
-from experiments.image_generation import PRESETS, _asked, _size, fitted, run
+from experiments.image_generation import PRESETS, _asked, _presets, _size, fitted, run
 
 
 def _fitted(images, caplog):
@@ -105,23 +104,24 @@ def test_a_folder_that_has_changed_is_another_set(tmp_path):
 
 
 def test_a_run_goes_on_where_its_pictures_have_moved(tmp_path):
-    def config(pictures, steps):
-        return GenerationConfig(
+    def open_run(pictures):
+        config = GenerationConfig(
             workdir=str(tmp_path / "run"), samples=4, eval_batch_size=1,
             data=GenerationDataConfig(
                 folder=str(tmp_path / pictures), dir=str(tmp_path / "sets"), size=8
             ),
             model=DrawConfig(num_glimpses=2, hidden_size=4, latent_size=2),
-            train=TrainConfig(steps=steps, batch_size=2, decay_fraction=0.0),
+            train=TrainConfig(steps=1, batch_size=2, decay_fraction=0.0),
         )  # fmt: skip
+        runner._open(runner.experiment_of(config, data.load(None, config.data))).close()
 
     _write(tmp_path / "here")
-    drawjax.train(config("here", 1))
+    open_run("here")
     (tmp_path / "here").rename(tmp_path / "there")
-    assert drawjax.train(config("there", 2))["steps"] == 2
+    open_run("there")
     _write(tmp_path / "there", count=13)
     with pytest.raises(RunError, match=r"holds another run .* data\.train: 10 there, 11 now"):
-        drawjax.train(config("there", 3))
+        open_run("there")
 
 
 def test_a_name_and_a_folder_are_one_too_many(tmp_path):
@@ -166,3 +166,16 @@ def test_a_sweep_over_what_the_model_is_fitted_to_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(arguments)
     assert "error: --sweep data.size: a model is fitted to one form" in capsys.readouterr().err
+    arguments[-1] = "data.pair_size=40,60"
+    with pytest.raises(SystemExit):
+        run(arguments)
+    assert "error: --sweep data.pair_size: a model is fitted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [
+    ["--data.binarization", "threshold"], ["--model.likelihood", "bernoulli"], [],
+])  # fmt: skip
+def test_flags_that_trained_a_run_may_stand_beside_another_mode(flags):
+    arguments = ["--mode", "evaluate", *flags]
+    presets = _presets(arguments)
+    cli.parse_or_raise(presets, arguments, options=cli.Options())
