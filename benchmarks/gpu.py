@@ -335,6 +335,9 @@ def run(config: GpuConfig) -> None:
             os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
             output, _ = process.communicate()
             print(f"{part}: stopped, the time is over", file=sys.stderr)
+        except BaseException:  # Ctrl-C, which does not reach them
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         new = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         rows += new
         print(timing.table(new), file=sys.stderr, flush=True)

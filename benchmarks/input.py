@@ -26,7 +26,7 @@ from experiments import (
     two_digit_mnist_generation,
 )
 
-STEPS = 16  # whose waiting is counted, after as many that use up what was read ahead
+STEPS = 40  # whose waiting is counted, after as many that use up what was read ahead
 
 
 def _bound(preset: Any, dataset: str) -> Experiment:

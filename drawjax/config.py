@@ -227,7 +227,7 @@ class DrawConfig(Checked):
     )
     """Of a pixel, given the canvas. bernoulli: of zeros and ones; intensities: the same
     cross-entropy for values between, the paper's cost for color; discretized_logistic: of 8-bit
-    values; gaussian: a density of real values."""
+    values; gaussian: a density of values in [0, 1]."""
     likelihood_scale: Literal["channel", "pixel", "canvas"] = "channel"
     """Learned scales of discretized_logistic and gaussian: one per channel, one per pixel and
     channel, or drawn with the image, on a canvas of twice the channels."""

@@ -66,10 +66,10 @@ def _points(folder: pathlib.Path) -> list[pathlib.Path]:
     """The run that a folder is, and the runs in it."""
     inner = [path.parent for path in sorted(folder.glob("*/config.json"))]
     points = [point for point in inner if is_run(point)]
-    if others := [point.name for point in inner if point not in points]:
-        _log.info("left out of %s, no runs: %s", folder, ", ".join(others))
     if (folder / "config.json").exists():
         return [folder, *points]
+    if others := [point.name for point in inner if point not in points]:
+        _log.info("left out of %s, no runs: %s", folder, ", ".join(others))
     if not points:
         raise FileNotFoundError(f"{folder} holds no run: there is no config.json")
     return points

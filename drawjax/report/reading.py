@@ -82,7 +82,10 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 
 def is_run(folder: pathlib.Path) -> bool:
     """Whether a folder's config.json is a run's."""
-    return _is_of_run(_json(folder / "config.json"))
+    try:
+        return _is_of_run(_json(folder / "config.json"))
+    except (OSError, ValueError):  # of whatever else
+        return False
 
 
 def _is_of_run(config: dict[str, Any]) -> bool:
