@@ -18,6 +18,7 @@ import json
 import pathlib
 import re
 import tarfile
+import tempfile
 import urllib.request
 from collections.abc import Sequence
 
@@ -59,11 +60,11 @@ def build(folder: pathlib.Path, models: Sequence[str] = tuple(LABELS)) -> None:
     for name in models:
         model = drawjax.load_pretrained(name)
         functions = ["classify"] if isinstance(model, drawjax.Ram) else ["generate", "complete"]
-        for function in functions:
-            file = folder / "export.onnx"
-            drawjax.export(model, file, function=function)
-            assets[f"{name}.{function}.onnx"] = file.read_bytes()
-            file.unlink()
+        with tempfile.TemporaryDirectory() as exported:
+            for function in functions:
+                file = pathlib.Path(exported) / f"{name}.{function}.onnx"
+                drawjax.export(model, file, function=function)
+                assets[file.name] = file.read_bytes()
     packed = {name: gzip.compress(content, 9, mtime=0) for name, content in assets.items()}
     for name, content in packed.items():
         (folder / f"{name}.gz").write_bytes(content)
@@ -134,7 +135,7 @@ def _described(name: str) -> dict:
         "latents": config.get("latent_size"),
         "classes": None if known["kind"] == "ram" else config.get("num_classes"),
         "sizes": {"read": config["read_size"], "write": config.get("write_size")},
-        "text": f"{shape[0]} × {shape[1]} pixels, {config['num_glimpses']} steps",
+        "text": f"{shape[1]} × {shape[0]} pixels, {config['num_glimpses']} steps",
         "picture": base64.b64encode(_picture(shape, known["kind"] == "ram").tobytes()).decode(),
     }
 

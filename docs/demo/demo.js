@@ -8,6 +8,9 @@ async function asset(name) {
   const inside = element(name);
   let content = inside && bytes(inside.textContent);
   if (!inside) {
+    if (location.protocol === "file:") {
+      throw new Error("This page needs a web server; draw.html, beside it, opens from disk.");
+    }
     const response = await fetch(`${name}.gz`);
     if (!response.ok) throw new Error(`${name}.gz is not beside this page.`);
     content = await response.blob();
@@ -56,10 +59,7 @@ function startWorker() {
 
   return {
     ready,
-    async run(name, inputs) {
-      await ready(name);
-      return ask({name, inputs});
-    },
+    run: (name, inputs) => ask({name, inputs}),  // of a model that is ready
   };
 }
 
@@ -150,8 +150,10 @@ function startDemo(models) {
     if (what === "complete") Object.assign(inputs, await content(COUNT));
     if (model().classes) inputs.condition = condition(model().classes);
     const file = `${name}.${what}`, seen = inputs.images?.[0];
+    const failed = problem => { rest(""); throw problem; };
+    await worker.ready(file).catch(failed);  // loading it is no part of the time that is said
     const began = performance.now();
-    const outputs = await worker.run(file, inputs).catch(problem => { rest(""); throw problem; });
+    const outputs = await worker.run(file, inputs).catch(failed);
     if (what !== mode() || name !== model().name) return;  // chosen anew meanwhile
     element("drawings").classList.remove("stale");
     const windows = Object.fromEntries(["read", "write"].map(kind => [kind,
@@ -172,6 +174,12 @@ function startDemo(models) {
     }
   });
 
+  function showMix(percent) {
+    element("mix").value = percent;
+    element("mix").setAttribute("aria-valuetext", `${percent} percent`);
+    element("mix-text").textContent = `${percent} %`;
+  }
+
   function verdict(logits) {
     const highest = Math.max(...logits), odds = [...logits].map(v => Math.exp(v - highest));
     const sum = odds.reduce((a, b) => a + b), order = odds.map((v, i) => [v / sum, i]);
@@ -189,8 +197,8 @@ function startDemo(models) {
       const [turn, bend] = [Math.random() * 6.3, Math.random() * 2 - 1];
       const at = t => [x + t * Math.cos(turn) - bend * t * t / 8 * Math.sin(turn),
         y + t * Math.sin(turn) + bend * t * t / 8 * Math.cos(turn)];
-      easel.line(at(-4), at(0));
-      easel.line(at(0), at(4));
+      easel.line(at(-4), at(0), false);
+      easel.line(at(0), at(4), false);
     }
     request(true);
   }
@@ -228,13 +236,11 @@ function startDemo(models) {
   }
   element("another-seed").addEventListener("click", () => {
     element("seed").value = Math.floor(Math.random() * 2 ** 31);
-    element("mix").value = 0;
-    element("mix-text").textContent = "0 %";
+    showMix(0);
     request(true);
   });
   element("mix").addEventListener("input", () => {
-    element("mix-text").textContent = `${element("mix").value} %`;
-    element("mix").setAttribute("aria-valuetext", `${element("mix").value} percent`);
+    showMix(element("mix").value);
     request(false);
   });
   for (const id of ["seed", "steps"]) {

@@ -45,7 +45,7 @@ def explore(config: ExploreConfig) -> None:
     if config.models is not None and not config.models.is_dir():
         raise NotADirectoryError(f"{config.models} is not a folder")
     models = Models(config.models)
-    models.describe()  # a damaged model ends here, not in the page
+    page = app(models)  # a damaged model ends here, not in the page
     for name, why in models.left_out.items():
         print(f"{name} is left out: {why}")
     listener = socket.create_server((_HOST, config.port))
@@ -57,7 +57,7 @@ def explore(config: ExploreConfig) -> None:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server = uvicorn.Server(
             uvicorn.Config(
-                app(models), lifespan="off", ws="none", log_level="warning",
+                page, lifespan="off", ws="none", log_level="warning",
                 timeout_graceful_shutdown=1,
             )
         )  # fmt: skip

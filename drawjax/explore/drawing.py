@@ -38,12 +38,15 @@ class Models:
     def __init__(self, folder: pathlib.Path | None = None):
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
         self.left_out: dict[str, str] = {}
-        """Models of the folder that the page cannot show, and why."""
+        """Models that the page cannot show, and why."""
         self._models: dict[str, str | pathlib.Path] = {}
         if folder is not None:
             self._add(folder)
         for name in sorted(pretrained.available("draw"), key=lambda name: (name != "mnist", name)):
-            self._models.setdefault(name, name)
+            if name in self._models:
+                self.left_out[name] = "it is the package's, and the folder has another of this name"
+            else:
+                self._models[name] = name
 
     def _add(self, folder: pathlib.Path) -> None:
         """Adds the models of a folder, or says why not."""

@@ -30,7 +30,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -53,16 +53,15 @@ _HEADERS = {
 
 def app(models: Models) -> Starlette:
     """The application."""
+    facts = {
+        "maxBytes": images.MAX_BYTES,
+        "maxPatch": MAX_PATCH,
+        "builtIn": images.BUILT_IN,
+        "models": models.describe(),
+    }
 
     def about(request: Request) -> Response:
-        return JSONResponse(
-            {
-                "maxBytes": images.MAX_BYTES,
-                "maxPatch": MAX_PATCH,
-                "builtIn": images.BUILT_IN,
-                "models": models.describe(),
-            }
-        )
+        return JSONResponse(facts)
 
     def draw(request: Request) -> Response:
         return _drawing(models.from_seed(**_asked(request)))
@@ -94,7 +93,7 @@ def app(models: Models) -> Starlette:
                 TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False
             ),
         ],
-        exception_handlers={ValueError: _bad_request},
+        exception_handlers={ValueError: _bad_request, ClientDisconnect: _gone},
     )
 
 
@@ -109,17 +108,22 @@ def _digit(request: Request) -> Response:
 async def _upload(request: Request) -> Response:
     content = await _body(request)
     try:
-        picture = await run_in_threadpool(open_picture, content)
+        (width, height), pixels = await run_in_threadpool(_opened, content)
     except ValueError as error:
         # An answer like any other: browsers log a 4xx on the console as if the page had failed.
         return JSONResponse({"refused": f"The file cannot be read: {error}."})
-    pixels, note = images.shrunk(picture), ""
-    width, height = picture.size
+    note = ""
     if pixels.shape[:2] != (height, width):
         note = (
             f"Scaled down from {width} x {height} to {pixels.shape[1]} x {pixels.shape[0]} pixels."
         )
     return JSONResponse(_image(pixels) | {"note": note})
+
+
+def _opened(content: bytes) -> tuple[tuple[int, int], images.Pixels]:
+    """A picture's own size, and its pixels as the page has them."""
+    picture = open_picture(content)
+    return picture.size, images.shrunk(picture)
 
 
 async def _glimpse(request: Request) -> Response:
@@ -136,7 +140,10 @@ async def _glimpse(request: Request) -> Response:
 def _asked(request: Request) -> dict[str, Any]:
     query = request.query_params
     label = int(query["label"]) if "label" in query else None
-    return {"name": query.get("model", ""), "seed": int(query.get("seed", "")), "label": label}
+    seed = int(query.get("seed", ""))
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"the seed must be from 0 to {2**31 - 1}, got {seed}")
+    return {"name": query.get("model", ""), "seed": seed, "label": label}
 
 
 def _image(pixels: images.Pixels) -> dict[str, Any]:
@@ -170,6 +177,10 @@ async def _body(request: Request) -> bytes:
 
 def _bad_request(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return Response()  # that nobody reads
 
 
 async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

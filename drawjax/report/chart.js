@@ -18,6 +18,20 @@ function draw(parent, tag, attributes, text) {
   return element;
 }
 
+const sized = [];  // checks of widths, for who cannot wait until the browser looks
+
+// Acts once an element has a width, and whenever it has another.
+function onWidth(element, act) {
+  let width = -1;
+  const check = () => {
+    if (element.clientWidth === width) return;
+    width = element.clientWidth;
+    act();
+  };
+  new ResizeObserver(check).observe(element);
+  sized.push(check);
+}
+
 // Round numbers between low and high, about `count` of them.
 function ticks(low, high, count, whole) {
   const rough = (high - low) / Math.max(count, 1), unit = 10 ** Math.floor(Math.log10(rough));
@@ -82,7 +96,9 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
     if (at === xs.length - 1) places.delete(id); else places.set(id, x);
     place.textContent = `${across} ${x.toLocaleString("en")}`;
     const said = lines.map((line, i) => {
-      const point = line.points.find(point => point[0] === x && point[1] !== null);
+      // Lines have steps of their own: the last that was logged before, and none after the end.
+      const last = x > line.points.at(-1)[0] ? null : line.points.findLast(point => point[0] <= x);
+      const point = last?.[1] == null ? null : last;
       const value = point ? short(point[1]) + (point[2] ? ` ± ${short(point[2], 2)}` : "") : "";
       outputs[i].textContent = value;
       return point ? `${line.label} ${value}` : null;
@@ -94,7 +110,7 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
 
   function render() {
     const width = Math.max(240, plot.clientWidth), height = wide ? Math.min(340, 180 + width / 6) : 220;
-    const left = 56, right = 14, top = 14, bottom = 28;
+    const left = 56, right = 26, top = 14, bottom = 28;
     px = x => left + (width - left - right) * (x - x0) / (x1 - x0);
     const py = y => top + (height - top - bottom) * (1 - (y - y0) / (y1 - y0));
     plot.replaceChildren();
@@ -151,8 +167,5 @@ function chart(parent, id, {title, unit, across, lines, wide = false, from = 0})
   });
   plot.setAttribute("aria-valuemin", xs[0]);
   plot.setAttribute("aria-valuemax", xs.at(-1));
-  let width = -1;
-  new ResizeObserver(() => {
-    if (plot.clientWidth !== width) { width = plot.clientWidth; render(); }
-  }).observe(plot);
+  onWidth(plot, render);
 }

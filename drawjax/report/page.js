@@ -6,7 +6,7 @@ const opened = new Set();
 // Where curves begin, as a share of the steps: a run's first steps would flatten all that follow.
 const BEGINNINGS = [[0, "the first step on"], [0.1, "a tenth of the steps on"], [0.5, "half of the steps on"],
   [0.8, "four fifths of the steps on"]];
-let data = null, follow = true, beginning = 0.1;
+let data = null, follow = true, beginning = 0.1, held = false;
 
 // A row's first cell is its name, or a name and a unit; columns from `numbers` on hold numbers.
 function table(parent, id, label, columns, rows, numbers = 1) {
@@ -167,6 +167,7 @@ function comparison(parent, runs) {
 function render() {
   const {runs, written} = data, focused = document.activeElement?.id, top = window.scrollY;
   const page = document.createDocumentFragment();
+  sized.length = 0;
   document.title = runs.length === 1 ? `${runs[0].name}: drawjax` : `${runs.length} runs: drawjax`;
   add(page, "h1", runs.length === 1 ? runs[0].name : `${runs.length} runs compared`);
   const line = add(page, "div", null, {class: "status"});
@@ -180,6 +181,7 @@ function render() {
   if (runs.length === 1) body(page, "run0", runs[0], "h2");
   else comparison(page, runs);
   root.replaceChildren(page);
+  sized.forEach(check => check());  // so that all is as high as it was
   window.scrollTo(0, top);
   if (focused) document.getElementById(focused)?.focus({preventScroll: true});
 }
@@ -198,7 +200,7 @@ function receive(event) {
   if (!probe || event.source !== probe.contentWindow) return;
   probe.remove();
   const news = JSON.parse(event.data);
-  if (news.written === data.written || playing.size) return;
+  if (news.written === data.written || playing.size || held) return;
   data = news;
   render();
 }
@@ -210,5 +212,8 @@ if (new URLSearchParams(location.search).has("probe")) {
   data = JSON.parse(text);
   render();
   window.addEventListener("message", receive);
+  // What is being dragged stays on the page.
+  for (const name of ["pointerdown", "pointermove", "pointerup", "pointercancel"])
+    document.addEventListener(name, event => { held = event.buttons > 0; }, true);
   setInterval(update, UPDATE_EVERY);
 }

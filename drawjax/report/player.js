@@ -117,8 +117,5 @@ function player(parent, id, drawing) {
     image.addEventListener("load", show);
     if (source) image.src = source;
   }
-  let before = -1;
-  new ResizeObserver(() => {
-    if (box.clientWidth !== before) { before = box.clientWidth; lay(); }
-  }).observe(box);
+  onWidth(box, lay);
 }

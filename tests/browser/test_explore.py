@@ -306,6 +306,30 @@ def test_a_model_completes_what_is_painted(draw):
     eventually(draw, lambda: np.testing.assert_(np.any(pixels(draw, "#paint") != mine)))
 
 
+def test_a_second_finger_draws_nothing(draw):
+    draw.get_by_label("what is missing in my drawing").check()
+    draw.get_by_role("button", name="Clear").click()
+    draw.get_by_label("The model fills in").select_option("nothing: it redraws all")
+    draw.evaluate(
+        """() => {
+          const stage = document.getElementById("paint-stage"), box = stage.getBoundingClientRect();
+          stage.setPointerCapture = () => {};
+          const send = (type, isPrimary, y) => stage.dispatchEvent(new PointerEvent(type,
+            {isPrimary, pointerId: isPrimary ? 1 : 2, clientX: box.left + box.width / 2,
+             clientY: box.top + box.height * y, button: 0, bubbles: true}));
+          send("pointerdown", true, 0.25);
+          send("pointerdown", false, 0.9);
+          send("pointermove", true, 0.3);
+          send("pointerup", false, 0.9);
+          send("pointermove", true, 0.35);
+          send("pointerup", true, 0.35);
+        }"""
+    )
+    painted = pixels(draw, "#paint")
+    assert painted[7:9, 14].min() > 200
+    assert painted[12:].max() == 0
+
+
 def test_the_tab_opens_on_a_model_of_ones_own_and_then_mnist(draw):
     names = draw.get_by_label("Model", exact=True).locator("option").all_text_contents()
     assert names[:4] == ["scribble", "three", "whole", "mnist"]

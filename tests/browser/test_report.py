@@ -254,6 +254,38 @@ def test_numbers_on_an_axis_can_be_told_apart(page, tmp_path, values, first):
     assert all(mark.evaluate("e => e.getBBox().x") >= 0 for mark in marks.all())
 
 
+def test_the_last_step_on_an_axis_is_whole(page, tmp_path):
+    folder = write_run(tmp_path / "run", taken=0)
+    rows = [
+        {"step": step, "split": "train", "loss": 9.0} for step in range(10_000, 100_001, 10_000)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report.write_report([folder])
+    _open(page, folder)
+    mark = page.locator("#run0-loss text[text-anchor=middle]").last
+    assert mark.text_content() == "100,000"
+    right = mark.evaluate("e => e.getBBox().x + e.getBBox().width")
+    assert right <= page.locator("#run0-loss svg").evaluate("e => e.viewBox.baseVal.width")
+
+
+def test_runs_that_log_at_other_steps_are_read_side_by_side(page, tmp_path):
+    folders = []
+    for name, every in (("often", 10), ("seldom", 40)):
+        folder = write_run(tmp_path / name, taken=0)
+        rows = [
+            {"step": step, "split": "train", "loss": float(step)}
+            for step in range(every, 201, every)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(folder)
+    page.goto(report.write_report(folders).as_uri())
+    page.locator("#all-from").select_option("0")
+    chart = page.locator("#all-train-loss")
+    chart.press("End")
+    chart.press("ArrowLeft")  # 190
+    assert chart.get_attribute("aria-valuetext") == "step 190: often 190, seldom 160"
+
+
 def test_a_standard_error_fits_into_its_chart(page, tmp_path):
     folder = write_run(tmp_path / "run", classifies=True)
     results = json.loads((folder / "results.json").read_text())
@@ -359,17 +391,22 @@ def test_an_open_page_follows_the_run_and_keeps_its_place(page, tmp_path):
     page.get_by_role("heading", name="Config").click()
     player.get_by_label("Write window").focus()
     loss = page.get_by_role("slider", name="Loss, nats per image, by step", exact=True)
+    page.mouse.move(0, 0)  # off all charts
     loss.press("PageUp")
     loss.press("ArrowLeft")
     place = loss.get_attribute("aria-valuenow")
     player.get_by_label("Write window").focus()
     expect(page.get_by_text("120 of 200 training steps")).to_be_visible()
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight - window.innerHeight - 60)")
+    top = page.evaluate("window.scrollY")
+    assert top > 1000
 
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 130, "split": "train", "loss": 90.0}) + "\n")
     report.write_report([folder])
     page.clock.run_for(10_000)
     expect(page.get_by_text("130 of 200 training steps")).to_be_visible()
+    assert page.evaluate("window.scrollY") == top
     assert _step(player) == 2
     assert loss.get_attribute("aria-valuenow") == place
     expect(player.get_by_label("Write window")).not_to_be_checked()

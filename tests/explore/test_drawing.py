@@ -45,6 +45,15 @@ def test_models_that_draw_are_offered_and_classifiers_are_not(models):
             models.load(name)
 
 
+def test_a_model_in_place_of_the_packages_is_said(tmp_path):
+    save_model(tmp_path, "mnist")
+    models = Models(tmp_path)
+    assert models.left_out == {
+        "mnist": "it is the package's, and the folder has another of this name"
+    }
+    assert models.describe()[0]["data"] == "nothing"
+
+
 def test_a_folder_without_models_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no folders of models"):
         Models(tmp_path)

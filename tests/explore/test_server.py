@@ -111,6 +111,7 @@ def test_drawings_come_with_their_windows(ask):
         ),
         ("/draw?model=none&seed=0", "no drawing model 'none'"),
         ("/draw?model=scribble", "invalid literal"),
+        (f"/draw?model=scribble&seed={10**20}", "seed must be from 0 to 2147483647"),
         ("/complete?model=scribble&seed=0", "cannot reshape array of size 0"),
     ],
 )

@@ -291,9 +291,9 @@ def test_a_run_of_version_0_1_goes_on_whose_checkpoints_have_no_means(whole, tmp
     def older(run, state, progress):
         save(run, state, {"iterator_state": progress["iterator_state"]})
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(RunWriter, "save", older)
-        _train(tmp_path, _config(steps=15))
+        _train(tmp_path, batches=lambda seed: _stopping(_config(), 12))
     chex.assert_trees_all_equal(_train(tmp_path), whole[0])
 
 

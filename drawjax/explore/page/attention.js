@@ -13,7 +13,7 @@ const SLIDERS = [  // the five numbers in the order of Eq. 21
 export function startLooking(about) {
   const stage = element("stage"), overlay = element("overlay"), source = element("source");
   let picture = null, logits = [0, 0, 0, 0, 0], patchSize = 12, seen = null, digit = 0, home = 0;
-  let speaking = 0, loads = 0;
+  let speaking = 0, loads = 0, failed = false;
 
   const sliders = SLIDERS.map(({id, label, symbol, min, max}, i) =>
     addSlider(id, label, symbol, min, max, 0.01, value => {
@@ -58,7 +58,10 @@ export function startLooking(about) {
   const refresh = latest(async () => {
     const {height, width, channels, pixels} = picture, size = patchSize, asked = [...logits];
     const query = new URLSearchParams({height, width, channels, patch: size, logits: asked});
-    const response = await ask("glimpse?" + query, {method: "POST", body: pixels});
+    const response = await ask("glimpse?" + query, {method: "POST", body: pixels})
+      .catch(problem => { failed = true; throw problem; });
+    if (failed) complain("");
+    failed = false;
     const floats = new Float32Array(await response.arrayBuffer());
     if (pixels !== picture.pixels) return;  // of an image that is gone
     let at = 0;
@@ -141,7 +144,7 @@ export function startLooking(about) {
 
   let drag = null;
   stage.addEventListener("pointerdown", event => {
-    if (!seen || event.button !== 0) return;
+    if (!seen || event.button !== 0 || !event.isPrimary) return;
     stage.setPointerCapture(event.pointerId);
     const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = center();
     const [hx, hy] = handle(), reach = (event.pointerType === "mouse" ? 12 : 24) * unit();
@@ -156,7 +159,7 @@ export function startLooking(about) {
     }
   });
   stage.addEventListener("pointermove", event => {
-    if (!drag) return;
+    if (!drag || !event.isPrimary) return;
     const [px, py] = place(event, stage, picture.width, picture.height), [cx, cy] = center();
     if (drag.from) {
       const ratio = Math.max(Math.hypot(px - cx, py - cy), 1e-3) / drag.from;
@@ -166,7 +169,9 @@ export function startLooking(about) {
       moveTo(px + drag.dx, py + drag.dy);
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => { drag = null; });
+  for (const end of ["pointerup", "pointercancel"]) {
+    stage.addEventListener(end, event => { if (event.isPrimary) drag = null; });
+  }
   stage.addEventListener("keydown", event => {
     const step = event.shiftKey ? 10 : 1, [x, y] = center();
     const moves = {ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step]};

@@ -63,7 +63,7 @@ export function startDrawing(about) {
     element("label-field").hidden = !classes;
     const labels = Array.from({length: classes ?? 0}, (_, label) => new Option(label, label));
     element("label").replaceChildren(new Option("one of each", ""), ...labels);
-    element("model-text").textContent = `${shape[0]} × ${shape[1]} pixels, ${steps} steps` +
+    element("model-text").textContent = `${shape[1]} × ${shape[0]} pixels, ${steps} steps` +
       (data && `, trained on ${data}`) + ".";
     await easel.resize(shape);
     request(true);

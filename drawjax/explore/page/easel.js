@@ -38,8 +38,8 @@ export function startEasel(changed, nextDigit = null) {
   }
 
   // A soft round dot, or nothing again, with its middle at x, y.
-  function dot(x, y) {
-    const erase = element("erase").checked, radius = (erase ? 1.6 : 1.1) * tip;
+  function dot(x, y, erase) {
+    const radius = (erase ? 1.6 : 1.1) * tip;
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < width; column++) {
         const strength = radius + 0.5 - Math.hypot(column + 0.5 - x, row + 0.5 - y);
@@ -53,26 +53,32 @@ export function startEasel(changed, nextDigit = null) {
     }
   }
 
-  function line([x0, y0], [x1, y1]) {
+  function line([x0, y0], [x1, y1], erase = element("erase").checked) {
     const count = Math.ceil(2 * Math.hypot(x1 - x0, y1 - y0)) || 1;
-    for (let i = 1; i <= count; i++) dot(x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count);
+    for (let i = 1; i <= count; i++) {
+      dot(x0 + (x1 - x0) * i / count, y0 + (y1 - y0) * i / count, erase);
+    }
     show();
   }
 
   stage.addEventListener("pointerdown", event => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return;  // a second finger draws nothing
     stage.setPointerCapture(event.pointerId);
     pen = place(event, stage, width, height);
     line(pen, pen);
   });
   stage.addEventListener("pointermove", event => {
-    if (!pen) return;
+    if (!pen || !event.isPrimary) return;
     const next = place(event, stage, width, height);
     line(pen, next);
     pen = next;
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    stage.addEventListener(end, () => { if (pen) { pen = null; changed(); } });
+    stage.addEventListener(end, event => {
+      if (!pen || !event.isPrimary) return;
+      pen = null;
+      changed();
+    });
   }
   stage.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -85,11 +91,9 @@ export function startEasel(changed, nextDigit = null) {
     keyed = true;
     line(middle(old), middle(brush));
   });
-  stage.addEventListener("keyup", event => {
-    if (!keyed || event.key !== " " && event.key !== "Shift") return;
-    keyed = false;
-    changed();
-  });
+  const lift = () => { if (keyed) { keyed = false; changed(); } };
+  stage.addEventListener("keyup", event => { if (event.key === " " || event.key === "Shift") lift(); });
+  stage.addEventListener("blur", lift);  // by Shift+Tab the key is lifted elsewhere
 
   function clear() {
     pixels = new Uint8Array(height * width * channels);

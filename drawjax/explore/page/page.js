@@ -1,7 +1,7 @@
 // The tabs, what is dropped, and what both tabs share: see attention.js and drawing.js.
 import {startDrawing} from "./drawing.js";
 import {startLooking} from "./attention.js";
-import {complain, element} from "./shared.js";
+import {ask, complain, element} from "./shared.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
@@ -17,8 +17,7 @@ function select(tab, studio) {
 }
 
 async function start() {
-  const response = await fetch("about");
-  const about = await response.json();
+  const about = await (await ask("about")).json();
   const look = startLooking(about);
   const studio = startDrawing(about);
   tabs.forEach((tab, i) => {
