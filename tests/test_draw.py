@@ -565,19 +565,6 @@ def test_images_of_any_float_type_train(dtype, wide):
         assert {leaf.dtype for leaf in (loss, *jax.tree.leaves(gradient))} == {jnp.dtype("float32")}
 
 
-@pytest.mark.slow
-def test_the_loss_under_debugging_switches():
-    graph, params = _model(dataclasses.replace(SMALL, num_glimpses=2))
-    images, noise = _inputs(dataclasses.replace(SMALL, num_glimpses=2), batch=1)
-
-    def total(params):
-        return jnp.sum(jnp.stack(draw.loss(modules.merge(graph, params), images, noise)))
-
-    expected = jax.jit(jax.value_and_grad(total))(params)
-    with jax.debug_nans(True), jax.disable_jit():  # each operation's result is looked at
-        chex.assert_trees_all_close(jax.value_and_grad(total)(params), expected, rtol=1e-9)
-
-
 def test_a_number_in_a_window_is_that_of_each_image():
     window = Window(jnp.zeros(3), 1.0, jnp.ones(1), 2, jnp.ones(3))
     fields = jax.tree.leaves(draw.of_each(window, 3))

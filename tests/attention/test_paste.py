@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import chex
@@ -131,27 +132,34 @@ def test_off_the_image_a_mask_is_empty():
     np.testing.assert_allclose(attention.paste(np.ones((3, 3, 1)), window, (9, 13)), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("window_batch", [(), (3,), (2, 3), (0,)])
-@pytest.mark.parametrize("patch_batch", [(), (1,), (2, 1)])
+@functools.cache
+def _pasted_and_covered(rotation):
+    @jax.jit
+    def both(patch, center):
+        window = Window(center, 4.0, 1.5, 0.8, 2.0, rotation=rotation)
+        return attention.paste(patch, window, (7, 9)), attention.mask(window, (2, 4), (7, 9))
+
+    return both
+
+
+@pytest.mark.parametrize(("patch_batch", "window_batch"), [
+    ((2, 1), ()), ((1,), (3,)), ((2, 1), (2, 3)), ((), (2, 3)), ((), (0,)),
+])  # fmt: skip
 @pytest.mark.parametrize("rotation", [None, 0.3])
 def test_batches_broadcast_without_rank_promotion(patch_batch, window_batch, rotation):
     rng = np.random.default_rng(0)
     patch = jnp.asarray(rng.normal(size=(*patch_batch, 2, 4, 2)), jnp.float32)
     center = jnp.asarray(rng.uniform(3, 6, size=window_batch), jnp.float32)
-    window = Window(center, 4.0, 1.5, 0.8, 2.0, rotation=rotation)
-
-    def one(patch, center):
-        return attention.paste(patch, dataclasses.replace(window, center_x=center), (7, 9))
-
-    found = jax.jit(one)(patch, center)
-    covered = attention.mask(window, (2, 4), (7, 9))
+    both = _pasted_and_covered(rotation)
+    found, covered = both(patch, center)
     batch = np.broadcast_shapes(patch_batch, window_batch)
     assert found.shape == (*batch, 7, 9, 2) and covered.shape == (*window_batch, 7, 9, 1)
     patches = np.broadcast_to(patch, (*batch, 2, 4, 2)).reshape(-1, 2, 4, 2)
     centers = np.broadcast_to(center, batch).reshape(-1)
-    if centers.size:
-        expected = jax.vmap(one)(patches, centers).reshape(found.shape)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for k, center in enumerate(centers):
+        np.testing.assert_allclose(
+            found.reshape(-1, 7, 9, 2)[k], both(patches[k], center)[0], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -196,10 +204,8 @@ def test_a_window_learns_a_mask():
     np.testing.assert_allclose(found.stride, 1.5, atol=0.05)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, 1e38, -1e38, 1e-38])
-def test_any_window_gives_finite_masks_and_gradients(turned, value):
-    @jax.jit
+@functools.cache
+def _total(turned):
     def total(fields):
         window = Window(*fields[:5], stride_y=fields[5])
         if turned:
@@ -208,9 +214,15 @@ def test_any_window_gives_finite_masks_and_gradients(turned, value):
         pasted = attention.paste(jnp.ones((3, 3, 1)), window, (7, 9))
         return jnp.sum(jnp.sin(covered)) + jnp.sum(jnp.sin(pasted)), covered
 
+    return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("value", [0.0, np.inf, -np.inf, 1e38, -1e38, 1e-38])
+def test_any_window_gives_finite_masks_and_gradients(turned, value):
     for field in (0, 1, 2, 3, 5, 6):
         fields = jnp.array([3.0, 4.0, 1.5, 1.0, 1.0, 1.2, 0.3]).at[field].set(value)
-        (loss, covered), gradient = jax.value_and_grad(total, has_aux=True)(fields)
+        (loss, covered), gradient = _total(turned)(fields)
         chex.assert_tree_all_finite((loss, covered, gradient))
         assert np.all((covered >= 0) & (covered <= 1))
 

@@ -35,11 +35,12 @@ def _seen(config, indices, training=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "training"), [*((name, False) for name in CONFIGS), ("crop", True)]
+)
 def test_an_image_is_the_same_in_whatever_batch(name, training):
     whole = _seen(CONFIGS[name], np.arange(12), training)
-    for batch in ([0, 1, 2, 3, 4], [11, 3], [7]):
+    for batch in ([0, 1, 2, 3, 4], [11, 3]):
         np.testing.assert_array_equal(_seen(CONFIGS[name], batch, training), whole[batch])
     assert whole.shape[1:] == data.seen_shape(CONFIGS[name], _set(_images()))
     assert whole.dtype == np.float32 and whole.min() >= 0 and whole.max() <= 1

@@ -13,7 +13,8 @@ import sys
 import pytest
 from PIL import Image
 
-from drawjax import modules
+from drawjax import cli, modules
+from experiments import mnist_generation
 from tests.data.tiny_sets import write_tiny_set
 
 TINY_DRAW = ("--model.num-glimpses", "2", "--model.hidden-size", "8", "--model.latent-size", "2")
@@ -83,7 +84,8 @@ def test_attention_zoom_looks_at_any_image(tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", "nowhere")
     workdir = tmp_path / "run"
     cases = {
         ("--model.raed-size", "2"): (2, "did you mean --model.read-size?"),
@@ -103,10 +105,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path):
         ),
     }
     for flags, (code, message) in cases.items():
-        done = _run("mnist_generation", *flags, "--workdir", str(workdir))
-        assert done.returncode == code, done.stderr
-        assert message in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
+        with pytest.raises(SystemExit) as stop:
+            cli.main(
+                mnist_generation.PRESETS, dataset="binarized_mnist",
+                argv=[*flags, "--workdir", str(workdir)],
+            )  # fmt: skip
+        said = capsys.readouterr().err
+        assert stop.value.code == code, said
+        assert message in said.splitlines()[-1]
+        assert "Traceback" not in said
         assert not workdir.exists(), flags
 
 

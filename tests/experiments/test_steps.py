@@ -39,7 +39,10 @@ def _two_steps(experiment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", presets.STORED)
+# Two digits are drawn and binarized as one is, and house numbers as other color images.
+@pytest.mark.parametrize("experiment", [
+    name for name in presets.STORED if name not in ("mnist_generation", "cifar10_generation")
+])  # fmt: skip
 def test_steps_under_debugging_switches(experiment):
     plain, said = _two_steps(experiment)
     assert plain.skipped == 0

@@ -163,6 +163,16 @@ def test_steps_that_are_taken_anew_have_no_best_before_them(tmp_path):
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["10"]
 
 
+@pytest.mark.parametrize(("values", "said"), [
+    ({"loss": 1.0, "mine": np.zeros(3)}, r"mine must be a scalar, got an array of shape \(3,\)"),
+    ({"loss": 1.0, "step": 1.0}, "a metric cannot be called step"),
+    ({"mine": 1.0}, "must give a loss"),
+])  # fmt: skip
+def test_what_is_no_measure_is_refused_by_name(tmp_path, values, said):
+    with pytest.raises(ValueError, match=said):
+        _train(tmp_path, validate=lambda params: values)
+
+
 def test_a_row_of_skipped_steps_is_valid_json(tmp_path):
     config = _config(max_skipped=8, log_every=3)
     with pytest.raises(Diverged):

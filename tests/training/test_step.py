@@ -295,6 +295,7 @@ def test_parameters_given_to_start_from_are_the_optimizers_too():
         (lambda loss, metrics: (loss, {"kind": loss + 1j}), "metric kind must be a real number"),
         (lambda loss, metrics: (loss, {"kind": jnp.ones(2)}), "metric kind must be a scalar"),
         (lambda loss, metrics: (loss, {"loss": loss}), "a metric cannot be called loss"),
+        (lambda loss, metrics: (loss, {"learning_rate": loss}), "cannot be called learning_rate"),
     ],
 )
 def test_a_loss_that_is_no_number_is_named(change, message):
