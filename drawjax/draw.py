@@ -297,10 +297,14 @@ def reconstruct(
     *,
     condition: Condition | None = None,
 ) -> DrawOutput:
-    """`infer` with the posterior's mean at each step (the model's T); deterministic."""
+    """`infer` with the posterior's mean at each step (the model's T); deterministic.
+
+    Its `kl` is None if the posterior has none in closed form: the mean is no sample.
+    """
     check_images(images)
     noise = jnp.zeros((glimpse_count(model, num_glimpses), len(images), model.latent_size))
-    return infer(model, images, noise, condition=condition)
+    output = infer(model, images, noise, condition=condition)
+    return output if hasattr(output.posterior, "kl") else dataclasses.replace(output, kl=None)
 
 
 def complete(

@@ -224,7 +224,8 @@ def _drawing(model: Any) -> dict[str, tuple[Callable[..., _Outputs], _Shapes]]:
 
     def reconstruct(images: jax.Array, condition: _Given = None) -> _Outputs:
         output = draw.reconstruct(model, images, condition=condition)
-        return {}, _drawn(model, output) | {"latents": output.latents, "kl": output.kl}
+        known = {"latents": output.latents, "kl": output.kl}
+        return {}, _drawn(model, output) | {n: v for n, v in known.items() if v is not None}
 
     def complete(
         images: jax.Array, known: jax.Array, noise: jax.Array, condition: _Given = None

@@ -196,7 +196,7 @@ class Generation(Experiment[GenerationConfig]):
             beside=np.asarray(images)[first],
             write=_with_size(_picked(redrawn.write_windows, first), write_size),
             read=_with_size(_picked(redrawn.read_windows, first), read_size),
-            kl=np.asarray(redrawn.kl).mean(axis=1).tolist(),
+            kl=None if redrawn.kl is None else np.asarray(redrawn.kl).mean(axis=1).tolist(),
         )
         samples = np.asarray(prior.images)
         nearest = labels = None

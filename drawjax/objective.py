@@ -36,8 +36,8 @@ __all__ = [
 class Normal:
     """Independent normal distributions of Z latents: DRAW's posterior, Eq. 1-2, and its prior.
 
-    What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and `kl`. The defaults are the
-    standard normal distribution, whatever Z.
+    What `drawjax.draw` asks of a posterior: `sample`, `log_prob` and, if it is known, `kl`. The
+    defaults are the standard normal distribution, whatever Z.
     """
 
     mean: Float[Array, "*batch Z"] | Float[Array, ""] = dataclasses.field(
@@ -59,11 +59,11 @@ class Normal:
         """KL to a normal prior in nats, one step of Eq. 10.
 
         Raises:
-          TypeError: for a prior of another kind, whose fields may well have these names.
+          ValueError: for a prior of another kind, whose fields may well have these names.
         """
         if not isinstance(prior, Normal):
             kind = type(prior).__name__
-            raise TypeError(f"the KL of a Normal is to a Normal prior, got a {kind}")
+            raise ValueError(f"the KL of a Normal is to a Normal prior, got a {kind}")
         return gaussian_kl(self.mean, self.log_scale, prior.mean, prior.log_scale)
 
 

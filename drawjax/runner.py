@@ -55,6 +55,8 @@ _OPTIMIZER = {  # what is the optimizer's own business
     f"train.{name}"
     for name in ("learning_rate", "warmup_steps", "decay_fraction", "clip_norm", "weight_decay")
 }
+# What the shape of the images depends on, and so the model.
+_SHAPES = {f"data.{name}" for name in ("size", "crop", "pair_size", "clutter_size")}
 # What evaluation alone looks at.
 _TESTED = {"importance_samples", "importance_images", "eval_batch_size"}
 # Where the images lie, which says nothing of what they are: the run's record has a digest of them.
@@ -396,8 +398,11 @@ def _shown_by(
 def _write_data(experiment: Experiment, folder: pathlib.Path, *notes: str) -> None:
     """Writes data.json: the data really used, which the config does not say, and the devices."""
     _read_results(folder)  # a torn file would keep the report from being written
+    training = experiment.config.mode == "train"
+    if not training and (folder / "data.json").exists():
+        return  # what it says of the training stays
     images = experiment.images
-    if experiment.optimizer is not None:
+    if experiment.optimizer is not None and training:
         fields = ", ".join(sorted(_OPTIMIZER))
         notes = (f"The optimizer is the program's own: {fields} are not used.", *notes)
     said = {
@@ -511,7 +516,7 @@ def _check_given(
 
 def _otherwise(name: str, trained: ExperimentConfig, *, untrained: bool) -> str:
     """How a run's model is evaluated on other data."""
-    if untrained or not name.startswith("data."):
+    if untrained or not name.startswith("data.") or name in _SHAPES:
         return ""
     return f" (with --init-from {trained.workdir} and another --workdir it would be taken)"
 

@@ -19,6 +19,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import tyro
 
 from drawjax import cli, figures
@@ -146,7 +147,11 @@ def run_groups(
         try:
             outcomes = action([point.config for point in group])
         except (RunError, ValueError, OSError) as error:  # the others have nothing to do with it
-            if len(groups) == 1 or isinstance(error, BrokenPipeError):
+            # Files may be missing for one of several processes, for which the others would wait.
+            ends = isinstance(error, BrokenPipeError) or (
+                isinstance(error, OSError) and jax.process_count() > 1
+            )
+            if len(groups) == 1 or ends:
                 raise
             _log.error("%s: %s", names, error)
             failed += group

@@ -156,6 +156,7 @@ def test_a_posterior_without_a_kl_has_its_estimate():
     np.testing.assert_allclose(latent, -np.sum(output.log_ratio, axis=0), rtol=1e-5)
     assert np.abs(latent - np.sum(output.kl, axis=0)).min() > 1e-4
     np.testing.assert_allclose(draw.infer(model, images, noise).kl, -output.log_ratio, rtol=1e-5)
+    assert draw.reconstruct(model, images).kl is None  # the mean is no sample
 
 
 class _Doubled(Draw):

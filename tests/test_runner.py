@@ -483,6 +483,8 @@ def test_an_optimizer_of_ones_own_takes_the_place_of_ours(tmp_path):
     (loss, other) = (e["loss"] for e in entries if e["split"] == "validation")
     (note,) = (n for n in read_json(tmp_path / "run" / "data.json")["notes"] if "optimizer" in n)
     assert note.startswith("The optimizer is the program's own: train.clip_norm, ")
+    drawjax.train(dataclasses.replace(config, mode="evaluate"), dataset=IMAGES)
+    assert note in read_json(tmp_path / "run" / "data.json")["notes"]
     # A rate of zero: nothing is learned. The average of equal parameters rounds.
     assert loss == pytest.approx(other, rel=1e-6)
     # Beside it no step is too late for more.

@@ -5,6 +5,7 @@ from one to another; `stack`, those in the call stack at the end. Definitions th
 executed, of modules, classes and annotations, do not count.
 """
 
+import functools
 import inspect
 import json
 import os
@@ -17,6 +18,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@functools.cache  # of each call there is in JAX
 def _short(path: str) -> str | None:
     """The path from the root, of files of the library and the experiments."""
     relative = os.path.relpath(path, ROOT)

@@ -91,7 +91,7 @@ class Dropped(modules.Draw):
 
 def dropping(rate: float) -> Any:
     class WithDropout(Generation):
-        def loss(self, params: Any, batch: Any, key: jax.Array, constants: Any) -> Any:
+        def loss(self, params: Any, batch: Any, key: jax.Array, constants: Any, step: Any) -> Any:
             mask_key, key = jax.random.split(key)
             count, model = len(batch["image"]), self.bound(params)
             sizes = (
@@ -104,7 +104,7 @@ def dropping(rate: float) -> Any:
             )
             self.masked = masks
             try:
-                return super().loss(params, batch, key, constants)
+                return super().loss(params, batch, key, constants, step)
             finally:
                 self.masked = None
 

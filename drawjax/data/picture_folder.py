@@ -167,12 +167,14 @@ def folder_set(pictures: str, target: str, size: int | None = None) -> str:
 
 
 def picture_sizes(pictures: str) -> set[tuple[int, int]]:
-    """Which `(width, height)` a folder's pictures have.
+    """Which `(width, height)` a folder's pictures have; two of them, if there are more.
 
     Errors are those of `write_folder`.
     """
-    found = set()
+    found: set[tuple[int, int]] = set()
     for path in (file for files in _split_files(_root(pictures)).values() for file in files):
+        if len(found) == 2:
+            break
         with contextlib.suppress(ValueError):
             _check_file(path)
             if picture_size(path) not in found:

@@ -152,8 +152,9 @@ def _bytes(split: str, images: Any) -> np.ndarray:
     images = images[..., None] if images.ndim == 3 else images
     result = image_bytes(f"{split} images", images, 4, slack=_ROUNDING)
     if result.max() == 1:
-        mend = "give booleans" if images.dtype == np.uint8 else "divide by 255 once"
-        raise ValueError(f"{split} images are of 0 and 1/255, all but black; {mend}")
+        raise ValueError(
+            f"{split} images are of 0 and 1/255, all but black; give booleans, or floats up to 1"
+        )
     return result
 
 

@@ -487,10 +487,9 @@ def test_a_set_named_beside_given_images_is_refused(field):
 
 def test_bytes_of_zero_and_one_are_refused():
     images = np.random.default_rng(0).integers(0, 2, (8, 6, 5), np.uint8)
-    with pytest.raises(ValueError, match=r"train images are of 0 and 1/255, .*; give booleans"):
-        load(images, GenerationDataConfig())
-    with pytest.raises(ValueError, match="all but black; divide by 255 once"):
-        load(images / 255, GenerationDataConfig())
+    for given in (images, images / 255):
+        with pytest.raises(ValueError, match=r"train images are of 0 and 1/255, .*; give booleans"):
+            load(given, GenerationDataConfig())
     assert set(np.unique(load(images > 0, GenerationDataConfig()).train.images)) == {0, 255}
 
 
