@@ -34,7 +34,6 @@ __all__ = [
     "given",
     "main",
     "parse",
-    "parse_or_raise",
     "read",
     "run_command",
     "run_experiment",
@@ -459,6 +458,7 @@ def parse(
     *,
     description: str | None = None,
     options: Any = None,
+    raises: bool = False,
 ) -> Any:
     """Reads a dataclass from the command line.
 
@@ -468,28 +468,12 @@ def parse(
       argv: the arguments; None: the process's.
       description: what `--help` says first.
       options: an instance of another dataclass, whose flags stand beside.
+      raises: whether values that the dataclass refuses are a ValueError, for a caller that can do
+        otherwise.
 
     Returns:
       The instance, or a pair of both if there are `options`. Bad flags end the process with one
       line and exit code 2.
-    """
-    try:
-        return parse_or_raise(default, argv, description=description, options=options)
-    except ValueError as error:
-        fail(str(error))
-
-
-def parse_or_raise(
-    default: T | Mapping[str, T],
-    argv: Sequence[str] | None = None,
-    *,
-    description: str | None = None,
-    options: Any = None,
-) -> Any:
-    """As `parse`, for a caller that can do otherwise where flags do not suit the default.
-
-    Raises:
-      ValueError: for values that the dataclass refuses. Unknown flags end the process all the same.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen, config = None, default
@@ -508,10 +492,13 @@ def parse_or_raise(
         if own in seen and own != "sweep" and not (swept and seen[own]):
             fail(f"{_flag(own)} is given twice")
         seen[own] = swept
-    parsed = read(
-        _together(default, options, chosen), arguments, description=description or "",
-        prog=_prog(),
-    )  # fmt: skip
+    together = _together(default, options, chosen)
+    try:
+        parsed = read(together, arguments, description=description or "", prog=_prog())
+    except ValueError as error:
+        if raises:
+            raise
+        fail(str(error))
     return parsed.config if options is None else (parsed.config, parsed.options)
 
 

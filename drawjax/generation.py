@@ -14,7 +14,7 @@ import tqdm
 from drawjax import data, draw, evaluation, figures, modules
 from drawjax.config import GenerationConfig
 from drawjax.experiment import Experiment, compiled
-from drawjax.files import read_metrics
+from drawjax.files import not_null, read_metrics
 
 __all__ = ["Generation", "noise"]
 
@@ -96,7 +96,9 @@ class Generation(Experiment[GenerationConfig]):
     def test(self, params: Any, done: dict[str, Any]) -> dict[str, Any]:
         """The bounds on the test set; `importance_weighted` only if the config asks for it."""
         config, source = self.config, self.images.test
-        test = _as_they_were(done.get("test", {}))
+        known = done.get("test", {})  # where null is what was not finite, or no standard error
+        errors = {name: known[name] for name in known if name.endswith("standard_error")}
+        test = not_null(known) | errors
         if not test:
             parts = self._parts(params, source)
             test = _means(parts)
@@ -309,14 +311,6 @@ def _means(parts: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: float(values.mean()) for name, values in parts.items()} | {
         "standard_error": evaluation.standard_error(parts["loss"]),
         "images": len(parts["loss"]),
-    }
-
-
-def _as_they_were(test: dict[str, Any]) -> dict[str, Any]:
-    """Results as they were: what was not finite is None in JSON, as a missing error is."""
-    return {
-        name: math.nan if value is None and not name.endswith("standard_error") else value
-        for name, value in test.items()
     }
 
 

@@ -172,8 +172,15 @@ def train_all(
         # 3. Train, from the newest checkpoint on, or from `init_from` or fresh parameters.
         outcomes: list[Any] = [None] * len(configs)
         if training:
+            by_folder = {run.workdir: task for run, task in zip(runs, tasks, strict=True)}
+
+            def show(folder: pathlib.Path, params: Any) -> None:
+                if params is not None:
+                    _draw(by_folder[folder], params, folder, final=False)
+                report.write_report([folder])
+
             trained = [config.train for config in configs]
-            outcomes = train_points(tasks[0], trained, runs, show=_shown_by(tasks, runs))
+            outcomes = train_points(tasks[0], trained, runs, show=show)
 
         # 4. Evaluate the best checkpoint, and draw.
         seconds = [run.seconds for run in runs]  # what follows is no part of a run's time
@@ -381,20 +388,6 @@ def _write_results(folder: pathlib.Path, results: dict[str, Any]) -> None:
     write_atomically(folder / "results.json", to_json(results, indent=2) + "\n")
 
 
-def _shown_by(
-    experiments: Sequence[Experiment], runs: Sequence[RunWriter]
-) -> Callable[[pathlib.Path, Any], None]:
-    """Keeps the pictures and reports of runs up to date while they train."""
-    by_folder = {run.workdir: e for e, run in zip(experiments, runs, strict=True)}
-
-    def show(folder: pathlib.Path, params: Any) -> None:
-        if params is not None:
-            _draw(by_folder[folder], params, folder, final=False)
-        report.write_report([folder])
-
-    return show
-
-
 def _write_data(experiment: Experiment, folder: pathlib.Path, *notes: str) -> None:
     """Writes data.json: the data really used, which the config does not say, and the devices."""
     _read_results(folder)  # a torn file would keep the report from being written
@@ -508,17 +501,13 @@ def _check_given(
             raise ValueError(f"{name} does nothing with --mode {asked.mode} of {asked.init_from}")
         if wanted[name] != values[name]:
             source = trained.init_from if untrained else trained.workdir
+            other = f" (with --init-from {source} and another --workdir it would be taken)"
+            if untrained or not name.startswith("data.") or name in _SHAPES:
+                other = ""
             raise ValueError(
                 f"{name} is {values[name]} in {source}, which --mode {asked.mode} takes as it was "
-                f"trained; got {wanted[name]}{_otherwise(name, trained, untrained=untrained)}"
+                f"trained; got {wanted[name]}{other}"
             )
-
-
-def _otherwise(name: str, trained: ExperimentConfig, *, untrained: bool) -> str:
-    """How a run's model is evaluated on other data."""
-    if untrained or not name.startswith("data.") or name in _SHAPES:
-        return ""
-    return f" (with --init-from {trained.workdir} and another --workdir it would be taken)"
 
 
 def _name(model: Callable[..., Any]) -> str:

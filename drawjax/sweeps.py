@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import tyro
+from flax.traverse_util import flatten_dict
 
 from drawjax import cli, figures
 from drawjax.config import flatten, nearest
@@ -184,7 +185,8 @@ def table(points: Sequence[Point]) -> list[dict[str, Any]]:
         notes = _read(point, "data.json").get("notes", ())
         if any(note.startswith("Diverged:") for note in notes):
             row["diverged"] = True
-        rows.append(row | _numbers(_read(point, "results.json")))
+        results = flatten_dict(_read(point, "results.json"), sep=".")
+        rows.append(row | {n: v for n, v in results.items() if isinstance(v, int | float)})
     return rows
 
 
@@ -209,10 +211,12 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
     writer.writerows(rows)
     workdir = pathlib.Path(points[0].config.workdir).parent
     workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "sweep.csv"
+    before = csv.DictReader(path.read_text().splitlines() if path.exists() else ())
     ours = {pathlib.Path(row["folder"]).name for row in rows}  # the workdir may have moved
-    if others := {pathlib.Path(f).name for f in _in_table(workdir / "sweep.csv")} - ours:
+    if others := {pathlib.Path(row.get("folder", "")).name for row in before} - ours:
         _log.info("the table leaves out %d points of another sweep in %s", len(others), workdir)
-    write_atomically(workdir / "sweep.csv", text.getvalue())  # jobs of an array may end together
+    write_atomically(path, text.getvalue())  # jobs of an array may end together
     shown = ["index", *points[0].values, *(["diverged"] if "diverged" in columns else [])]
     shown += [
         name
@@ -221,19 +225,12 @@ def _compare(points: Sequence[Point], diverged: Sequence[Point]) -> None:
         and not name.endswith(("images", "samples", "standard_error"))
         and ".loss_by_class." not in name
     ]
-    print(
-        cli.aligned([shown, *([_short(row.get(n, "")) for n in shown] for row in rows)], str.rjust)
-    )
+    cells = ([row.get(name, "") for name in shown] for row in rows)
+    short = ([f"{c:.6g}" if isinstance(c, float) else str(c) for c in line] for line in cells)
+    print(cli.aligned([shown, *short], str.rjust))
     figures.save_plot(workdir / "sweep.png", lambda: _plot(points))
-    _log.info("sweep: %s, %s", workdir / "sweep.csv", workdir / "sweep.png")
+    _log.info("sweep: %s, %s", path, workdir / "sweep.png")
     _log.info("`python -m drawjax.report %s` puts its points into one page", workdir)
-
-
-def _in_table(path: pathlib.Path) -> set[str]:
-    """The folders that a sweep's table names."""
-    if not path.exists():
-        return set()
-    return {row.get("folder", "") for row in csv.DictReader(path.read_text().splitlines())}
 
 
 def _plot(points: Sequence[Point]) -> Any:
@@ -288,18 +285,3 @@ def _folder(values: dict[str, Any]) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     return f"{name[: _LONGEST - 13]}~{digest}"
-
-
-def _numbers(results: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers in nested dicts, by dotted names."""
-    flat = {}
-    for name, value in results.items():
-        if isinstance(value, dict):
-            flat |= _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            flat[prefix + name] = value
-    return flat
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -115,7 +115,7 @@ def _asked(
     if not {"data.binarization", "model.likelihood"} & cli.given(argv):
         return cli.parse(PRESETS, argv, **how), None
     with contextlib.suppress(ValueError):
-        return cli.parse_or_raise(PRESETS, argv, **how), False
+        return cli.parse(PRESETS, argv, **how, raises=True), False
     return cli.parse({"images": _SHARP}, argv, **how), True
 
 

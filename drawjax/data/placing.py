@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 __all__ = [
-    "PIECE_SIZE", "add_patches", "center_crop", "cluttered", "cut_patches", "pair", "partner",
-    "random_corners", "random_crop",
+    "PIECE_SIZE", "add_patches", "center_crop", "cluttered", "pair", "partner", "random_corners",
+    "random_crop",
 ]  # fmt: skip
 
 PIECE_SIZE = 8  # of clutter, pixels per side
@@ -110,8 +110,8 @@ def cluttered(
     canvas = jnp.zeros((*side, target.shape[-1]), jnp.int16)
     if pieces:
         which = jax.random.randint(which_key, (pieces,), 0, len(pool))
-        cut = random_corners(cut_key, pieces, digit, piece)
-        scraps = cut_patches(pool, which, cut, piece_size)
+        rows, columns = _pixels(random_corners(cut_key, pieces, digit, piece), *piece)
+        scraps = pool.at[which[:, None, None], rows, columns].get(mode="promise_in_bounds")
         canvas = add_patches(canvas, scraps, random_corners(put_key, pieces, side, piece))
     canvas = add_patches(canvas, target[None], random_corners(target_key, 1, side, digit))
     return jnp.minimum(canvas, 255).astype(jnp.float32) / 255
@@ -139,25 +139,6 @@ def add_patches(
     # work.
     rows, columns = _pixels(corners, *patches.shape[1:3])
     return canvas.at[rows, columns].add(patches.astype(canvas.dtype), mode="promise_in_bounds")
-
-
-def cut_patches(
-    images: Shaped[Array, "images height width channels"],
-    which: Int[Array, " pieces"],
-    corners: Int[Array, "pieces 2"],
-    size: int,
-) -> Shaped[Array, "pieces size size channels"]:
-    """Cuts square patches out of images.
-
-    Args:
-      images: what to cut from.
-      which: the image of each patch.
-      corners: row and column, from 0, of each patch's top left pixel in it. Patches have to lie
-        inside the image, which is not checked.
-      size: side of a patch in pixels.
-    """
-    rows, columns = _pixels(corners, size, size)
-    return images.at[which[:, None, None], rows, columns].get(mode="promise_in_bounds")
 
 
 def _pixels(corners: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:

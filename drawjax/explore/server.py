@@ -60,9 +60,6 @@ def app(models: Models) -> Starlette:
         "models": models.describe(),
     }
 
-    def about(request: Request) -> Response:
-        return JSONResponse(facts)
-
     def draw(request: Request) -> Response:
         return _drawing(models.from_seed(**_asked(request)))
 
@@ -78,9 +75,9 @@ def app(models: Models) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/about", about),
-            Route("/image/{name}", _built_in),
-            Route("/digit/{index:int}", _digit),
+            Route("/about", lambda request: JSONResponse(facts)),
+            Route("/image/{name}", lambda asked: _image(images.built_in(**asked.path_params))),
+            Route("/digit/{index:int}", lambda asked: _image(images.digit(**asked.path_params))),
             Route("/image", _upload, methods=["POST"]),
             Route("/glimpse", _glimpse, methods=["POST"]),
             Route("/draw", draw, methods=["POST"]),
@@ -93,37 +90,27 @@ def app(models: Models) -> Starlette:
                 TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False
             ),
         ],
-        exception_handlers={ValueError: _bad_request, ClientDisconnect: _gone},
+        exception_handlers={
+            ValueError: lambda request, error: JSONResponse({"error": str(error)}, 400),
+            ClientDisconnect: lambda request, error: Response(),  # that nobody reads
+        },
     )
-
-
-def _built_in(request: Request) -> Response:
-    return JSONResponse(_image(images.built_in(request.path_params["name"])))
-
-
-def _digit(request: Request) -> Response:
-    return JSONResponse(_image(images.digit(request.path_params["index"])))
 
 
 async def _upload(request: Request) -> Response:
     content = await _body(request)
     try:
-        (width, height), pixels = await run_in_threadpool(_opened, content)
+        picture = await run_in_threadpool(open_picture, content)
     except ValueError as error:
         # An answer like any other: browsers log a 4xx on the console as if the page had failed.
         return JSONResponse({"refused": f"The file cannot be read: {error}."})
-    note = ""
+    pixels, note = await run_in_threadpool(images.shrunk, picture), ""
+    width, height = picture.size
     if pixels.shape[:2] != (height, width):
         note = (
             f"Scaled down from {width} x {height} to {pixels.shape[1]} x {pixels.shape[0]} pixels."
         )
-    return JSONResponse(_image(pixels) | {"note": note})
-
-
-def _opened(content: bytes) -> tuple[tuple[int, int], images.Pixels]:
-    """A picture's own size, and its pixels as the page has them."""
-    picture = open_picture(content)
-    return picture.size, images.shrunk(picture)
+    return _image(pixels, note=note)
 
 
 async def _glimpse(request: Request) -> Response:
@@ -146,9 +133,9 @@ def _asked(request: Request) -> dict[str, Any]:
     return {"name": query.get("model", ""), "seed": seed, "label": label}
 
 
-def _image(pixels: images.Pixels) -> dict[str, Any]:
-    height, width, channels = pixels.shape
-    return {"height": height, "width": width, "channels": channels, "pixels": _base64(pixels)}
+def _image(pixels: images.Pixels, **more: str) -> Response:
+    shape = dict(zip(("height", "width", "channels"), pixels.shape, strict=True))
+    return JSONResponse({**shape, "pixels": _base64(pixels), **more})
 
 
 def _drawing(drawing: Drawing) -> Response:
@@ -173,14 +160,6 @@ async def _body(request: Request) -> bytes:
         if len(content) > images.MAX_BYTES:
             raise HTTPException(413, f"At most {images.MAX_BYTES / 1e6:g} MB are taken.")
     return bytes(content)
-
-
-def _bad_request(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
-
-
-def _gone(request: Request, error: Exception) -> Response:
-    return Response()  # that nobody reads
 
 
 async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -46,7 +46,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
       ValueError: if a file of it cannot be read, or the folder is something else's.
     """
     config = _json(folder / "config.json")
-    if not _is_of_run(config):
+    if "train.steps" not in config:
         raise ValueError(f"{folder} holds no run: its config.json has no train.steps")
     metrics = read_metrics(folder)
     written = _json(folder / "results.json")
@@ -56,6 +56,9 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     data = {**started, **results}
     done = max((entry["step"] for entry in metrics), default=0)
     steps = config["train.steps"]
+    # After each glimpse the test error, and its standard error.
+    glimpses = "error_by_glimpse", "error_by_glimpse_standard_error"
+    errors = zip(*(results.get("test", {}).get(name, ()) for name in glimpses), strict=True)
     skipped = int(sum(entry.get("skipped", 0) for entry in metrics))
     notes = list(dict.fromkeys([*results.get("notes", []), *started.get("notes", [])]))
     if skipped:
@@ -68,7 +71,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
         "facts": _facts(data),
         "notes": notes,
         "numbers": _numbers(results, metrics),
-        "by_glimpse": _by_glimpse(results.get("test", {})),
+        "by_glimpse": [(number, *pair) for number, pair in enumerate(errors, start=1)],
         "metrics": {split: _curves(metrics, split) for split in ("train", "validation")},
         "drawings": [
             _json(path)
@@ -83,13 +86,9 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 def is_run(folder: pathlib.Path) -> bool:
     """Whether a folder's config.json is a run's."""
     try:
-        return _is_of_run(_json(folder / "config.json"))
+        return "train.steps" in _json(folder / "config.json")
     except (OSError, ValueError):  # of whatever else
         return False
-
-
-def _is_of_run(config: dict[str, Any]) -> bool:
-    return "train.steps" in config
 
 
 def _current(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -151,13 +150,6 @@ def _numbers(results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict
         said = _with_error("loss", {"loss": loss})
         rows.append([f"Loss of class {label}", "nats", *[""] * (len(columns) - 1), said])
     return {"columns": list(columns), "rows": rows}
-
-
-def _by_glimpse(test: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """The test error after each glimpse: its number, the error, the standard error."""
-    names = "error_by_glimpse", "error_by_glimpse_standard_error"
-    errors = zip(*(test.get(name, ()) for name in names), strict=True)
-    return [(i, *pair) for i, pair in enumerate(errors, start=1)]
 
 
 def _with_error(name: str, values: dict[str, Any]) -> str:

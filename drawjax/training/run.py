@@ -21,7 +21,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from drawjax.config import PRNG, TrainConfig, flatten, harmless_fields
+from drawjax.config import PRNG, TrainConfig, flatten, leaves
 from drawjax.files import read_back, read_json, remove_drafts, to_json, write_atomically
 from drawjax.training import checkpoints, hosts
 from drawjax.training.checkpoints import Checkpoints
@@ -345,7 +345,7 @@ def _check_same(
     new = dict.fromkeys(old) | fields
     old |= {name: record.get(name, fact) for name, fact in facts.items()}
     new |= facts
-    free = free | harmless_fields(config)
+    free = free | {name for name, _, field, _ in leaves(config) if field.metadata.get("harmless")}
     differ = [name for name in sorted(old) if old[name] != new[name] and name not in free]
     if not differ:
         return

@@ -178,4 +178,4 @@ def test_a_sweep_over_what_the_model_is_fitted_to_is_refused(tmp_path, capsys):
 def test_flags_that_trained_a_run_may_stand_beside_another_mode(flags):
     arguments = ["--mode", "evaluate", *flags]
     presets = _presets(arguments)
-    cli.parse_or_raise(presets, arguments, options=cli.Options())
+    cli.parse(presets, arguments, options=cli.Options(), raises=True)
