@@ -10,23 +10,18 @@ import itertools
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jaxtyping import Array, Float, Int
 
-from drawjax import data, draw, modules, objective
+from drawjax import data, draw, modules
 from drawjax.data.cache import CachedArrays
 
 __all__ = [
-    "best_scales",
-    "bits_per_dimension",
     "importance_weighted",
-    "nearest_images",
     "over_images",
     "standard_error",
 ]
@@ -167,99 +162,3 @@ def _over_devices(batch_size: int) -> jax.sharding.NamedSharding:
         (count,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.local_devices()[:count]
     )
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-
-
-_Means = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
-"""`(batch, keys) -> (images, means, KL [batch])` of a model."""
-
-
-def best_scales(
-    means: _Means, source: data.Source, key: jax.Array, *, batch_size: int
-) -> np.ndarray:
-    """The logistic scale of each channel that suits 2,000 images best, of a grid, `[channels]`."""
-    grid = jnp.linspace(-6.0, -0.5, 56)
-
-    @jax.jit
-    def emissions(means, images):  # [batch, grid, channels]
-        def of(log_scale):
-            one = jax.vmap(objective.discretized_logistic_loss, in_axes=(-1, -1, None))
-            return one(means[..., None, :], images[..., None, :], log_scale[None])
-
-        return jnp.moveaxis(jax.lax.map(of, grid), -1, 0)
-
-    def function(batch, keys):
-        images, its_means, _ = means(batch, keys)
-        return {"emission": emissions(its_means, images)}
-
-    values = over_images(
-        function, source, key, batch_size=batch_size, count=2_000, what="fitting scales"
-    )["emission"]
-    return np.exp(np.asarray(grid)[np.argmin(values.sum(axis=0), axis=0)])
-
-
-def bits_per_dimension(
-    means: _Means, source: data.Source, key: jax.Array, scales: np.ndarray, *, batch_size: int
-) -> dict[str, Any]:
-    """A bound on a source in bits per dimension, for images of 256 levels.
-
-    The model's means get a discretized logistic emission.
-
-    Args:
-      means: what the model makes of a batch.
-      source: the images.
-      key: PRNG key of the evaluation.
-      scales: of the logistic distribution, a number per channel.
-      batch_size: images per call.
-
-    Returns:
-      `bits_per_dimension`, its `standard_error`, and the `scales`.
-    """
-
-    def function(batch, keys):
-        images, its_means, kl = means(batch, keys)
-        loss = kl + objective.discretized_logistic_loss(its_means, images, jnp.log(scales))
-        return {"bits": loss / (math.prod(images.shape[1:]) * math.log(2))}
-
-    bits = over_images(
-        function, source, key, batch_size=batch_size, what="evaluating bits per dimension"
-    )["bits"]
-    return {
-        "bits_per_dimension": float(bits.mean()),
-        "standard_error": standard_error(bits),
-        "scales": [float(scale) for scale in scales],
-    }
-
-
-def nearest_images(
-    images: Float[Array | np.ndarray, "count height width channels"],
-    batches: Iterable[tuple[Float[Array, "batch height width channels"], np.ndarray, np.ndarray]],
-) -> tuple[Float[np.ndarray, "count height width channels"], Int[np.ndarray, " count"]]:
-    """For each image, the one of all batches at the least Euclidean distance over pixels.
-
-    The test of Figs. 6 and 9 that a model does not merely remember.
-
-    Args:
-      images: what to find neighbors of.
-      batches: `(candidates, labels, weight)`; candidates of weight zero are left out.
-
-    Returns:
-      The nearest candidate of each image, and its label.
-    """
-
-    @jax.jit
-    def nearest_of(candidates, weight):
-        # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, of which |a|^2 changes no order
-        flat = candidates.reshape(len(candidates), -1)
-        distances = jnp.sum(flat**2, -1) - 2 * images.reshape(len(images), -1) @ flat.T
-        distances = jnp.where(weight > 0, distances, jnp.inf)
-        place = jnp.argmin(distances, -1)
-        return jnp.min(distances, -1), place, candidates[place]
-
-    best = np.full(len(images), np.inf)
-    found, found_labels = np.zeros(images.shape, np.float32), np.zeros(len(images), np.int32)
-    for candidates, labels, weight in batches:
-        distances, place, nearest = map(np.asarray, nearest_of(candidates, weight))
-        closer = distances < best
-        best[closer], found[closer] = distances[closer], nearest[closer]
-        found_labels[closer] = labels[place[closer]]
-    return found, found_labels

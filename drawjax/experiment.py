@@ -103,15 +103,16 @@ class Experiment(Task, Generic[Config]):
         return batch, data.image_keys(self.evaluation_key, batch["index"]), self.pool(source)
 
     def over_images(
-        self, function: Callable[..., Any], source: data.Source
+        self, function: Callable[..., Any], source: data.Source, **how: Any
     ) -> dict[str, np.ndarray]:
-        """What `function(batch, keys, pool)` gives for each image of a source."""
+        """What `function(batch, keys, pool)` gives for each image; as `evaluation.over_images`."""
         pool = self.pool(source)
         return over_images(
             lambda batch, keys: function(batch, keys, pool),
             source,
             self.evaluation_key,
             batch_size=self.config.eval_batch_size,
+            **how,
         )
 
     def validate(self, params: Any) -> dict[str, float]:

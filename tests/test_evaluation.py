@@ -213,24 +213,13 @@ def test_one_image_has_no_standard_error():
 
 
 def test_nearest_images_are_the_nearest():
-    rng = np.random.default_rng(0)
-    candidates = rng.uniform(size=(50, 4, 4, 2)).astype(np.float32)
-    images = candidates[[3, 41]] + 0.01
-    weight = np.ones(10, np.float32)
-    batches = [
-        (jnp.asarray(candidates[i : i + 10]), np.arange(i, i + 10), weight)
-        for i in range(0, 50, 10)
-    ]
-    found, labels = evaluation.nearest_images(jnp.asarray(images), batches)
-    np.testing.assert_allclose(found, candidates[[3, 41]], rtol=1e-6)
+    config = dataclasses.replace(GRAY, eval_batch_size=20)  # the last batch is filled up
+    experiment, _ = experiment_and_params(config, 50)
+    images = experiment.images.train.images
+    source, seen = data.ArraySource(images, np.arange(50, dtype=np.int32)), images / np.float32(255)
+    found, labels = experiment.nearest(seen[[3, 41]] + np.float32(0.001), source)
+    np.testing.assert_allclose(found, seen[[3, 41]], rtol=1e-6)
     np.testing.assert_array_equal(labels, [3, 41])
-
-
-def test_filling_is_no_neighbor():
-    candidates = jnp.stack([jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1))])
-    batch = candidates, np.zeros(2, int), np.array([1.0, 0.0])
-    found, _ = evaluation.nearest_images(jnp.zeros((1, 2, 2, 1)), [batch])
-    np.testing.assert_array_equal(found, np.ones((1, 2, 2, 1)))
 
 
 def test_the_model_is_the_one_that_is_asked_for():
