@@ -160,7 +160,9 @@ class _Loop:
             )
         for seed, saved in zip(self._seeds, progress, strict=True):
             self._iterators[seed].set_state(saved["iterator_state"])
-        return self._program.put(states), step, [_means(p) for p in progress]
+        # Checkpoints of version 0.1 hold no sums.
+        means = [Means.of(p["means"]) if "means" in p else Means() for p in progress]
+        return self._program.put(states), step, means
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
@@ -182,15 +184,14 @@ class _Loop:
             f"no finite loss or gradient in {self._config.max_skipped} steps in a row, the last of "
             f"them step {step} (batch {step - 1})"
         )
-        if len(self._points) > 1:  # those that go on take its checkpoints with them
-            point.diverged = Diverged(said)
-            _log.warning("%s: %s", point.run.workdir, point.diverged)
-            return
-        newest = point.run.newest()
-        good = (
-            "there is no checkpoint" if newest is None else f"the last good checkpoint is {newest}"
-        )
-        point.diverged = Diverged(f"{said}; {good}")
+        if len(self._points) == 1:  # else those that go on take its checkpoints with them
+            newest = point.run.newest()
+            said += (
+                f"; the last good checkpoint is {newest}" if newest else "; there is no checkpoint"
+            )
+        point.diverged = Diverged(said)
+        if len(self._points) > 1:
+            _log.warning("%s: %s", point.run.workdir, said)
 
     def _log(self, step: int) -> None:
         """Writes the means over the steps since the last row."""
@@ -258,8 +259,3 @@ class _Loop:
                 "means": dataclasses.asdict(point.means),
             }
             point.run.save(self._program.take(self._state, number), progress)
-
-
-def _means(progress: dict[str, Any]) -> Means:
-    """The sums that a checkpoint holds; those of version 0.1 have none."""
-    return Means.of(progress["means"]) if "means" in progress else Means()
