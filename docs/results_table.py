@@ -29,7 +29,6 @@ class Row:
     log: str = ""  # where in the logbook the commands of a chain, or of a cut run, are
     test: str = "test"
     run: str | None = None  # in docs/measured, where there is no model
-    measured: str = ""  # from the logbook, where neither is kept
     trained: str = (
         ""  # hardware and time from the logbook, where what is kept has not the training's
     )
@@ -142,9 +141,7 @@ def full() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in ROWS:
-        ours, trained = figure(row), row.trained
-        if not trained and (known := _provenance(row)) is not None:
-            trained = _trained(known)
+        ours, trained = figure(row), row.trained or _trained(_provenance(row))
         if row.runs > 1:
             trained += ", the last run"
         model = f"`{row.model}`" if row.model else ""
@@ -222,10 +219,7 @@ def cards() -> str:
 
 def figure(row: Row) -> str:
     """Our figure with its standard error."""
-    provenance = _provenance(row)
-    if provenance is None:
-        return row.measured
-    test = provenance[row.test]
+    test = _provenance(row)[row.test]
     if "bits_per_dimension" in test:
         bits, error = test["bits_per_dimension"], test["bits_per_dimension_standard_error"]
         return f"{bits:.3f} +- {error:.3f} bits per dimension"
@@ -248,10 +242,10 @@ def pages() -> dict[pathlib.Path, str]:
     return texts | {ROOT / "docs" / "models.md": cards()}
 
 
-def _provenance(row: Row) -> dict | None:
+def _provenance(row: Row) -> dict:
     if row.run is not None:
         return json.loads((ROOT / "docs" / "measured" / f"{row.run}.json").read_text())
-    return None if row.model is None else _known(row.model)["provenance"]
+    return _known(str(row.model))["provenance"]
 
 
 def _known(model: str) -> dict:
