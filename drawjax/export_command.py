@@ -23,7 +23,7 @@ class ExportConfig(Checked):
     function: Literal["generate", "step", "reconstruct", "complete", "classify"] | None = None
     """What it computes; None: generate, or classify for a classifier."""
     format: Literal["onnx", "stablehlo"] | None = None
-    """None: by the suffix of PATH."""
+    """None: by the suffix of FILE."""
 
 
 DESCRIPTION = "Writes what a model computes to a file that runs without drawjax: StableHLO or ONNX."

@@ -137,7 +137,7 @@ def box_of_window(
 ) -> Float[Array, "*batch 4"]:
     """The box that a window spans, N strides wide: the way back from `window_from_box`.
 
-    Its sides are differentiable in the window, so a window can be trained towards a box.
+    Its sides are differentiable in the window, so a window can be trained toward a box.
 
     Args:
       window: fields `[*batch]`. Of a rotated or sheared one, the upright box around it is meant.
