@@ -182,9 +182,9 @@ def cards() -> str:
     lines = [
         "# Models",
         "",
-        "The models that come with the package, `drawjax.load_pretrained(NAME)`, in float16. `test`",
-        "is what the run printed, or an evaluation since; rounding moves a bound by at most 0.01",
-        "nats or 0.001 bits per dimension.",
+        "The models that come with the package, `drawjax.load_pretrained(NAME)`, in float16.",
+        "`test` is what the run printed, or an evaluation since; rounding moves a bound by at most",
+        "0.01 nats or 0.001 bits per dimension.",
         "docs/results_table.py writes this page from the files beside the weights; their history",
         "is in [the logbook](logbook.md). `drawjax models` lists them too.",
     ]
