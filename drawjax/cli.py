@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NoReturn, TextIO, TypeVar
 
 import tyro
 
-from drawjax.config import Checked, ExperimentConfig, leaves, nearest, option
+from drawjax.config import Checked, ExperimentConfig, flatten, nearest, option
 
 __all__ = [
     "Options",
@@ -480,7 +480,7 @@ def parse(
     if isinstance(default, Mapping):
         chosen, arguments = _preset(arguments, list(default))
         config = default[chosen]
-    fields = [name for part in (config, options) if part is not None for name, *_ in leaves(part)]
+    fields = [name for part in (config, options) if part is not None for name in flatten(part)]
     known = ["help", *(["preset"] if chosen else []), *fields]
     seen: dict[str, bool] = {}  # and whether a --sweep names it
     for name, swept in _named(arguments):

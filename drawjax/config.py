@@ -80,7 +80,7 @@ class Checked:
     _prefix: ClassVar[str] = ""
 
     def __post_init__(self):
-        hints = _hints(type(self))
+        hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
             if value is field.default:
@@ -108,11 +108,6 @@ def _can_name_a_file(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _taken(name: str, value: Any, hint: Any) -> Any:
@@ -473,14 +468,14 @@ def data_dir(named: str | None = None) -> pathlib.Path:
     return pathlib.Path(expanded)
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field, type]]:
-    """Yields dotted name, value, `dataclasses.Field` and class of a nested dataclass's fields."""
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    """Yields dotted name, value and `dataclasses.Field` of a nested dataclass's fields."""
     for field in dataclasses.fields(config):
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{name}.")
         else:
-            yield name, value, field, type(config)
+            yield name, value, field
 
 
 def flatten(config: Any) -> dict[str, Any]:

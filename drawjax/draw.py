@@ -194,7 +194,7 @@ def step(
     glimpse, read_window = model.read(image, error, state.h_dec)  # Eq. 4
     inputs = _beside(jnp.concatenate([glimpse, state.h_dec], axis=-1), condition)
     encoder, h_enc = model.encode(state.encoder, inputs)  # Eq. 5
-    posterior = model.posterior(h_enc)  # Eq. 1-2
+    posterior: Any = model.posterior(h_enc)  # Eq. 1-2
     prior = model.prior(_beside(state.h_dec, condition))
     latent = posterior.sample(noise)  # Eq. 6
     decoder, h_dec = model.decode(state.decoder, _beside(latent, condition))  # Eq. 7
@@ -207,15 +207,11 @@ def step(
         read_windows=of_each(read_window, canvas.shape[0]),
         latents=latent,
         posterior=posterior,
-        kl=_kl(posterior, prior, log_ratio),
+        # The KL where it has a closed form (Eq. 10), else its estimate at the sample.
+        kl=posterior.kl(prior) if hasattr(posterior, "kl") else -log_ratio,
         log_ratio=log_ratio,
     )
     return State(canvas, encoder, decoder, h_dec), output
-
-
-def _kl(posterior: Any, prior: Distribution, log_ratio: jax.Array) -> jax.Array:
-    """The KL of Eq. 10 where it has a closed form, else its estimate at the sample."""
-    return posterior.kl(prior) if hasattr(posterior, "kl") else -log_ratio
 
 
 def generation_step(
@@ -380,7 +376,7 @@ def generate(
         first are missing.
     """
     steps = {
-        name: _checked_noise(model, given, name)
+        name: check_noise(model, given, name)
         for name, given in (("latents", latents), ("noise", noise))
         if given is not None
     }
@@ -425,7 +421,7 @@ def sample(
     Raises:
       ValueError: if `chunk` is not positive, or as `generate`.
     """
-    noise = _checked_noise(model, noise, "noise")
+    noise = check_noise(model, noise, "noise")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be positive, got {chunk}")
 
@@ -569,7 +565,7 @@ def _checked(
     model: Model, images: Any, noise: Any, condition: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array | None, State]:
     """Images, noise, condition in the canvas's type, and a first state, if they go together."""
-    noise = _checked_noise(model, noise, "noise")
+    noise = check_noise(model, noise, "noise")
     state = model.initial_state(noise.shape[1])
     check_images(images, model.likelihood(state.canvas).mean.shape[1:])
     if images.shape[0] != noise.shape[1]:
@@ -592,7 +588,7 @@ def _is_floating(values: Any) -> bool:
     return jnp.issubdtype(values.dtype, jnp.floating)
 
 
-def _checked_noise(model: Model, noise: Any, name: str) -> jax.Array:
+def check_noise(model: Model, noise: Any, name: str) -> jax.Array:
     """Noise or latents in the canvas's type, if they fit the model."""
     noise = jnp.asarray(noise)
     if noise.ndim != 3 or 0 in noise.shape or noise.shape[2] != model.latent_size:

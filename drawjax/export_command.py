@@ -6,7 +6,6 @@ from typing import Literal
 
 import tyro
 
-from drawjax import cli
 from drawjax.config import Checked, option
 
 
@@ -37,7 +36,3 @@ def export(config: ExportConfig) -> None:
     model = pretrained.load_pretrained(config.model)
     exports.export(model, config.file, function=config.function, format=config.format)
     print(config.file)
-
-
-if __name__ == "__main__":
-    cli.command(export, ExportConfig(), description=DESCRIPTION)

@@ -235,11 +235,7 @@ class Draw(nnx.Module):
             ends with the latents.
           condition: as for `generate`.
         """
-        latents = jnp.asarray(latents)
-        if latents.ndim != 3:
-            raise ValueError(
-                f"latents must be [t, batch, {self.latent_size}], got {list(latents.shape)}"
-            )
+        latents = draw.check_noise(self, latents, "latents")
         noise, batch = None, latents.shape[1]
         rest = self.num_glimpses - len(latents)
         if key is not None and rest > 0:

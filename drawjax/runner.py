@@ -136,13 +136,11 @@ def train_all(
     # Asked before the run's own config is read, which names where its parameters came from, too.
     elsewhere = [_starts_elsewhere(config) for config in configs]
     if not training:
-        asked = configs
-        configs = [
-            _with_model_of(config) if other else _as_trained(config)
-            for config, other in zip(asked, elsewhere, strict=True)
-        ]
-        for wanted, config, other in zip(asked, configs, elsewhere, strict=True):
+        asked, configs = configs, []
+        for wanted, other in zip(asked, elsewhere, strict=True):
+            config = _with_model_of(wanted) if other else _as_trained(wanted)
             _check_given(given, wanted, config, untrained=other)
+            configs.append(config)
         if configs[0].mode == "draw" and (unused := _TESTED & set(given)):
             raise ValueError(f"{min(unused)} does nothing with --mode draw; give --mode evaluate")
     elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
@@ -279,14 +277,11 @@ def _load(dataset: Any, config: data.DataConfig) -> data.ImageSet:
 
 def _open(experiment: Experiment) -> RunWriter:
     config = experiment.config
-    facts = experiment.images.facts()
-    if getattr(config.data, "folder", None) is not None:
-        del facts["data.name"]  # of the folder, which may have moved
     record = {
         "experiment_class": _name(type(experiment)),
         "model_class": _name(experiment.model),
         "image_shape": list(experiment.image_shape),
-        **facts,
+        **experiment.images.facts(),
     }
     free = {*_OPTIMIZER, "train.steps"} if experiment.optimizer is not None else ()
     keep = config.train.keep_checkpoints

@@ -81,10 +81,8 @@ def expand(config: Any, sweeps: Sequence[str]) -> list[Point]:
     for index, texts in enumerate(itertools.product(*axes.values())):
         point = _with(config, dict(zip(axes, texts, strict=True)))
         values = {name: flatten(point)[name] for name in axes}
-        if axes:
-            folder = pathlib.Path(config.workdir) / _folder(values)
-            point = dataclasses.replace(point, workdir=str(folder))
-        points.append(Point(index, point, values))
+        folder = pathlib.Path(config.workdir) / _folder(values)
+        points.append(Point(index, dataclasses.replace(point, workdir=str(folder)), values))
     if len({repr(point.values) for point in points}) < len(points):
         raise ValueError(f"--sweep holds a value twice: {' '.join(sweeps)}")
     return points

@@ -204,7 +204,7 @@ def test_methods_are_one_line_each_and_say_what_comes_out():
 
 @pytest.mark.parametrize("latents", [jnp.zeros(4), [0.0] * 4, np.zeros((3, 4))])
 def test_latents_have_three_axes(latents, own_errors):
-    with pytest.raises(ValueError, match=r"latents must be \[t, batch, 4\], got "):
+    with pytest.raises(ValueError, match=r"latents must have shape \[T, batch, 4\], "):
         _small().from_latents(latents)
 
 

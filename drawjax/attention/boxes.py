@@ -17,8 +17,6 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = ["Coordinates", "box_of_window", "window_from_affine", "window_from_box"]
-
 Coordinates = Literal["pixels", "normalized", "paper"]
 
 

@@ -18,20 +18,6 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = [
-    "Filters",
-    "bounded_variance",
-    "filter_grid",
-    "filter_means",
-    "filterbanks",
-    "gaussian_filters",
-    "grid_steps",
-    "limited",
-    "separable_filters",
-    "turned_filters",
-    "widened",
-]
-
 Filters = Literal["gaussian", "bilinear", "triangle"]
 
 _MIN_VARIANCE, _MAX_VARIANCE = 2.0e-9, 2.4e17  # exp of the limits of a window's logits

@@ -22,8 +22,6 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = ["aligned", "checked", "read", "read_scales", "through_columns", "through_grid", "write"]
-
 
 def read(
     image: Shaped[ArrayLike, "*#batch height width channels"],

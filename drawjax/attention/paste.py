@@ -18,8 +18,6 @@ from drawjax.attention.window import (
     rows_and_columns,
 )
 
-__all__ = ["mask", "paste"]
-
 _SMALLEST = 1e-6  # pixels of a stride, and cells of a standard deviation: guards divisions
 
 

@@ -11,16 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = [
-    "ArrayLike",
-    "PatchSize",
-    "Window",
-    "as_arrays",
-    "height_and_width",
-    "rows_and_columns",
-    "window_from_logits",
-]
-
 # exp(-20) is a filter 5e-5 pixels wide, beyond telling from a single pixel; exp(40) is flat over
 # any image. Within them no product of the filter's terms overflows in float32 or bfloat16.
 _MIN_LOG, _MAX_LOG = -20.0, 40.0

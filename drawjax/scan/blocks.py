@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["scan_in_blocks"]
-
 
 def scan_in_blocks(scan: Callable[[Any, Any], Any], state: Any, xs: Any) -> tuple[Any, Any]:
     """Runs `scan(state, xs)` over blocks of about sqrt(T) steps, and what remains at the end.

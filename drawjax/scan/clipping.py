@@ -6,8 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["clipped"]
-
 
 def clipped(
     ratio: float, inputs: list[jax.Array], pullback: Any, cotangents: Any, only_images: bool

@@ -13,8 +13,6 @@ from drawjax.scan.blocks import scan_in_blocks
 from drawjax.scan.clipping import clipped
 from drawjax.scan.products import answered_by, common_type, plain, product, vary_like
 
-__all__ = ["scan"]
-
 
 def scan(
     body: Callable[[Any, Any], tuple[Any, Any]],
@@ -276,10 +274,15 @@ def _weight_gradients(
     """The dW and db of each product, summed over steps and batch."""
     sums = [(jnp.zeros_like(kernel), jnp.zeros_like(bias)) for kernel, bias in weights]
     for group, inputs, gradient in zip(groups, taps, gradients, strict=True):
-        # Summed in float32 at least, whatever the weights are cast to.
-        result = np.promote_types(weights[group.members[0]][0].dtype, np.float32)
-        to_kernel = _contract(inputs.astype(group.dtype), gradient, result)
-        to_bias = jnp.sum(gradient, axis=tuple(range(gradient.ndim - 1)))
+        axes = tuple(range(gradient.ndim - 1))  # steps and batch
+        to_kernel = jax.lax.dot_general(
+            inputs.astype(group.dtype),
+            gradient.astype(group.dtype),
+            ((axes, axes), ((), ())),
+            # Summed in float32 at least, whatever the weights are cast to.
+            preferred_element_type=np.promote_types(weights[group.members[0]][0].dtype, np.float32),
+        )
+        to_bias = jnp.sum(gradient, axis=axes)
         for place, start, stop in zip(group.members, group.edges, group.edges[1:], strict=False):
             kernel, bias = sums[place]
             sums[place] = (
@@ -287,14 +290,3 @@ def _weight_gradients(
                 bias + to_bias[start:stop].astype(bias.dtype),
             )
     return sums
-
-
-def _contract(inputs: jax.Array, gradient: jax.Array, result: Any) -> jax.Array:
-    """Sums x^T dy over steps and batch: `[T, *batch, inputs]` and `[..., outputs]`."""
-    axes = tuple(range(inputs.ndim - 1))
-    return jax.lax.dot_general(
-        inputs,
-        gradient.astype(inputs.dtype),
-        ((axes, axes), ((), ())),
-        preferred_element_type=result,
-    )

@@ -14,8 +14,6 @@ import numpy as np
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
-__all__ = ["answered_by", "common_type", "dense", "plain", "product", "vary_like"]
-
 _Answer = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 
 _answer: contextvars.ContextVar[_Answer | None] = contextvars.ContextVar("answer", default=None)

@@ -60,7 +60,6 @@ def train_points(
 class _Point:
     """One run of those that are trained side by side."""
 
-    config: TrainConfig
     run: RunWriter
     writer: MetricWriter
     means: Means
@@ -88,8 +87,8 @@ class _Loop:
         }
         self._state, self._start, means = self._restored(runs)
         self._points = [
-            _Point(config, run, MetricWriter(run.workdir, self._start), mean)
-            for config, run, mean in zip(configs, runs, means, strict=True)
+            _Point(run, MetricWriter(run.workdir, self._start), mean)
+            for run, mean in zip(runs, means, strict=True)
         ]
         for point, in_row in zip(self._points, np.ravel(self._state.skipped_in_row), strict=True):
             self._check(point, self._start, in_row)
@@ -166,8 +165,6 @@ class _Loop:
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
-        if not self._pending:
-            return
         fetched, self._pending = jax.device_get(self._pending), []
         for number, point in enumerate(self._points):
             for taken, row in enumerate(fetched, start=step - len(fetched) + 1):
@@ -255,7 +252,7 @@ class _Loop:
     def _save(self, step: int) -> None:
         for number, point in enumerate(self._points):
             progress = {
-                "iterator_state": self._iterators[point.config.seed].get_state(),
+                "iterator_state": self._iterators[self._seeds[number]].get_state(),
                 "means": dataclasses.asdict(point.means),
             }
             point.run.save(self._program.take(self._state, number), progress)

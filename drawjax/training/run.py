@@ -345,7 +345,7 @@ def _check_same(
     new = dict.fromkeys(old) | fields
     old |= {name: record.get(name, fact) for name, fact in facts.items()}
     new |= facts
-    free = free | {name for name, _, field, _ in leaves(config) if field.metadata.get("harmless")}
+    free = free | {name for name, _, field in leaves(config) if field.metadata.get("harmless")}
     differ = [name for name in sorted(old) if old[name] != new[name] and name not in free]
     if not differ:
         return
