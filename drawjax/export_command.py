@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from drawjax import cli
 from drawjax.config import Checked, option
 
 
@@ -36,3 +37,7 @@ def export(config: ExportConfig) -> None:
     model = pretrained.load_pretrained(config.model)
     exports.export(model, config.file, function=config.function, format=config.format)
     print(config.file)
+
+
+if __name__ == "__main__":
+    cli.command(export, ExportConfig(), description=DESCRIPTION)

@@ -24,3 +24,7 @@ def list_models(config: ListingConfig) -> None:
         shape = "x".join(map(str, known["image_shape"]))
         rows.append((name, shape, str(known["provenance"].get("data", "")), figure(known)))
     print(cli.aligned(rows))
+
+
+if __name__ == "__main__":
+    cli.command(list_models, ListingConfig(), description=DESCRIPTION)
