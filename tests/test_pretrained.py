@@ -574,7 +574,7 @@ def test_the_help_of_sample_names_what_draws(capsys):
     with pytest.raises(SystemExit):
         cli.drawjax(["sample", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "mnist_no_attention, mnist_static, two_digits" in said
+    assert "mnist_no_attention, mnist_static, svhn, two_digits" in said
     assert "ram8" not in said
 
 

@@ -52,7 +52,8 @@ _TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safete
 @overload
 def load_pretrained(
     name: Literal[
-        "mnist", "mnist_static", "mnist_no_attention", "mnist_classes", "two_digits", "cifar10"
+        "mnist", "mnist_static", "mnist_no_attention", "mnist_classes", "two_digits", "cifar10",
+        "svhn",
     ],
     *,
     precision: _Precision = None,
@@ -73,8 +74,8 @@ def load_pretrained(name: str | os.PathLike, *, precision: _Precision = None) ->
     Args:
       name: what is found first of: the folder of a run (its best checkpoint is taken); a folder
         that `save_pretrained` wrote; a model that comes with the package, `mnist`, `mnist_static`,
-        `mnist_no_attention`, `mnist_classes`, `two_digits` or `cifar10`, which draw, `ram4` or
-        `ram8`, which classify cluttered digits (docs/results.md says how good each is);
+        `mnist_no_attention`, `mnist_classes`, `two_digits`, `cifar10` or `svhn`, which draw, `ram4`
+        or `ram8`, which classify cluttered digits (docs/results.md says how good each is);
         `OWNER/NAME` of the Hugging Face hub, for which `huggingface_hub` has to be installed; it is
         not asked where a folder `OWNER` is here.
       precision: type of the inputs of matrix products; None: the one it was trained with.

