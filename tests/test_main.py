@@ -11,6 +11,8 @@ import pytest
 
 import drawjax
 from drawjax import cli, pretrained
+from drawjax.explore.drawing import Models
+from tests.explore.serving import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -65,6 +67,14 @@ def test_models_are_listed_with_their_figures(capsys):
         assert f"\n{name} " in said
     assert " 80.95 +- 0.22 nats" in said
     assert " % wrong" in said
+
+
+def test_models_of_the_package_are_listed_whatever_folder_is_here(tmp_path, monkeypatch, capsys):
+    save_model(tmp_path, "mnist")
+    monkeypatch.chdir(tmp_path)
+    assert "\nmnist  " in (said := _said(capsys, "models")[1])
+    assert " 80.95 +- 0.22 nats" in said
+    assert next(known for known in Models().describe() if known["name"] == "mnist")["steps"] == 64
 
 
 def test_an_experiment_runs_by_its_name(tmp_path, capsys):

@@ -39,14 +39,14 @@ class Models:
         self._drawing = threading.Lock()  # one at a time: a drawing takes all cores
         self.left_out: dict[str, str] = {}
         """Models that the page cannot show, and why."""
-        self._models: dict[str, str | pathlib.Path] = {}
+        self._models: dict[str, pathlib.Path] = {}
         if folder is not None:
             self._add(folder)
         for name in sorted(pretrained.available("draw"), key=lambda name: (name != "mnist", name)):
             if name in self._models:
                 self.left_out[name] = "it is the package's, and the folder has another of this name"
             else:
-                self._models[name] = name
+                self._models[name] = pretrained.FOLDER / name
 
     def _add(self, folder: pathlib.Path) -> None:
         """Adds the models of a folder, or says why not."""
@@ -69,7 +69,7 @@ class Models:
         A person's own models, then `mnist`, then the others.
         """
         for name, model in self._models.items():
-            if isinstance(model, pathlib.Path):
+            if model.parent != pretrained.FOLDER:
                 self.load(name)
         described = {name: pretrained.describe(model) for name, model in self._models.items()}
         return [

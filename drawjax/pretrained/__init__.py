@@ -42,7 +42,7 @@ __all__ = ["available", "describe", "is_run", "load_pretrained", "push_to_hub", 
 _log = logging.getLogger(__name__)
 
 _Precision = Literal["float32", "bfloat16"] | None
-_HERE = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parent  # of the package's models
 _CONFIG, _WEIGHTS, _README = "config.json", "model.safetensors", "README.md"
 _KINDS: dict[str, tuple[Any, Any]] = {"draw": (Draw, DrawConfig), "ram": (Ram, RamConfig)}
 _FIELDS = {"kind": str, "config": dict, "image_shape": list, "provenance": dict}  # of config.json
@@ -52,7 +52,12 @@ _TYPES = {"F16": "float16", "F32": "float32"}  # of stored parameters, by safete
 @overload
 def load_pretrained(
     name: Literal[
-        "mnist", "mnist_static", "mnist_no_attention", "mnist_classes", "two_digits", "cifar10",
+        "mnist",
+        "mnist_static",
+        "mnist_no_attention",
+        "mnist_classes",
+        "two_digits",
+        "cifar10",
         "svhn",
     ],
     *,
@@ -180,7 +185,7 @@ def push_to_hub(folder: str | os.PathLike, name: str) -> None:
     _on_hub("upload_folder", repo_id=name, folder_path=_path(folder), allow_patterns=files)
 
 
-def available(kind: str | None = None, folder: str | os.PathLike = _HERE) -> list[str]:
+def available(kind: str | None = None, folder: str | os.PathLike = FOLDER) -> list[str]:
     """Names of the models that come with the package.
 
     Args:
@@ -228,7 +233,7 @@ def _find(name: str | os.PathLike) -> pathlib.Path:
     if text and os.path.exists(folder / _WEIGHTS):
         return folder
     if text in names:
-        return _HERE / text
+        return FOLDER / text
     missing = (
         f"no model {text!r}{nearest(text, names)}: no folder {os.path.abspath(folder)} of a run "
         f"or with {_CONFIG} and {_WEIGHTS}; of the package there are {', '.join(names)}"

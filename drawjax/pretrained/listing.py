@@ -20,7 +20,7 @@ def list_models(config: ListingConfig) -> None:
     del config
     rows = [("model", "images", "trained on", "test")]
     for name in pretrained.available():
-        known = pretrained.describe(name)
+        known = pretrained.describe(pretrained.FOLDER / name)
         shape = "x".join(map(str, known["image_shape"]))
         rows.append((name, shape, str(known["provenance"].get("data", "")), figure(known)))
     print(cli.aligned(rows))
