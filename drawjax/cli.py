@@ -422,7 +422,7 @@ def _set_up_logs() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    for chatty in ("jax", "orbax", "tensorflow_datasets"):
+    for chatty in ("jax", "orbax", "tensorboardX", "tensorflow_datasets"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     # Orbax logs, with tracebacks, what it raises as well; and of a save that fails asyncio says, at
     # some time later, that nobody asked for the rest of its errors.

@@ -58,7 +58,7 @@ _OPTIMIZER = {  # what is the optimizer's own business
 # What the shape of the images depends on, and so the model.
 _SHAPES = {f"data.{name}" for name in ("size", "crop", "pair_size", "clutter_size")}
 # What evaluation alone looks at.
-_TESTED = {"importance_samples", "importance_images", "eval_batch_size"}
+_TESTED = {"importance_samples", "importance_images"}
 # Where the images lie, which says nothing of what they are: the run's record has a digest of them.
 _PLACES = ("dir", "folder")
 # A model trained without them starts with zeros here, which is what it had: N(0, 1).
@@ -175,7 +175,7 @@ def train_all(
             def show(folder: pathlib.Path, params: Any) -> None:
                 if params is not None:
                     _draw(by_folder[folder], params, folder, final=False)
-                report.write_report([folder])
+                report.write_report(folder, points=False)
 
             trained = [config.train for config in configs]
             outcomes = train_points(tasks[0], trained, runs, show=show)
@@ -184,10 +184,12 @@ def train_all(
         seconds = [run.seconds for run in runs]  # what follows is no part of a run's time
         results: list[Any] = []
         for task, run, outcome, took in zip(tasks, runs, outcomes, seconds, strict=True):
+            if training and not isinstance(outcome, Diverged) and not has_best(run.workdir):
+                outcome = Diverged("no validation loss was finite")
             if isinstance(outcome, Diverged):
                 note = f"Diverged: {outcome}."
                 hosts.on_first(functools.partial(_write_data, task, run.workdir, note))
-                hosts.on_first(functools.partial(report.write_report, [run.workdir]))
+                hosts.on_first(functools.partial(report.write_report, run.workdir, points=False))
                 results.append(outcome)
                 continue
             params, validation = task.init_params, {}
@@ -221,8 +223,8 @@ def load_run(
       RunError: if there is no such run, it has no checkpoint yet, or it trained another class.
     """
     folder = pathlib.Path(folder).expanduser()
-    draws = "data.binarization" in read_config(folder)
-    run: Any = (GenerationConfig if draws else ClassificationConfig)(workdir=str(folder))
+    kind = GenerationConfig if _draws(read_config(folder)) else ClassificationConfig
+    run: Any = kind(workdir=str(folder))
     if config is not None:
         run = dataclasses.replace(run, model=config)
     model = model or _EXPERIMENTS[type(run)].default_model
@@ -345,7 +347,7 @@ def _finish(
     if drawn:
         results = {**results, **figures}
         _write_results(folder, results)
-    report.write_report([folder])
+    report.write_report(folder, points=False)
     _log.info("done: %s", folder)
     return results
 
@@ -415,6 +417,8 @@ def _as_trained(config: Config) -> Config:
       RunError: if there is no run, or its config has other fields than this version's.
     """
     flat, own = read_config(config.workdir), flatten(config)
+    if _draws(flat) != _draws(own):
+        raise RunError(f"{config.workdir} is a run of another kind of experiment")
     kept = {field.name for field in dataclasses.fields(config) if field.metadata.get("harmless")}
     kept |= {f"data.{name}" for name in _PLACES if own.get(f"data.{name}")}
     if unknown := sorted(name for name in flat if "." in name and name not in own):
@@ -423,6 +427,11 @@ def _as_trained(config: Config) -> Config:
             "it is of another version of drawjax, or its model has a config of its own"
         )
     return from_flat(config, {n: v for n, v in flat.items() if n in own and n not in kept})
+
+
+def _draws(fields: Collection[str]) -> bool:
+    """Whether a flat config is of generation."""
+    return "data.binarization" in fields
 
 
 def _config_of_source(config: Config, source: str) -> Config:

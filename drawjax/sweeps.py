@@ -93,6 +93,7 @@ def grouped(
 ) -> list[list[Point]]:
     """Points that can be trained side by side: they differ in traced numbers alone.
 
+    Those that are evaluated or drawn are groups of one.
     Those that have checkpoints stand apart from those that have none, and so do finished ones: they
     would all begin where the last one does.
 
@@ -108,6 +109,8 @@ def grouped(
         if not 0 <= index < len(points):
             raise ValueError(f"--sweep-index must lie in 0..{len(points) - 1}, got {index}")
         return [[points[index]]]
+    if _mode(points[0]) != "train":
+        most = 1  # each by itself, so that one that has no parameters keeps none from the others
     free = {f"train.{name}" for name in _TRACED | {"decay_fraction"}} | {"workdir"}
     groups: dict[str, list[Point]] = {}
     for point in points:
@@ -134,9 +137,9 @@ def run_groups(
     Raises:
       ValueError: before any runs, if one cannot be spread over the devices.
       Diverged: once all have run, if one or more diverged.
-      RunError: once all others have run, if one or more could not.
+      RunError: once all others have run, if one or more could not; at once with several processes.
     """
-    if getattr(points[0].config, "mode", "train") == "train":
+    if _mode(points[0]) == "train":
         for group in groups:
             make_mesh(group[0].config.train.batch_size, points=len(group))
     diverged, failed = [], []
@@ -146,11 +149,9 @@ def run_groups(
         try:
             outcomes = action([point.config for point in group])
         except (RunError, ValueError, OSError) as error:  # the others have nothing to do with it
-            # Files may be missing for one of several processes, for which the others would wait.
-            ends = isinstance(error, BrokenPipeError) or (
-                isinstance(error, OSError) and jax.process_count() > 1
-            )
-            if len(groups) == 1 or ends:
+            # What fails on one of several processes alone leaves the others waiting for it.
+            alone = len(groups) == 1 or jax.process_count() > 1
+            if alone or isinstance(error, BrokenPipeError):
                 raise
             _log.error("%s: %s", names, error)
             failed += group
@@ -186,6 +187,10 @@ def table(points: Sequence[Point]) -> list[dict[str, Any]]:
         results = flatten_dict(_read(point, "results.json"), sep=".")
         rows.append(row | {n: v for n, v in results.items() if isinstance(v, int | float)})
     return rows
+
+
+def _mode(point: Point) -> str:
+    return getattr(point.config, "mode", "train")
 
 
 def _read(point: Point, name: str) -> dict[str, Any]:

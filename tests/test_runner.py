@@ -471,6 +471,34 @@ def test_a_point_that_diverges_has_no_results(tmp_path):
         drawjax.train(points[1], dataset=IMAGES)
 
 
+def test_a_point_without_a_finite_validation_has_no_results(tmp_path):
+    points = [
+        config_in(tmp_path / "wild", learning_rate=1e38, warmup_steps=0),
+        config_in(tmp_path / "whole", warmup_steps=0),
+    ]
+    results = runner.train_all(points, dataset=IMAGES)
+    assert isinstance(results[0], Diverged)
+    assert "no validation loss was finite" in (tmp_path / "wild" / "report.html").read_text()
+    assert results[1]["test"]["images"] == len(IMAGES) // 10
+
+
+def test_the_page_of_a_run_shows_no_run_inside_of_its_folder(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0].workdir, folder)
+    shutil.copytree(folder, folder / "seed=0")
+    config = dataclasses.replace(finished[0], workdir=str(folder), mode="draw")
+    drawjax.train(config, dataset=IMAGES)
+    page = (folder / "report.html").read_text()
+    assert '"name": "run"' in page
+    assert '"name": "seed=0"' not in page
+
+
+def test_a_run_of_another_kind_is_said(finished):
+    looking = ClassificationConfig(workdir=finished[0].workdir, mode="evaluate")
+    with pytest.raises(RunError, match="is a run of another kind of experiment"):
+        drawjax.train(looking, dataset=IMAGES)
+
+
 # What a run starts from.
 
 
@@ -699,9 +727,8 @@ def test_a_config_with_a_field_of_ones_own_is_of_its_experiment(tmp_path):
 
 def test_importance_samples_do_nothing_to_a_drawing(finished):
     config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
-    for name in ("importance_samples", "eval_batch_size"):
-        with pytest.raises(ValueError, match=f"{name} does nothing with --mode draw"):
-            runner.train_all([config], dataset=IMAGES, given={name})
+    with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
+        runner.train_all([config], dataset=IMAGES, given={"importance_samples"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from drawjax import sweeps
+from drawjax.config import GenerationConfig
 from drawjax.files import read_metrics, to_json
 from drawjax.training import Diverged, RunError, RunWriter, train_points
 from tests.training import toy
@@ -186,6 +187,21 @@ def test_a_point_that_cannot_be_run_does_not_stop_the_others(tmp_path, caplog, k
     assert done == [4, 6]
     assert "width must not be 5" in caplog.text
     assert (tmp_path / "sweep.csv").exists()
+
+
+def test_with_several_processes_an_error_ends_the_sweep(tmp_path, monkeypatch):
+    def action(configs):
+        raise ValueError("width must not be 4")
+
+    points = sweeps.expand(ToyConfig(workdir=str(tmp_path)), ["width=4,5,6"])
+    monkeypatch.setattr(sweeps.jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="width must not be 4"):
+        sweeps.run_groups(points, sweeps.grouped(points), action)
+
+
+def test_points_that_are_not_trained_are_groups_of_one():
+    points = sweeps.expand(GenerationConfig(mode="evaluate"), ["train.seed=0,1"])
+    assert sweeps.grouped(points) == [[points[0]], [points[1]]]
 
 
 def test_torn_results_of_a_point_are_said(tmp_path, caplog):

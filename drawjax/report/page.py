@@ -18,6 +18,8 @@ _PARTS = ("page.css", "chart.js", "player.js", "page.js")
 def write_report(
     workdirs: str | pathlib.Path | Sequence[str | pathlib.Path],
     path: str | pathlib.Path | None = None,
+    *,
+    points: bool = True,
 ) -> pathlib.Path:
     """Writes the report of one run, or of several in one page.
 
@@ -25,6 +27,7 @@ def write_report(
       workdirs: a folder, or several, of runs, or of sweeps, which stand for their points.
       path: file to write; default: `report.html` in the folder, or `comparison.html` in the one
         that several folders have in common.
+      points: whether runs inside of a run's folder, as points of a sweep are, are shown with it.
 
     Returns:
       The file.
@@ -44,13 +47,14 @@ def write_report(
             common = os.path.commonpath([folder.absolute() for folder in folders])
             path = pathlib.Path(common) / "comparison.html"
     path = pathlib.Path(path).expanduser()
-    points = list(dict.fromkeys(run.resolve() for folder in folders for run in _points(folder)))
-    runs = [read_run(run) for run in points]
+    shown = [run for folder in folders for run in (_points(folder) if points else [folder])]
+    shown = list(dict.fromkeys(run.resolve() for run in shown))
+    runs = [read_run(run) for run in shown]
     if len({run["name"] for run in runs}) < len(runs):  # told apart by where they are
-        common = os.path.commonpath(points)
+        common = os.path.commonpath(shown)
         runs = [
-            run | {"name": os.path.relpath(point, common)}
-            for run, point in zip(runs, points, strict=True)
+            run | {"name": os.path.relpath(folder, common)}
+            for run, folder in zip(runs, shown, strict=True)
         ]
     # "</script" would end the element that holds the data, and "<!--" hide its end.
     data = to_json({"runs": runs, "written": time.time()}).replace("<", "\\u003c")

@@ -165,6 +165,8 @@ class _Loop:
 
     def _fetch(self, step: int) -> None:
         """Adds up the scalars of the steps since the last call, and sees which points diverged."""
+        if not self._pending:
+            return
         fetched, self._pending = jax.device_get(self._pending), []
         for number, point in enumerate(self._points):
             for taken, row in enumerate(fetched, start=step - len(fetched) + 1):
@@ -196,9 +198,10 @@ class _Loop:
         rows = [(point, point.means.take()) for point in self._points if not point.diverged]
         if not rows:
             return
-        for _, values in rows:
+        for point, values in rows:
             if skipped := values.get("skipped"):
-                _log.warning("%d of the steps up to %d were skipped", skipped, step)
+                of = self._of(point)
+                _log.warning("%s%d of the steps up to %d were skipped", of, skipped, step)
         rate = self._progress.show(
             step,
             {name: float(np.mean([row.get(name, 0) for _, row in rows])) for name in rows[0][1]},
@@ -230,12 +233,16 @@ class _Loop:
                 raise ValueError("validation must give a loss, by which the best are chosen")
             check_metrics(values, taken=("step", "split"))
             values = {name: np.asarray(value).item() for name, value in values.items()}
+            # First, since a step of which a validation is written is not validated again.
+            point.run.save_best(step, average, values)
             if not known:
                 point.writer.write(step, "validation", values)
-            point.run.save_best(step, average, values)
-            which = f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
-            _log.info("%sstep %d: validation %s", which, step, as_text(values))
+            _log.info("%sstep %d: validation %s", self._of(point), step, as_text(values))
             self._show(point, params)
+
+    def _of(self, point: _Point) -> str:
+        """Says in a log which of several points a line is of."""
+        return f"{point.run.workdir.name}: " if len(self._points) > 1 else ""
 
     def _show(self, point: _Point, params: Any = None) -> None:
         """Has it shown how far the run is; what that takes does not count as training."""

@@ -262,6 +262,9 @@ class RunWriter:
         names = {path.name for path in folder.glob("*")}
         if names and not names & {"config.json", ".lock"}:
             raise RunError(f"{folder} holds files that are not a run's; name another folder")
+        config_path = folder / "config.json"
+        if config_path.exists():  # of another program: nothing is to be left in its folder
+            read_config(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / ".lock"
         try:
@@ -274,11 +277,11 @@ class RunWriter:
             raise RunError(f"{folder} is in use by another process") from None
         remove_drafts(folder)
         record = read_record(folder)
-        if (folder / "config.json").exists():
-            _check_same(folder, record, fields, config, facts, free)
+        if config_path.exists():
+            _check_same(folder, record, read_config(folder), fields, config, facts, free)
         elif checkpoints.steps(folder / "checkpoints") or checkpoints.steps(folder / "best"):
             raise RunError(f"{folder} holds checkpoints, and no config.json that says of what")
-        write_atomically(folder / "config.json", to_json(fields, indent=2) + "\n")
+        write_atomically(config_path, to_json(fields, indent=2) + "\n")
         write_atomically(folder / "run.json", to_json(facts | record, indent=2) + "\n")
 
 
@@ -331,6 +334,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 def _check_same(
     folder: pathlib.Path,
     record: dict[str, Any],
+    before: dict[str, Any],
     fields: dict[str, Any],
     config: Any,
     facts: dict[str, Any],
@@ -341,7 +345,7 @@ def _check_same(
     Nothing depends on when the decay is to begin before it does; a run past it is fixed.
     """
     defaults = flatten(type(config)())  # of fields that the run is older than
-    old = {name: defaults.get(name) for name in fields} | _read_json(folder / "config.json")
+    old = {name: defaults.get(name) for name in fields} | before
     new = dict.fromkeys(old) | fields
     old |= {name: record.get(name, fact) for name, fact in facts.items()}
     new |= facts
@@ -353,10 +357,10 @@ def _check_same(
     what = f"holds another run ({listed})"
     train = getattr(config, "train", None)
     if isinstance(train, TrainConfig) and _UNTIL_DECAY.issuperset(differ):
-        before = dataclasses.replace(
+        then = dataclasses.replace(
             train, **{name.removeprefix("train."): old[name] for name in differ}
         )
-        limit = min(train.fixed_from, before.fixed_from)
+        limit = min(train.fixed_from, then.fixed_from)
         taken = max(checkpoints.steps(folder / "checkpoints"), default=0)
         if taken <= limit:
             return

@@ -295,6 +295,26 @@ def test_a_signal_in_an_evaluation_saves_at_once_and_it_is_made_up_for(whole, tm
     assert _validation(tmp_path) == _validation(folder)
 
 
+def test_an_evaluation_whose_parameters_cannot_be_saved_is_made_up_for(
+    whole, tmp_path, monkeypatch
+):
+    save = RunWriter.save_best
+
+    def save_best(run, step, params, metrics):
+        if step == 20:
+            raise RunError("the disk is full")
+        save(run, step, params, metrics)
+
+    config = _config(checkpoint_every=20)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="the disk is full"):
+        patch.setattr(RunWriter, "save_best", save_best)
+        _train(tmp_path, config)
+    assert sorted(_validation(tmp_path)) == [10]
+    state, folder = whole
+    chex.assert_trees_all_equal(_train(tmp_path, config), state)
+    assert _validation(tmp_path) == _validation(folder)
+
+
 def test_a_run_of_version_0_1_goes_on_whose_checkpoints_have_no_means(whole, tmp_path, monkeypatch):
     save = RunWriter.save
 

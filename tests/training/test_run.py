@@ -105,6 +105,13 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_config_of_another_program_is_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"kind": "draw"}')
+    with pytest.raises(RunError, match=r"holds no run: config.json has kind and no train\.steps"):
+        RunWriter(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=f"{tmp_path}/file.* cannot be written: Not a directory"):
