@@ -101,7 +101,7 @@ ROWS = (
     Row(
         "Cluttered MNIST, 6 glimpses of two scales", OURS, None,
         "experiments.cluttered_mnist_classification --preset scales",
-        "our own architecture", run="cluttered_scales", trained="1 CPU core, 97 minutes",
+        "our own architecture", run="cluttered_scales", trained="1 CPU core, 96 minutes",
     ),
     Row(
         "Two digits", "no number", None, "experiments.two_digit_mnist_generation",

@@ -44,14 +44,16 @@ class Dense(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """A 3x3 convolution, zeros around the image, then ReLU: `[..., height, width, channels]`.
+    """A 3x3 convolution, group normalization, then ReLU: `[..., height, width, channels]`.
 
-    Computed as one matrix product over 3x3 neighborhoods (im2col), so that `drawjax.scan` can take
-    its weight gradient out of the loop.
+    There are zeros around the image. Computed as one matrix product over 3x3 neighborhoods
+    (im2col), so that `drawjax.scan` can take its weight gradient out of the loop. Each of four
+    groups of channels is normalized over an image (Wu & He 2018), then scaled and shifted by
+    channel.
 
     Args:
       inputs: channels of what comes in.
-      outputs: channels of what comes out.
+      outputs: channels of what comes out; two groups or one where four do not divide them.
       stride: of the pixels that are kept, down and across; the first is kept.
       key: PRNG key for the initial kernel.
       dtype: as for `Dense`.
@@ -61,7 +63,9 @@ class Conv(nnx.Module):
         self, inputs: int, outputs: int, *, stride: int = 1, key: jax.Array, dtype: Any = None
     ):
         self.around = Dense(9 * inputs, outputs, key=key, scale=math.sqrt(2), dtype=dtype)
-        self.stride = stride
+        self.gain = nnx.Param(jnp.ones((outputs,), jnp.float32))
+        self.shift = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.stride, self.groups = stride, math.gcd(4, outputs)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """The features, `[..., ceil(height / stride), ceil(width / stride), outputs]`."""
@@ -72,7 +76,11 @@ class Conv(nnx.Module):
             for y in range(3)
             for x in range(3)
         ]
-        return jax.nn.relu(self.around(jnp.concatenate(shifted, axis=-1)))
+        out = self.around(jnp.concatenate(shifted, axis=-1))
+        groups = out.reshape(*out.shape[:-1], self.groups, -1)
+        normal = jax.nn.standardize(groups, axis=(-4, -3, -1), epsilon=1e-5).reshape(out.shape)
+        gain, shift = (jnp.broadcast_to(param[...], out.shape) for param in (self.gain, self.shift))
+        return jax.nn.relu(gain * normal + shift)
 
 
 class GlimpseNet(nnx.Module):

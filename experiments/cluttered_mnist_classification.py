@@ -39,7 +39,7 @@ PRESETS = {
             _PAPER.model, num_glimpses=6, num_scales=2, glimpse_features=16, last_view=12
         ),
         train=dataclasses.replace(
-            _PAPER.train, steps=50_000, learning_rate=5e-4, clip_norm=10.0, eval_every=5_000
+            _PAPER.train, steps=50_000, clip_norm=10.0, ema_decay=0.99, eval_every=1_000
         ),
     ),
     "demo": ClassificationConfig(

@@ -108,7 +108,7 @@ def gru(params, hidden, x):
 
 
 def conv(params, image, stride):
-    """A 3x3 convolution with zeros around the image, then ReLU."""
+    """A 3x3 convolution with zeros around the image, group normalization, then ReLU."""
     height, width, channels = image.shape
     kernel, bias = params["around"]["kernel"], params["around"]["bias"]
     kernel = kernel.reshape(3, 3, channels, -1)
@@ -120,8 +120,12 @@ def conv(params, image, stride):
                 for dx in (-1, 0, 1):
                     if 0 <= y + dy < height and 0 <= x + dx < width:
                         total += image[y + dy, x + dx] @ kernel[dy + 1, dx + 1]
-            result[j, i] = np.maximum(total, 0)
-    return result
+            result[j, i] = total
+    size = len(bias) // math.gcd(4, len(bias))
+    for start in range(0, len(bias), size):
+        group = result[..., start : start + size]  # of the image: all its pixels, some channels
+        group[:] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
+    return np.maximum(params["gain"] * result + params["shift"], 0)
 
 
 def classify(params, image, label, num_glimpses, read_size, num_scales=1):
