@@ -70,7 +70,10 @@ class Conv(nnx.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """The features, `[..., ceil(height / stride), ceil(width / stride), outputs]`."""
         height, width, _ = inputs.shape[-3:]
-        padded = jnp.pad(inputs, [(0, 0)] * (inputs.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+        padded = inputs
+        for axis in (-3, -2):  # concatenated, since jax2onnx pads no array of any batch size
+            edge = jnp.zeros_like(jax.lax.slice_in_dim(padded, 0, 1, axis=axis))
+            padded = jnp.concatenate([edge, padded, edge], axis=axis)
         shifted = [
             padded[..., y : y + height : self.stride, x : x + width : self.stride, :]
             for y in range(3)

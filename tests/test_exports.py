@@ -103,8 +103,9 @@ def test_an_export_computes_what_the_model_does(config, function, format, tmp_pa
 
 
 @pytest.mark.parametrize("format", RUN)
-def test_a_classifier_is_exported(format, tmp_path):
-    config = drawjax.RamConfig(num_glimpses=2, hidden_size=5, read_size=4, num_scales=2)
+@pytest.mark.parametrize("options", [{}, {"glimpse_features": 4, "last_view": 3}])
+def test_a_classifier_is_exported(format, options, tmp_path):
+    config = drawjax.RamConfig(num_glimpses=2, hidden_size=5, read_size=4, num_scales=2, **options)
     model = drawjax.Ram(config, (9, 8, 1), key=jax.random.key(0))
     drawjax.export(model, tmp_path / f"model.{format}")
     inputs = _inputs(model, "classify")
