@@ -93,9 +93,9 @@ def grouped(
 ) -> list[list[Point]]:
     """Points that can be trained side by side: they differ in traced numbers alone.
 
-    Those that are evaluated or drawn are groups of one.
     Those that have checkpoints stand apart from those that have none, and so do finished ones: they
-    would all begin where the last one does.
+    would all begin where the last one does. Those that are evaluated or drawn are groups of one,
+    so that one that has no parameters yet stops none of the others.
 
     Args:
       points: of one sweep.
@@ -103,14 +103,17 @@ def grouped(
       most: the largest group wanted; None: no limit.
 
     Raises:
-      ValueError: if there are not so many points.
+      ValueError: if there are not so many points, or `most` is given and none is trained.
     """
+    mode = _mode(points[0])
+    if most is not None and mode != "train":
+        raise ValueError(f"--sweep-parallel does nothing with --mode {mode}; leave it out")
     if index is not None:
         if not 0 <= index < len(points):
             raise ValueError(f"--sweep-index must lie in 0..{len(points) - 1}, got {index}")
         return [[points[index]]]
-    if _mode(points[0]) != "train":
-        most = 1  # each by itself, so that one that has no parameters keeps none from the others
+    if mode != "train":
+        return [[point] for point in points]
     free = {f"train.{name}" for name in _TRACED | {"decay_fraction"}} | {"workdir"}
     groups: dict[str, list[Point]] = {}
     for point in points:
@@ -150,8 +153,7 @@ def run_groups(
             outcomes = action([point.config for point in group])
         except (RunError, ValueError, OSError) as error:  # the others have nothing to do with it
             # What fails on one of several processes alone leaves the others waiting for it.
-            alone = len(groups) == 1 or jax.process_count() > 1
-            if alone or isinstance(error, BrokenPipeError):
+            if len(groups) == 1 or jax.process_count() > 1 or isinstance(error, BrokenPipeError):
                 raise
             _log.error("%s: %s", names, error)
             failed += group

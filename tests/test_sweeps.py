@@ -202,6 +202,8 @@ def test_with_several_processes_an_error_ends_the_sweep(tmp_path, monkeypatch):
 def test_points_that_are_not_trained_are_groups_of_one():
     points = sweeps.expand(GenerationConfig(mode="evaluate"), ["train.seed=0,1"])
     assert sweeps.grouped(points) == [[points[0]], [points[1]]]
+    with pytest.raises(ValueError, match="--sweep-parallel does nothing with --mode evaluate"):
+        sweeps.grouped(points, most=2)
 
 
 def test_torn_results_of_a_point_are_said(tmp_path, caplog):
