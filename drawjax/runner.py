@@ -57,8 +57,11 @@ _OPTIMIZER = {  # what is the optimizer's own business
 }
 # What the shape of the images depends on, and so the model.
 _SHAPES = {f"data.{name}" for name in ("size", "crop", "pair_size", "clutter_size")}
-# What evaluation alone looks at.
-_TESTED = {"importance_samples", "importance_images"}
+# What evaluation alone looks at; of generation, pictures look for the nearest training images too.
+_TESTED: dict[type[Experiment], set[str]] = {
+    Generation: {"importance_samples", "importance_images"},
+    Classification: {"eval_batch_size"},
+}
 # Where the images lie, which says nothing of what they are: the run's record has a digest of them.
 _PLACES = ("dir", "folder")
 # A model trained without them starts with zeros here, which is what it had: N(0, 1).
@@ -141,7 +144,8 @@ def train_all(
             config = _with_model_of(wanted) if other else _as_trained(wanted)
             _check_given(given, wanted, config, untrained=other)
             configs.append(config)
-        if configs[0].mode == "draw" and (unused := _TESTED & set(given)):
+        tested = _TESTED[_kind(configs[0])]
+        if configs[0].mode == "draw" and (unused := tested & set(given)):
             raise ValueError(f"{min(unused)} does nothing with --mode draw; give --mode evaluate")
     elif optimizer is not None and (unused := _OPTIMIZER & set(given)):
         raise ValueError(f"{min(unused)} does nothing beside a custom optimizer")
@@ -185,7 +189,7 @@ def train_all(
         results: list[Any] = []
         for task, run, outcome, took in zip(tasks, runs, outcomes, seconds, strict=True):
             if training and not isinstance(outcome, Diverged) and not has_best(run.workdir):
-                outcome = Diverged("no validation loss was finite")
+                outcome = Diverged("no validation gave a finite loss")
             if isinstance(outcome, Diverged):
                 note = f"Diverged: {outcome}."
                 hosts.on_first(functools.partial(_write_data, task, run.workdir, note))

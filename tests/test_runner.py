@@ -428,6 +428,9 @@ def test_a_run_is_evaluated_with_its_own_sizes(tmp_path):
         results["test"]["loss"], rel=1e-6
     )
     assert isinstance(drawjax.load_run(config.workdir), modules.Ram)
+    drawn = dataclasses.replace(again, mode="draw", eval_batch_size=3)
+    with pytest.raises(ValueError, match="eval_batch_size does nothing with --mode draw"):
+        runner.train_all([drawn], dataset=labeled, given={"eval_batch_size"})
 
 
 # Points of a sweep side by side.
@@ -478,7 +481,7 @@ def test_a_point_without_a_finite_validation_has_no_results(tmp_path):
     ]
     results = runner.train_all(points, dataset=IMAGES)
     assert isinstance(results[0], Diverged)
-    assert "no validation loss was finite" in (tmp_path / "wild" / "report.html").read_text()
+    assert "no validation gave a finite loss" in (tmp_path / "wild" / "report.html").read_text()
     assert results[1]["test"]["images"] == len(IMAGES) // 10
 
 
@@ -729,6 +732,14 @@ def test_importance_samples_do_nothing_to_a_drawing(finished):
     config = dataclasses.replace(finished[0], mode="draw", importance_samples=3)
     with pytest.raises(ValueError, match="importance_samples does nothing with --mode draw"):
         runner.train_all([config], dataset=IMAGES, given={"importance_samples"})
+
+
+def test_the_size_of_batches_is_taken_by_a_drawing_of_images(finished, tmp_path):
+    shutil.copytree(finished[0].workdir, tmp_path / "run")
+    config = dataclasses.replace(
+        finished[0], workdir=str(tmp_path / "run"), mode="draw", eval_batch_size=3
+    )
+    runner.train_all([config], dataset=IMAGES, given={"eval_batch_size"})
 
 
 @dataclasses.dataclass(frozen=True)
